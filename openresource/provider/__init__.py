@@ -1,0 +1,4 @@
+"""Run programs and sell calls: take new versions, run them in sandboxes, admit payments, claim.
+
+It never keeps the chain. Open `service.py` first: a provider's whole life; `gateway.py` follows one call.
+"""

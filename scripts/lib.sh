@@ -1,0 +1,85 @@
+# Sourced by the other scripts: finds a Python, makes the environment of this clone, keeps caches outside it.
+# Everything here is quick when there is nothing to do.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+CACHE="${OPENRESOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/openresource}"
+VENV="$ROOT/.venv"
+export OPENRESOURCE_CACHE="$CACHE" UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+unset PYTHONPATH VIRTUAL_ENV || true
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# Debian packages by apt when we are root; else one clear line that says what to install.
+need_packages() {
+  local missing="$*"
+  if is_root && command -v apt-get >/dev/null 2>&1; then
+    say "Installing $missing ..."
+    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1; then
+      apt-get update -qq >/dev/null 2>&1 || true
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null \
+        || return 1
+    fi
+    return 0
+  fi
+  return 1
+}
+
+# A Python from 3.11 to 3.13 on PATH; a candidate counts only if it really starts.
+find_python() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null 2>&1 && "$candidate" -I -S -c \
+      'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13)))' >/dev/null 2>&1; then
+      "$candidate" -I -S -c 'import sys; print(sys.executable)'
+      return 0
+    fi
+  done
+  return 1
+}
+
+require_python() {
+  PYTHON="$(find_python)" || fail "Open Resource needs Python 3.11, 3.12 or 3.13 on PATH; none was found (tried python3, python3.13, python3.12, python3.11). Install one, for instance: apt-get install python3"
+}
+
+# The installer (uv) lives in the cache: one copy for all clones, checked against locks/installer.lock.
+require_installer() {
+  local digest
+  digest="$(sha256sum "$ROOT/locks/installer.lock" | cut -c1-16)"
+  TOOLS="$CACHE/tools/$digest"
+  UV="$TOOLS/bin/uv"
+  [ -x "$UV" ] && return 0
+  if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
+    need_packages python3-pip python3-venv || fail "this Python has no pip. Install it, for instance: apt-get install python3-pip python3-venv"
+  fi
+  say "Fetching the installer ..."
+  mkdir -p "$CACHE/tools"
+  local fresh
+  fresh="$(mktemp -d "$CACHE/tools/new.XXXXXX")"
+  "$PYTHON" -m pip install -q --root-user-action=ignore --target "$fresh" --no-deps --require-hashes -r "$ROOT/locks/installer.lock" >&2 \
+    || fail "the installer could not be fetched; is a package registry reachable?"
+  # Two scripts may race here; the first one wins and both find a whole folder.
+  mv -T "$fresh" "$TOOLS" 2>/dev/null || rm -rf "$fresh"
+  [ -x "$UV" ] || fail "the installer in $TOOLS is not whole; remove that folder and try again"
+}
+
+# environment server|test : .venv of this clone holds exactly the locked set (test contains server).
+environment() {
+  local wanted="$1" lock stamp current
+  require_python
+  current="$(cat "$VENV/.openresource-set" 2>/dev/null || true)"
+  for lock in "$wanted" test; do
+    stamp="$lock $(cat "$ROOT/locks/$lock.lock" "$ROOT/pyproject.toml" | sha256sum | cut -c1-32) $PYTHON"
+    if [ "$current" = "$stamp" ] && [ -x "$VENV/bin/openresource" ]; then return 0; fi
+  done
+  require_installer
+  say "Preparing the environment ($wanted) ..."
+  "$UV" venv -q --allow-existing --python "$PYTHON" "$VENV"
+  "$UV" pip sync -q --require-hashes --compile-bytecode --python "$VENV/bin/python" "$ROOT/locks/$wanted.lock"
+  "$UV" pip install -q --no-deps --no-build-isolation --python "$VENV/bin/python" -e "$ROOT"
+  stamp="$wanted $(cat "$ROOT/locks/$wanted.lock" "$ROOT/pyproject.toml" | sha256sum | cut -c1-32) $PYTHON"
+  printf '%s' "$stamp" > "$VENV/.openresource-set"
+}
