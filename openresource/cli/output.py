@@ -1,0 +1,124 @@
+"""What a person, or a program with --json, sees: results, progress, refusals and exit codes."""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from openresource.primitives.errors import Refusal
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+AWAY = 3
+DEADLINE = 4
+OVER_LIMIT = 5
+
+# Refusals whose exit code is not simply "failed", by their stable code.
+EXIT_CODES_BY_REFUSAL = {
+    "node-away": AWAY,
+    "provider-away": AWAY,
+    "no-provider-answered": AWAY,
+    "deadline-passed": DEADLINE,
+    "no-placement-in-time": DEADLINE,
+    "over-spending-limit": OVER_LIMIT,
+    "price-above-maximum": OVER_LIMIT,
+}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per result.")
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False),
+    envvar="OPENRESOURCE_HOME",
+    help="Folder with wallet, settings and books. Default: ~/.openresource",
+)
+network_node_option = click.option(
+    "--node", "node_url", envvar="OPENRESOURCE_NODE", help="Address of a node. Default: the home's, else http://127.0.0.1:8080"
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and spent, and do nothing.")
+
+
+def show(value: Any, *, as_json: bool, text: str | Callable[[], str]) -> None:
+    """Print a result: the object itself with --json, else the text made for people."""
+    if as_json:
+        click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    else:
+        click.echo(text() if callable(text) else text)
+
+
+def note(text: str) -> None:
+    """Say something beside the result, on standard error."""
+    click.echo(text, err=True)
+
+
+class Progress:
+    """One line on a terminal that says what is waited for and since when; plain lines elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = sys.stderr.isatty() and not quiet
+        self.began = time.monotonic()
+        self.last = ""
+
+    def __call__(self, text: str) -> None:
+        """Say what is happening now."""
+        if self.quiet or text == self.last:
+            return
+        self.last = text
+        if self.live:
+            click.echo(f"\r\x1b[2K  {text}", err=True, nl=False)
+        else:
+            click.echo(f"  {text}", err=True)
+
+    def clear(self) -> None:
+        """Take the line away before a result is printed."""
+        if self.live and self.last:
+            click.echo("\r\x1b[2K", err=True, nl=False)
+        self.last = ""
+
+
+def exit_code_of(refusal: Refusal) -> int:
+    """The documented exit code of a refusal."""
+    return EXIT_CODES_BY_REFUSAL.get(refusal.code, getattr(refusal, "exit_code", FAILED))
+
+
+def wants_json() -> bool:
+    """Whether this run was asked for JSON, for refusals that come before options are known."""
+    return "--json" in sys.argv[1:]
+
+
+def report_failure(error: Exception) -> int:
+    """Explain a refusal; report a defect in one line. Returns the exit code."""
+    if isinstance(error, Refusal):
+        if wants_json():
+            click.echo(json.dumps({"error": error.to_json()}, ensure_ascii=False, default=str))
+        else:
+            click.echo(f"\r{click.style('Refused:', fg='red', bold=True)} {error.message}", err=True)
+            if error.remedy:
+                click.echo(f"  {error.remedy}", err=True)
+        return exit_code_of(error)
+    where = _save_report(error)
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if wants_json():
+        click.echo(json.dumps({"error": {"code": "defect", "message": said, "remedy": where, "facts": {}}}))
+    else:
+        click.echo(f"{click.style('This is a defect in Open Resource:', fg='red', bold=True)} {said}", err=True)
+        click.echo(f"  {where}", err=True)
+    return FAILED
+
+
+def _save_report(error: Exception) -> str:
+    if os.environ.get("OPENRESOURCE_DEBUG"):
+        traceback.print_exception(error)
+        return "The traceback is above."
+    return "Run the command again with OPENRESOURCE_DEBUG=1 to see where it happened, and report it with that text."
+
+
+def usage_error(text: str) -> NoReturn:
+    """Refuse words that were typed wrongly; exit code 2."""
+    raise click.UsageError(text)
