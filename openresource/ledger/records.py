@@ -1,0 +1,196 @@
+"""How nodes lie in a store: one record a radix node, with the branch that hangs on it inside.
+
+A record is a MessagePack list: size, bytes, height, siblings, serial, kids (edge, number and hash of each), and where a
+child hangs on the node its label and value. A branch as value is a list too: the same fields of its radix root, then
+its hash, count and next serial. The edge and the hash of a node lie in its parent's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from openresource.ledger.hashes import node_hash
+from openresource.ledger.nodes import NOTHING, Branch, Kid, Node, NodeLoader, Reference
+
+_encode: Any = msgspec.msgpack.Encoder().encode
+_decode: Any = msgspec.msgpack.Decoder().decode
+
+_NODE_FIELDS: Final = 6
+_BRANCH_FIELDS: Final = 9
+
+
+class NodeCache(NodeLoader):
+    """Loaded nodes in two generations: what is not used while the young one fills up is forgotten."""
+
+    def __init__(self, read: Callable[[int], bytes], nodes_max: int) -> None:
+        self._read: Callable[[int], bytes] = read
+        self._generation_max: int = max(1, nodes_max // 2)
+        self._young: dict[int, Node] = {}
+        self._old: dict[int, Node] = {}
+        # Records handed out last: they may not have reached the store yet.
+        self._unstored: dict[int, bytes] = {}
+        self.last_root: Branch | None = None
+
+    def load(self, number: int, edge: str, hash: bytes) -> Node:
+        node = self._young.get(number)
+        if node is not None:
+            return node
+        node = self._old.get(number)
+        if node is None:
+            record = self._unstored.get(number)
+            node = unpack(self._read(number) if record is None else record, edge, hash, self)
+        self.remember(number, node)
+        return node
+
+    def remember(self, number: int, node: Node) -> None:
+        """Keep a node that must not change any more."""
+        if len(self._young) >= self._generation_max:
+            self._old = self._young
+            self._young = {}
+        self._young[number] = node
+
+    def expect(self, records: list[tuple[int, bytes]]) -> None:
+        """Answer from these records too, until the next ones come."""
+        self._unstored = dict(records)
+
+    def root(self, number: int) -> Branch:
+        """The root whose record has a number."""
+        branch = self.load(number, "", b"").value
+        assert isinstance(branch, Branch), "the record is that of a root"
+        return branch
+
+
+def take_changes(root: Branch, cache: NodeCache, next_number: int) -> tuple[list[tuple[int, bytes]], Branch]:
+    """Records of all nodes in memory, children first, the root last; they are in the store's hands from now on."""
+    node_hash(root)
+    top = Node("", root.hash, {}, "", root, 0, root.token, 0, 0, 0, 0)
+    nodes: list[Node] = [top]
+    homes: list[dict[str, Kid]] = [{}]
+    for node in nodes:
+        _list_kids(node.kids, nodes, homes)
+        value = node.value
+        while isinstance(value, Branch):
+            _list_kids(value.kids, nodes, homes)
+            value = value.value
+    records: list[tuple[int, bytes]] = []
+    position = len(nodes)
+    number = next_number
+    while position > 0:
+        position -= 1
+        node = nodes[position]
+        records.append((number, pack(node)))
+        if position > 0:
+            homes[position][node.edge[0]] = Reference(node.edge, node.hash, number, cache)
+        cache.remember(number, node)
+        number += 1
+    cache.expect(records)
+    cache.last_root = root
+    return records, root
+
+
+def pack(node: Node) -> bytes:
+    """The record of a node whose kids all lie in the store."""
+    record: bytes = _encode(_fields(node))
+    return record
+
+
+def unpack(record: bytes, edge: str, hash: bytes, loader: NodeLoader) -> Node:
+    """The node of a record, as its parent names it."""
+    fields: list[Any] = _decode(record)
+    label: str = ""
+    value: object = NOTHING
+    if len(fields) > _NODE_FIELDS:
+        label = _text(fields[_NODE_FIELDS])
+        value = _value(fields[_NODE_FIELDS + 1], loader)
+    return Node(
+        edge,
+        hash,
+        _kids(fields[5], loader),
+        label,
+        value,
+        fields[4],
+        0,
+        fields[0],
+        fields[1],
+        fields[2],
+        fields[3],
+    )
+
+
+def _list_kids(kids: dict[str, Kid], nodes: list[Node], homes: list[dict[str, Kid]]) -> None:
+    for kid in kids.values():
+        if isinstance(kid, Node):
+            nodes.append(kid)
+            homes.append(kids)
+
+
+def _fields(node: Node) -> list[Any]:
+    kids: list[Any] = []
+    for kid in node.kids.values():
+        assert isinstance(kid, Reference), "children are stored before their parents"
+        kids.append(kid.edge)
+        kids.append(kid.number)
+        kids.append(kid.hash)
+    fields: list[Any] = [node.size, node.bytes, node.height, node.siblings, node.serial, kids]
+    if isinstance(node, Branch):
+        fields.append(node_hash(node))
+        fields.append(node.count)
+        fields.append(node.next_serial)
+    value = node.value
+    if value is not NOTHING:
+        fields.append(_packable(node.label))
+        if isinstance(value, Branch):
+            fields.append(_fields(value))
+        else:
+            fields.append(_packable(value))
+    return fields
+
+
+def _value(packed: Any, loader: NodeLoader) -> object:
+    if isinstance(packed, list):
+        label: str = ""
+        value: object = NOTHING
+        if len(packed) > _BRANCH_FIELDS:
+            label = _text(packed[_BRANCH_FIELDS])
+            value = _value(packed[_BRANCH_FIELDS + 1], loader)
+        return Branch(
+            packed[6],
+            _kids(packed[5], loader),
+            label,
+            value,
+            packed[4],
+            0,
+            packed[0],
+            packed[1],
+            packed[2],
+            packed[3],
+            packed[7],
+            packed[8],
+        )
+    return _text(packed) if isinstance(packed, bytes) else packed
+
+
+def _kids(packed: list[Any], loader: NodeLoader) -> dict[str, Kid]:
+    kids: dict[str, Kid] = {}
+    for at in range(0, len(packed), 3):
+        edge: str = packed[at]
+        kids[edge[0]] = Reference(edge, packed[at + 2], packed[at + 1], loader)
+    return kids
+
+
+def _packable(value: object) -> object:
+    """MessagePack knows no lone surrogates: a text that has one is kept as bytes."""
+    if isinstance(value, str) and not value.isascii():
+        data = value.encode("utf-8", "surrogatepass")
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return data
+    return value
+
+
+def _text(packed: Any) -> str:
+    return packed.decode("utf-8", "surrogatepass") if isinstance(packed, bytes) else packed
