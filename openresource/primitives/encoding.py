@@ -64,7 +64,11 @@ def parse_json(raw: bytes | str, *, bytes_max: int = JSON_BYTES_MAX, depth_max: 
     if len(data) > bytes_max:
         raise JsonTooLarge(bytes=len(data), bytes_max=bytes_max)
     value: Any
-    if _LONG_INTEGER.search(data) is None and b"\\u" not in data and isinstance(raw, bytes):
+    if (
+        _LONG_INTEGER.search(data) is None
+        and b"\\u" not in data
+        and (isinstance(raw, bytes) or raw.isascii())
+    ):
         try:
             value = _fast_decoder.decode(data)
         except msgspec.DecodeError as error:
@@ -281,7 +285,7 @@ def _no_constant(name: str) -> Any:
 
 def _check_depth(value: Any, depth_max: int) -> None:
     level: list[Any] = [value]
-    for _ in range(depth_max + 1):
+    for _ in range(depth_max):
         inner: list[Any] = []
         for item in level:
             if isinstance(item, dict):

@@ -21,11 +21,14 @@ TRANSACTION_BYTES_MAX: Final = 10_000
 OPERATIONS_PER_TRANSACTION_MAX: Final = 50
 
 # Content-addressed storage.
-BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
+BLOCK_BYTES_MAX: Final = 1024 * 1024
 CID_CHARACTERS_MAX: Final = 128
 DAG_LINKS_PER_BLOCK_MAX: Final = 20_000
 DAG_DEPTH_MAX: Final = 32
+DAG_NODES_SPARE_MAX: Final = 1_000
+DAG_BYTES_PER_NODE_MIN: Final = 256
 DIRECTORY_LINK_BYTES_MAX: Final = 256 * 1024
+FILE_NAME_BYTES_MAX: Final = 255
 
 # Key stores: what a file from outside may make this machine compute.
 SCRYPT_MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
