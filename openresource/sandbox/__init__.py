@@ -1,0 +1,8 @@
+"""Runs somebody else's program inside limits: its memory, processor, processes, files, output and time are bounded,
+it has no network, and nothing of this machine is visible to it but what it was given.
+
+It never decides whom to run or what a call costs, holds no key, and imports no system that we do not own: the drivers
+in `adapters/bubblewrap` and `adapters/confined` start processes; everything around them is here.
+
+Open `driver.py` first (the seam), then `instances.py` (one running program), then `pool.py` (kept warm).
+"""
