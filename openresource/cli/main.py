@@ -29,7 +29,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "services": Entry("services:services", "Search the services on the network."),
         "quote": Entry("services:quote", "What a call would cost, provider by provider."),
         "call": Entry("call:call", "Call a service, pay, check the receipt."),
-        "connect": Entry("connect:connect", "A plain localhost address for curl and stock clients, paid by your wallet."),
+        "connect": Entry(
+            "connect:connect", "A plain localhost address for curl and stock clients, paid by your wallet."
+        ),
         "channel": Entry("channel:channel", "List, open, extend and close payment channels."),
         "money": Entry("money:money", "Where each coin is and when it returns; set spending limits."),
         "wallet": Entry("wallet:wallet", "Create, show, encrypt and export a wallet; send coins."),
@@ -88,7 +90,8 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    epilog=EXIT_CODES + "\n\n\b\nFirst steps:  openresource up\n              openresource call summarise text=@letter.txt",
+    epilog=EXIT_CODES
+    + "\n\n\b\nFirst steps:  openresource up\n              openresource call summarise text=@letter.txt",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="openresource")

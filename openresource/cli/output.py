@@ -38,9 +38,14 @@ home_option = click.option(
     help="Folder with wallet, settings and books. Default: ~/.openresource",
 )
 network_node_option = click.option(
-    "--node", "node_url", envvar="OPENRESOURCE_NODE", help="Address of a node. Default: the home's, else http://127.0.0.1:8080"
+    "--node",
+    "node_url",
+    envvar="OPENRESOURCE_NODE",
+    help="Address of a node. Default: the home's, else http://127.0.0.1:8080",
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done and spent, and do nothing.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done and spent, and do nothing."
+)
 
 
 def show(value: Any, *, as_json: bool, text: str | Callable[[], str]) -> None:
@@ -107,7 +112,9 @@ def report_failure(error: Exception) -> int:
     if wants_json():
         click.echo(json.dumps({"error": {"code": "defect", "message": said, "remedy": where, "facts": {}}}))
     else:
-        click.echo(f"{click.style('This is a defect in Open Resource:', fg='red', bold=True)} {said}", err=True)
+        click.echo(
+            f"{click.style('This is a defect in Open Resource:', fg='red', bold=True)} {said}", err=True
+        )
         click.echo(f"  {where}", err=True)
     return FAILED
 
