@@ -73,6 +73,7 @@ class Tree(View):
         self._next_number: int = next_number
         if root_number and self._cache is not None:
             self.root = self._cache.root(root_number)
+            self._cache.last_root = self.root
             self.rebase()
 
     # Versions
@@ -172,6 +173,7 @@ class Tree(View):
             self.root = root
         else:
             root.hash = b""
+            root.memo = None
 
         path: list[Node] = [root]
         branches: list[Branch] = []
@@ -193,6 +195,7 @@ class Tree(View):
                 target.value = below
             else:
                 below.hash = b""
+                below.memo = None
             path.append(below)
             branch = below
             level += 1
