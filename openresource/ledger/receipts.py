@@ -1,0 +1,32 @@
+"""Receipts: the part of a result that a block stores and that all nodes must agree on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def receipt_of(result: dict[str, Any]) -> dict[str, Any]:
+    """The receipt of a transaction's result."""
+    receipt: dict[str, Any] = {}
+    if "code" in result:
+        receipt["code"] = result["code"]
+    if "gas_amount_charged" in result:
+        receipt["gas_amount_charged"] = result["gas_amount_charged"]
+    if "gas_cost_total" in result:
+        receipt["gas_cost_total"] = result["gas_cost_total"]
+    if "result_list" in result:
+        result_list = result["result_list"]
+        receipt["result_list"] = (
+            None
+            if result_list is None
+            else {index: {"code": single["code"]} for index, single in result_list.items()}
+        )
+    return receipt
+
+
+def state_receipt(address: str, block_number: int, receipt: dict[str, Any], billing: str | None) -> dict[str, Any]:
+    """The receipt as AI Network's state kept it until receipts left the state."""
+    stored: dict[str, Any] = {"address": address, "block_number": block_number, "exec_result": receipt}
+    if billing:
+        stored["billing"] = billing
+    return stored
