@@ -5,6 +5,7 @@ Amounts are plain integers whose names end in `_uain`; up to 10^9 AIN the double
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -75,6 +76,15 @@ def split_ppm(total_uain: int, share_ppm: int) -> tuple[int, int]:
         raise ShareOutOfRange(share_ppm=share_ppm)
     share_uain = total_uain * share_ppm // PPM
     return share_uain, total_uain - share_uain
+
+
+def gas_cost(gas_price: float, gas_amount: float, is_floored: bool = True) -> float:
+    """The fee in AIN as AI Network computes it: in doubles from left to right, then down to whole µAIN."""
+    cost = gas_price * 0.000001 * gas_amount
+    if not is_floored:
+        return cost
+    scaled = cost * 1000000.0
+    return math.floor(scaled) / 1000000.0 if math.isfinite(scaled) else scaled
 
 
 class ShareOutOfRange(Refusal):

@@ -64,6 +64,11 @@ def hash_transaction(body: dict[str, Any]) -> bytes:
     return keccak(keccak(canonical_json_bytes(body)))
 
 
+def hash_wallet_message(data: bytes) -> bytes:
+    """The hash that Ethereum's wallets sign for a message of bytes."""
+    return keccak(b"\x19Ethereum Signed Message:\n" + str(len(data)).encode() + data)
+
+
 def is_hash(value: Any) -> bool:
     """Whether a value is 0x and 64 lower-case hex digits."""
     return isinstance(value, str) and _LOWER_HASH.fullmatch(value) is not None

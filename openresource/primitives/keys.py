@@ -16,7 +16,8 @@ CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _HALF_ORDER_BYTES = (CURVE_ORDER // 2).to_bytes(32, "big")
 
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
-_SIGNATURE = re.compile("0x[0-9a-fA-F]{130,}")
+_HEX_BYTES = re.compile("0x(?:[0-9a-fA-F]{2})*")
+_SIGNATURE_BYTES = 32 + 65
 
 _PublicKey: Any = coincurve.PublicKey
 _PrivateKey: Any = coincurve.PrivateKey
@@ -63,6 +64,11 @@ class PrivateKey:
         """The 64 bytes of the point that this key and the other side's public key agree on."""
         point: bytes = _point(public_key).multiply(self.to_bytes()).format(compressed=False)
         return point[1:]
+
+    def compressed_public_key(self) -> bytes:
+        """The public key as 33 bytes: its X and the parity of its Y."""
+        encoded: bytes = self._key.public_key.format(compressed=True)
+        return encoded
 
     def to_bytes(self) -> bytes:
         """The secret itself, for key stores only."""
@@ -172,11 +178,12 @@ def recover_address(digest: bytes, signature: str, chain_id: int) -> str:
 def verify_signature(data: str | dict[str, Any], signature: str, address: str, chain_id: int) -> bool:
     """Whether an address signed a text or a transaction's body; a malformed signature is refused, not false."""
     expected = checksum_address(address)
-    digest = hash_from_signature(signature)
-    recoverable = _recoverable(signature, chain_id)
-    own_digest = _digest_of(data)
-    if not hmac.compare_digest(digest, own_digest):
+    if _HEX_BYTES.fullmatch(signature) is not None and len(signature) != 2 + 2 * _SIGNATURE_BYTES:
         return False
+    digest = hash_from_signature(signature)
+    if not hmac.compare_digest(digest, _digest_of(data)):
+        return False
+    recoverable = _recoverable(signature, chain_id)
     signer = address_of(_recover_key(digest, recoverable))
     # A high s is the mirror image of a good signature; libraries that verify strictly refuse it.
     return signer == expected and recoverable[32:64] <= _HALF_ORDER_BYTES
@@ -199,6 +206,10 @@ def recover(digest: bytes, signature: bytes) -> str:
 def _digest_of(data: str | dict[str, Any]) -> bytes:
     if isinstance(data, str):
         return hash_message(data)
+    if "nonce" not in data or "timestamp" not in data or "operation" not in data:
+        raise InvalidInput(
+            what="signed object", reason="it is no transaction: nonce, timestamp or operation is missing"
+        )
     return hash_transaction(data)
 
 
@@ -207,8 +218,8 @@ def _v_offset(chain_id: int) -> int:
 
 
 def _signature_bytes(signature: str) -> bytes:
-    if _SIGNATURE.fullmatch(signature) is None or len(signature) % 2 == 1:
-        raise InvalidSignature(reason="it is not 0x and hex digits of a digest and 65 more bytes")
+    if len(signature) != 2 + 2 * _SIGNATURE_BYTES or _HEX_BYTES.fullmatch(signature) is None:
+        raise InvalidSignature(reason="it is not 0x and the hex digits of a digest and 65 more bytes")
     return bytes.fromhex(signature[2:])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from openresource.primitives.limits import SAFE_INTEGER_MAX
+
+MS_PER_DAY: Final = 86_400_000
 
 # Below this magnitude a number is written without an exponent, from 10^-6 upwards.
 _PLAIN_DIGITS_MAX = 21
@@ -59,6 +61,11 @@ def count_decimals(value: float) -> int:
     mantissa, _, exponent = text.partition("e")
     _, _, fraction = mantissa.partition(".")
     return max(0, len(fraction) - int(exponent or "0"))
+
+
+def start_of_day_ms(at_ms: int) -> int:
+    """The first millisecond of the day in UTC."""
+    return at_ms - at_ms % MS_PER_DAY
 
 
 def is_integer_text(text: str) -> bool:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from openresource.primitives.encoding import canonical_json, utf16_length
+from openresource.primitives.encoding import canonical_json, utf8, utf16_length
+from openresource.primitives.hashing import is_hex_text
 from openresource.primitives.limits import LABEL_LENGTH_MAX
 
 VALUES = "values"
@@ -91,6 +92,13 @@ def encode_label(text: str) -> str:
 def decode_label(label: str) -> str:
     """The text behind an encoded label."""
     return _DECODED.sub(lambda match: chr(int(match.group(1), 16)), label)
+
+
+def radix_label(label: str) -> str:
+    """The hex digits under which the tree keeps a label: its own if it is 0x and hex digits, else of its UTF-8."""
+    if is_hex_text(label):
+        return label[2:].lower()
+    return utf8(label).hex()
 
 
 def valid_service_name(name: Any, lower_case_only: bool = False) -> bool:

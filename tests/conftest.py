@@ -1,0 +1,37 @@
+"""What every test run has in common: the count of vector cases, and its failure when there was none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.vectors_support import summary_lines
+
+
+def _reports(terminalreporter: Any) -> list[Any]:
+    return [
+        report for kind in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(kind, [])
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints how many vector cases ran, per file and in all."""
+    lines, total, tests = summary_lines(_reports(terminalreporter))
+    if tests:
+        terminalreporter.section("vectors")
+        for line in lines:
+            terminalreporter.write_line(line)
+        if total == 0:
+            terminalreporter.write_line("Vector tests were asked for, and not one case ran.", red=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run of vector tests without a single case has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    _, total, tests = summary_lines(_reports(reporter))
+    if tests and total == 0 and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
