@@ -1,0 +1,30 @@
+"""The accounts that hold money for the market, and where their balances are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openresource.primitives.paths import service_account_name
+
+CHANNELS: Final = "channels"
+HOLDS: Final = "holds"
+TREASURY: Final = service_account_name("treasury", "market", "fees")
+
+# What natives that pay out of these accounts declare.
+CHANNEL_BALANCES: Final[tuple[str, ...]] = ("service_accounts", CHANNELS)
+HOLD_BALANCES: Final[tuple[str, ...]] = ("service_accounts", HOLDS)
+
+
+def channel_account(buyer: str, channel_id: str) -> str:
+    """The account with a channel's deposit."""
+    return service_account_name(CHANNELS, "market", f"{buyer}:{channel_id}")
+
+
+def hold_account(app: str, hold_id: str) -> str:
+    """The account with the money that pays an app's jobs."""
+    return service_account_name(HOLDS, "market", f"{app}:{hold_id}")
+
+
+def job_account(job: str) -> str:
+    """The account with one job's budget."""
+    return service_account_name(HOLDS, "market", f"job:{job}")
