@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from openresource.ledger.nodes import (
     NODE_BYTES,
     NOTHING,
@@ -90,7 +92,7 @@ def build(value: object, token: int) -> object:
     return built[0]
 
 
-def chain(labels: list[str], value: object, token: int) -> object:
+def chain(labels: Sequence[str], value: object, token: int) -> object:
     """Fresh branches with one child each, down to a value."""
     top = value
     for label in reversed(labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openresource.ledger.building import build
@@ -17,7 +18,7 @@ STATE = "#state:"
 RADIX = "#radix:"
 
 
-def state_proof(view: View, labels: list[str], is_complete: bool = False) -> dict[str, object] | None:
+def state_proof(view: View, labels: Sequence[str], is_complete: bool = False) -> dict[str, object] | None:
     """The proof of what lies at a full path; None where there is nothing.
 
     AI Network leaves out what hangs below the target's own radix node, so its proof of a label that begins another one
@@ -133,7 +134,7 @@ def check_proof(proof: object) -> ProofResult:
     )
 
 
-def proves(proof: object, labels: list[str], value: object, root_hash: str) -> bool:
+def proves(proof: object, labels: Sequence[str], value: object, root_hash: str) -> bool:
     """Whether a proof shows that this value, a leaf or a whole object, lies at a full path below a root hash."""
     result = check_proof(proof)
     if not result.is_verified or result.hash != root_hash:

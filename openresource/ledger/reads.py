@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,7 +43,7 @@ class ReadOptions:
 WHOLE: Final = ReadOptions()
 
 
-def read(view: View, labels: list[str], options: ReadOptions = WHOLE, version: str = "") -> object:
+def read(view: View, labels: Sequence[str], options: ReadOptions = WHOLE, version: str = "") -> object:
     """What lies at a full path, shown as the options say; None where there is nothing."""
     return shown(view.node(labels), options, version)
 
@@ -73,7 +74,7 @@ def shown(value: object, options: ReadOptions, version: str = "") -> object:
     return top
 
 
-def state_info(view: View, labels: list[str], version: str) -> dict[str, object] | None:
+def state_info(view: View, labels: Sequence[str], version: str) -> dict[str, object] | None:
     """The record of counts that clients ask for; None where there is nothing."""
     info = info_of(view.root, view.node(labels))
     if info is None:
@@ -91,7 +92,7 @@ def state_info(view: View, labels: list[str], version: str) -> dict[str, object]
 
 def check_read(
     view: View,
-    labels: list[str],
+    labels: Sequence[str],
     options: ReadOptions = WHOLE,
     siblings_max: int = SIBLINGS_MAX,
     bytes_max: int = BYTES_MAX,

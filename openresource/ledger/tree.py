@@ -6,6 +6,7 @@ Counts are right after every write, hashes are computed when asked for. The two 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 from openresource.ledger.building import (
@@ -161,7 +162,7 @@ class Tree(View):
 
     # Writing
 
-    def write(self, labels: list[str], value: object) -> None:
+    def write(self, labels: Sequence[str], value: object) -> None:
         """Set what lies at a full path; None, or an object without children, deletes it and what becomes empty."""
         assert labels, "the root itself is never written"
         token = self._token
@@ -210,7 +211,7 @@ class Tree(View):
         path: list[Node],
         branches: list[Branch],
         starts: list[int],
-        labels: list[str],
+        labels: Sequence[str],
         level: int,
         fresh: object,
     ) -> None:

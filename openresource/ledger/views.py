@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openresource.ledger.building import value_bytes, value_height, value_siblings, value_size
@@ -28,23 +29,28 @@ class View:
     def __init__(self, root: Branch) -> None:
         self.root: Branch = root
 
-    def node(self, labels: list[str]) -> object:
+    def node(self, labels: Sequence[str]) -> object:
         """What lies at a full path: a branch, a leaf's value, or NOTHING."""
         return find(self.root, labels)
 
-    def get(self, labels: list[str]) -> object:
+    def get(self, labels: Sequence[str]) -> object:
         """The plain object or leaf at a full path; None where there is nothing."""
         return plain(find(self.root, labels))
 
-    def counts(self, labels: list[str]) -> StateInfo | None:
+    def branch(self, root: str) -> Branch | None:
+        """The branch of values, rules, functions or owners; None if nothing is below it."""
+        value = self.root.child(root)
+        return value if isinstance(value, Branch) else None
+
+    def counts(self, labels: Sequence[str]) -> StateInfo | None:
         """What the state node at a full path counts for, without its hash; None where there is nothing."""
         return counts_of(self.root, find(self.root, labels))
 
-    def info(self, labels: list[str]) -> StateInfo | None:
+    def info(self, labels: Sequence[str]) -> StateInfo | None:
         """What the state node at a full path counts for, and its proof hash; None where there is nothing."""
         return info_of(self.root, find(self.root, labels))
 
-    def hash_of(self, labels: list[str]) -> str | None:
+    def hash_of(self, labels: Sequence[str]) -> str | None:
         """The proof hash at a full path; None where there is nothing."""
         value = find(self.root, labels)
         return None if value is NOTHING or is_unwritten(self.root, value) else hash_text(value_hash(value))
@@ -54,7 +60,7 @@ class View:
         return self.hash_of([])
 
 
-def find(root: Branch, labels: list[str]) -> object:
+def find(root: Branch, labels: Sequence[str]) -> object:
     """What lies below a branch: a branch, a leaf's value, or NOTHING."""
     value: object = root
     for label in labels:
