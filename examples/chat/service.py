@@ -62,7 +62,9 @@ class Chat:
             cancelled.set()
             worker.join()
 
-    def completions(self, messages: list[dict], max_tokens: int = 64, temperature: float = 0.0, model: str = "chat") -> dict:
+    def completions(
+        self, messages: list[dict], max_tokens: int = 64, temperature: float = 0.0, model: str = "chat"
+    ) -> dict:
         """OpenAI's chat completion: messages in, one message out."""
         answer = self._complete(messages, max_tokens, temperature)
         return {
@@ -78,12 +80,16 @@ class Chat:
                 }
                 for choice in answer["choices"]
             ],
-            "usage": {name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+            "usage": {
+                name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+            },
         }
 
     def _request(self, messages: list[dict], max_tokens: int, temperature: float) -> dict:
         return {
-            "messages": [{"role": str(m.get("role", "user")), "content": str(m.get("content", ""))} for m in messages],
+            "messages": [
+                {"role": str(m.get("role", "user")), "content": str(m.get("content", ""))} for m in messages
+            ],
             "max_tokens": max(1, min(max_tokens, ANSWER_TOKENS_MAX)),
             "temperature": temperature,
         }

@@ -15,4 +15,10 @@ class Sentiment:
         scores = self.analyzer.polarity_scores(text)
         compound = scores["compound"]
         label = "positive" if compound >= 0.05 else "negative" if compound <= -0.05 else "neutral"
-        return {"label": label, "score": compound, "positive": scores["pos"], "neutral": scores["neu"], "negative": scores["neg"]}
+        return {
+            "label": label,
+            "score": compound,
+            "positive": scores["pos"],
+            "neutral": scores["neu"],
+            "negative": scores["neg"],
+        }
