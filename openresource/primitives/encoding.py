@@ -23,8 +23,8 @@ Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 _ARRAY_INDEX_MAX = 2**32 - 2
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_SURROGATE_PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
 
 # The fast encoder writes the same bytes unless there is an escape, a fraction, an exponent or a long integer.
 # A string may look like one of these; then the exact path does the work and nothing is lost.
