@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 
 from tests import vectors_support
-from tests.primitives import test_basic_vectors, test_cid_vectors, test_crypto_vectors
+from tests.primitives import (
+    test_basic_vectors,
+    test_cid_vectors,
+    test_crypto_vectors,
+    test_typed_data_vectors,
+)
 from tests.vectors_support import changed, notices_changes
 
 VECTOR_TESTS = [
     test
-    for module in (test_basic_vectors, test_cid_vectors, test_crypto_vectors)
+    for module in (test_basic_vectors, test_cid_vectors, test_crypto_vectors, test_typed_data_vectors)
     for name, test in vars(module).items()
     if name.startswith("test_") and test.vector_expected
 ]
