@@ -1,12 +1,17 @@
-"""What every test run has in common: the count of vector cases, and its failure when there was none."""
+"""What every test run has in common: the count of vector cases, its failure when there was none, patient properties."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.vectors_support import summary_lines
+
+# How long one example takes says more about the machine's other work than about the code.
+settings.register_profile("openresource", deadline=None)
+settings.load_profile("openresource")
 
 
 def _reports(terminalreporter: Any) -> list[Any]:

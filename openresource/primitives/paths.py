@@ -122,19 +122,21 @@ def service_account_parts(name: str) -> tuple[str, str, str] | None:
     return parts[0], parts[1], parts[2]
 
 
-def is_service_account(name: Any, lower_case_only: bool = False) -> bool:
-    """Whether a name belongs to a service's account rather than to a person's address."""
+def is_service_account(
+    name: Any, lower_case_only: bool = False, kinds: frozenset[str] = SERVICE_ACCOUNT_TYPES
+) -> bool:
+    """Whether a name belongs to a service's account of one of these kinds rather than to a person's address."""
     if not isinstance(name, str):
         return False
     parts = service_account_parts(name)
     if parts is None:
         return False
-    return parts[0] in SERVICE_ACCOUNT_TYPES and valid_service_name(parts[1], lower_case_only)
+    return parts[0] in kinds and valid_service_name(parts[1], lower_case_only)
 
 
-def balance_path(name: str) -> str:
-    """Where the balance of an address or of a service's account is."""
+def balance_path(name: str, kinds: frozenset[str] = SERVICE_ACCOUNT_TYPES) -> str:
+    """Where the balance of an address or of a service's account of one of these kinds is."""
     parts = service_account_parts(name)
-    if parts is not None and is_service_account(name):
+    if parts is not None and is_service_account(name, False, kinds):
         return f"/service_accounts/{parts[0]}/{parts[1]}/{parts[2]}/balance"
     return f"/accounts/{name}/balance"

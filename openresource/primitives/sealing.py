@@ -9,7 +9,7 @@ from typing import Any
 
 from openresource.primitives._aes import aes_cbc_decrypt, aes_cbc_encrypt
 from openresource.primitives.errors import Refusal
-from openresource.primitives.keys import PrivateKey
+from openresource.primitives.keys import InvalidPublicKey, PrivateKey
 
 SEALED_BYTES_MAX = 10_000_000
 _HEX = re.compile("(?:[0-9a-f]{2})+")
@@ -40,7 +40,10 @@ def unseal(sealed: dict[str, Any], key: PrivateKey) -> bytes:
     ciphertext = _part(sealed, "ciphertext", 0)
     if sender[0] != 4:
         raise CannotUnseal()
-    cipher_key, mac_key = _keys(key, sender[1:])
+    try:
+        cipher_key, mac_key = _keys(key, sender[1:])
+    except InvalidPublicKey as error:
+        raise CannotUnseal() from error
     # The mac comes first: padding is only looked at when the sender is known to have written it.
     if not hmac.compare_digest(hmac.digest(mac_key, iv + sender + ciphertext, "sha256"), mac):
         raise CannotUnseal()
