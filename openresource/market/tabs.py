@@ -333,6 +333,18 @@ def complete(tab: Tab, call: CallKey, receipt_digest: bytes) -> tuple[Tab, tuple
     return done, (CallCompleted(call, price, done.completed, running),)
 
 
+def replay(tab: Tab, call: CallKey, price_uain: int, receipt_digest: bytes) -> Tab:
+    """A tab after a call that a journal says was answered; it was admitted then, so nothing is asked again."""
+    window = tab.sessions.get(call.session, SessionWindow())
+    admitted = replace(
+        tab,
+        in_flight={**tab.in_flight, call: price_uain},
+        in_flight_uain=tab.in_flight_uain + price_uain,
+        sessions={**tab.sessions, call.session: _reached(window, call.sequence)},
+    )
+    return complete(admitted, call, receipt_digest)[0]
+
+
 def release(tab: Tab, call: CallKey) -> tuple[Tab, tuple[TabEvent, ...]]:
     """A call ended without an answer: its cover is free again."""
     price, rest = _without(tab, call)
