@@ -183,12 +183,21 @@ class Journal:
         """Why the journal takes nothing at present, if so."""
         return self._refusal
 
+    def check(self) -> None:
+        """Refuses while the journal takes nothing."""
+        if self._refusal is not None:
+            raise _copy(self._refusal)
+
+    def reread(self) -> list[bytes]:
+        """The records that are on disk; only while nothing is being written."""
+        assert not self._is_writing
+        return read_records(self._path.read_bytes()[: self._position])[0]
+
     # ── Appending ────────────────────────────────────────────────────────────────────────────────────────────
 
     def append(self, payload: bytes) -> asyncio.Future[None]:
         """Queues a record; the future resolves when the record is as safe as the policy asks, or refuses."""
-        if self._refusal is not None:
-            raise _copy(self._refusal)
+        self.check()
         assert payload
         if len(payload) > RECORD_BYTES_MAX:
             raise RecordTooLarge(bytes=len(payload), bytes_max=RECORD_BYTES_MAX)
@@ -204,8 +213,7 @@ class Journal:
     async def replace(self, payloads: Iterable[bytes]) -> None:
         """Replaces the file by one with these records; what is appended from now on comes after them."""
         assert self._loop is not None and self._replacement is None, "one snapshot at a time"
-        if self._refusal is not None:
-            raise _copy(self._refusal)
+        self.check()
         done: asyncio.Future[None] = self._loop.create_future()
         # What is queued is part of what the new records say: its waiters wait for the new file.
         self._replacement = _Job(True, [frame(payload) for payload in payloads], [*self._waiters, done])

@@ -1,0 +1,73 @@
+"""One channel as the provider knows it: terms and cover from the chain, the tab from its own journal."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from openresource.market.channels import Channel, Terms
+from openresource.market.tabs import OPEN, CallKey, Tab
+
+# A claim goes out this part of a channel's life before it expires, within bounds.
+CLAIM_MARGIN_PART = 5
+CLAIM_MARGIN_MS_MIN = 1_000
+CLAIM_MARGIN_MS_MAX = 10 * 60 * 1000
+
+
+@dataclass(slots=True)
+class WaitingCall:
+    """A call in flight: retries of it wait for the same outcome, which is true when it was answered."""
+
+    fingerprint: bytes
+    outcome: asyncio.Future[bool]
+
+
+@dataclass(slots=True)
+class Account:
+    """Everything about one channel; `Admission` alone changes it."""
+
+    name: str
+    record: dict[str, Any]
+    channel: Channel
+    terms: Terms
+    tab: Tab
+    # The last voucher header that was checked: the same bytes need no second look.
+    header: bytes = b""
+    # Resolves when the newest voucher is on disk.
+    voucher_safe: asyncio.Future[None] | None = None
+    waiting: dict[CallKey, WaitingCall] = field(default_factory=dict)
+    read_at_ms: int = 0
+    send_back: bool = False
+    claim_amount_uain: int | None = None
+    # Resolves when the claim that is under way is decided.
+    claim_decided: asyncio.Future[None] | None = None
+    drained: asyncio.Future[None] | None = None
+
+    @property
+    def buyer(self) -> str:
+        return self.channel.buyer
+
+    @property
+    def channel_id(self) -> str:
+        return self.name.partition("/")[2]
+
+    @property
+    def is_open(self) -> bool:
+        return self.tab.status == OPEN
+
+    @property
+    def claim_margin_ms(self) -> int:
+        """How long before the expiry the claim goes out and no new call begins."""
+        lifetime_ms = self.channel.expires_at_ms - int(self.record.get("opened_at_ms", 0))
+        return max(CLAIM_MARGIN_MS_MIN, min(CLAIM_MARGIN_MS_MAX, lifetime_ms // CLAIM_MARGIN_PART))
+
+    @property
+    def serves_until_ms(self) -> int:
+        """When the last new call may begin."""
+        return self.channel.expires_at_ms - self.claim_margin_ms
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the channel was settled and closed: no value, no expiry."""
+        return self.channel.value_uain == 0 and self.channel.expires_at_ms == 0
