@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from openresource.market.holds import JOB_ACCOUNTS
 from openresource.primitives.paths import service_account_name
 
 CHANNELS: Final = "channels"
@@ -27,4 +28,4 @@ def hold_account(app: str, hold_id: str) -> str:
 
 def job_account(job: str) -> str:
     """The account with one job's budget."""
-    return service_account_name(HOLDS, "market", f"job:{job}")
+    return service_account_name(HOLDS, "market", f"{JOB_ACCOUNTS}:{job}")

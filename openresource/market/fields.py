@@ -104,7 +104,7 @@ class Fields:
     def cid(self, member: str) -> str:
         """A content identifier."""
         value = self.take(member)
-        if not isinstance(value, str) or not is_cid(value):
+        if not is_cid_text(value):
             raise self.wrong(member, "must be a content identifier")
         return str(value)
 
@@ -140,6 +140,11 @@ class Fields:
 def is_key(text: Any) -> bool:
     """Whether a text may name a channel, a hold or a request: 16 to 32 lower-case hex digits."""
     return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
+def is_cid_text(text: Any) -> bool:
+    """Whether a value from outside is a content identifier."""
+    return isinstance(text, str) and is_cid(text)
 
 
 def require_key(text: str, what: str) -> str:

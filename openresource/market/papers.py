@@ -7,12 +7,20 @@ from functools import lru_cache
 from typing import Any, Final
 
 from openresource.ledger.draft import NetworkDomain
-from openresource.primitives.keys import PrivateKey, recover
+from openresource.market.codes import ResultCode
+from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import InvalidSignature, PrivateKey, recover
 from openresource.primitives.typed_data import domain_separator, signing_digest, struct_hash
 
 DOMAIN_NAME: Final = "Open Resource"
 DOMAIN_VERSION: Final = "1"
 SCHEME: Final = "openresource"
+
+
+class PaperNotSigned(Refusal):
+    result_code = ResultCode.PAPER_NOT_SIGNED
+    template = "No key can have made the paper's signature: {reason}."
+    way_out = "Sign the paper again; a signature is r, s and v, 65 bytes, with v = 27 or 28."
 
 
 @lru_cache(maxsize=64)
@@ -35,7 +43,10 @@ def sign_paper(digest: bytes, key: PrivateKey) -> bytes:
 
 def paper_signer(digest: bytes, signature: bytes) -> str:
     """The address that signed a digest."""
-    return recover(digest, signature)
+    try:
+        return recover(digest, signature)
+    except InvalidSignature as error:
+        raise PaperNotSigned(reason=error.reason) from error
 
 
 def network_name(network: NetworkDomain) -> str:

@@ -1,0 +1,38 @@
+"""The market's native functions: each checks the record that a user wrote at a path, and writes the consequences.
+
+They decide nothing about sums and life cycles: that is in the modules of the same names one level up. `protocol.py`
+takes from here what the profile needs. Open `channels.py` first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openresource.ledger.draft import DueAction, Native
+from openresource.ledger.profile import ProgramHook
+from openresource.market.natives import channels, holds, jobs, placements, programs, services
+from openresource.market.natives.jobs import PROGRAM_EVENT_WRITES, on_program_event
+from openresource.market.natives.parameters import CATEGORY, PARAMETERS
+
+NATIVES: Final[tuple[Native, ...]] = (
+    *programs.NATIVES,
+    *services.NATIVES,
+    *placements.NATIVES,
+    *channels.NATIVES,
+    *holds.NATIVES,
+    *jobs.NATIVES,
+)
+DUE_ACTIONS: Final[tuple[DueAction, ...]] = (*holds.DUE_ACTIONS, *jobs.DUE_ACTIONS)
+FUNCTIONS: Final[dict[str, str]] = (
+    programs.FUNCTIONS
+    | services.FUNCTIONS
+    | placements.FUNCTIONS
+    | channels.FUNCTIONS
+    | holds.FUNCTIONS
+    | jobs.FUNCTIONS
+)
+RULES: Final[dict[str, str]] = (
+    programs.RULES | services.RULES | placements.RULES | channels.RULES | holds.RULES | jobs.RULES
+)
+PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event)
+MARKET_PARAMETERS: Final[dict[str, dict[str, int]]] = {CATEGORY: PARAMETERS}

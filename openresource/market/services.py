@@ -1,0 +1,210 @@
+"""Services: a publisher's name with its versions, who may call and run it, and the price rule that never changes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openresource.market.codes import ResultCode
+from openresource.market.fields import Fields, InvalidRecord
+from openresource.market.placements import ISOLATION_LEVELS
+from openresource.market.prices import UNITS, CapBelowRoyalty
+from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import is_checksum_address
+
+EXACTNESS: Final = ("bit_exact", "class_exact", "tolerant", "subjective")
+SUMMARY_CHARACTERS_MAX: Final = 300
+LICENSE_CHARACTERS_MAX: Final = 100
+DOMAIN_CHARACTERS_MAX: Final = 40
+RELEASE_BYTES_MAX: Final = 64 * 1024 * 1024 * 1024
+PERMITTED_ADDRESSES_MAX: Final = 1_000
+EVERYONE: Final = "everyone"
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:[-+][0-9A-Za-z.\-+]{1,40})?")
+
+
+class VersionNotPublished(Refusal):
+    result_code = ResultCode.VERSION_NOT_PUBLISHED
+    template = "The service {publisher}/{name} has no version {program}."
+    way_out = "Read /services/{publisher}/{name}/versions for what there is."
+
+
+class VersionTextTaken(Refusal):
+    result_code = ResultCode.VERSION_TEXT_TAKEN
+    template = "Version {version} of {name} is published already, as {program}."
+    way_out = "Give the release a new version number: what is published never changes."
+
+
+class CallNotPermitted(Refusal):
+    result_code = ResultCode.CALL_NOT_PERMITTED
+    template = "The publisher of {name} does not permit {address} to call it."
+    way_out = "Ask the publisher {publisher} for permission, or use another service."
+
+
+class RunNotPermitted(Refusal):
+    result_code = ResultCode.RUN_NOT_PERMITTED
+    template = "The publisher of {name} does not permit {address} to run it."
+    way_out = "Ask the publisher {publisher} for permission."
+
+
+class IsolationTooLow(Refusal):
+    result_code = ResultCode.ISOLATION_TOO_LOW
+    template = (
+        "The publisher of {name} asks for isolation {wanted} at least; this placement offers {offered}."
+    )
+    way_out = "Run it on a machine that reaches {wanted}; `openresource doctor` tells what a machine gives."
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One published version; `number` and `published_at_ms` are stamped by the chain."""
+
+    program: str
+    version: str
+    unit: str
+    royalty_uain: int
+    price_cap_uain: int | None
+    license: str
+    summary: str
+    domain: str
+    exactness: str
+    bytes: int
+    number: int = 0
+    published_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Who may call and who may run a service; None means everybody."""
+
+    call: Mapping[str, bool] | None = None
+    run: Mapping[str, bool] | None = None
+    min_isolation: str = ""
+
+
+def is_service_name(name: Any) -> bool:
+    """Whether a text may name a service: a label of the domain name system."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def require_service_name(name: str) -> None:
+    """Refuses a name that is no label of the domain name system."""
+    if not is_service_name(name):
+        raise InvalidRecord(
+            what="service",
+            member="its name",
+            reason="must be lower-case letters, digits and hyphens, at most 63",
+        )
+
+
+def read_version(program: str, record: Any) -> Version:
+    """A version from its record."""
+    fields = Fields(record, "version")
+    text = fields.text("version")
+    if _VERSION.fullmatch(text) is None:
+        raise fields.wrong("version", "must be three numbers such as 1.2.0")
+    royalty = fields.amount("royalty_uain")
+    cap = fields.amount("price_cap_uain") if fields.has("price_cap_uain") else None
+    fields.take("price_cap_uain")
+    if cap is not None and cap < royalty:
+        raise CapBelowRoyalty(price_cap_uain=cap, royalty_uain=royalty)
+    version = Version(
+        program=program,
+        version=text,
+        unit=fields.choice("unit", UNITS),
+        royalty_uain=royalty,
+        price_cap_uain=cap,
+        license=fields.text("license", LICENSE_CHARACTERS_MAX),
+        summary=fields.text("summary", SUMMARY_CHARACTERS_MAX),
+        domain=fields.optional_text("domain", DOMAIN_CHARACTERS_MAX),
+        exactness=fields.choice("exactness", EXACTNESS),
+        bytes=fields.integer("bytes", 1, RELEASE_BYTES_MAX),
+        number=fields.optional_integer("number", 0),
+        published_at_ms=fields.optional_integer("published_at_ms", 0),
+    )
+    fields.finish()
+    return version
+
+
+def version_record(version: Version) -> dict[str, Any]:
+    """The record that a publisher writes at `/services/<publisher>/<name>/versions/<cid>`."""
+    members: dict[str, Any] = {
+        "version": version.version,
+        "unit": version.unit,
+        "royalty_uain": version.royalty_uain,
+        "license": version.license,
+        "summary": version.summary,
+        "exactness": version.exactness,
+        "bytes": version.bytes,
+    }
+    if version.price_cap_uain is not None:
+        members["price_cap_uain"] = version.price_cap_uain
+    if version.domain:
+        members["domain"] = version.domain
+    return members
+
+
+def read_permissions(record: Any) -> Permissions:
+    """Permissions from their record; no record permits everybody."""
+    if record is None:
+        return Permissions()
+    fields = Fields(record, "permissions")
+    levels = tuple(ISOLATION_LEVELS)
+    permissions = Permissions(
+        call=_read_permitted(fields, "call"),
+        run=_read_permitted(fields, "run"),
+        min_isolation=fields.choice("min_isolation", levels) if fields.has("min_isolation") else "",
+    )
+    fields.take("min_isolation")
+    fields.finish()
+    return permissions
+
+
+def may_call(permissions: Permissions, publisher: str, address: str) -> bool:
+    """Whether an address may call; a publisher always may."""
+    return address == publisher or _is_permitted(permissions.call, address)
+
+
+def may_run(permissions: Permissions, publisher: str, address: str) -> bool:
+    """Whether a provider may run; a publisher always may."""
+    return address == publisher or _is_permitted(permissions.run, address)
+
+
+def check_call_permitted(permissions: Permissions, publisher: str, name: str, address: str) -> None:
+    """Refuses a buyer whom the publisher does not let call."""
+    if not may_call(permissions, publisher, address):
+        raise CallNotPermitted(name=name, publisher=publisher, address=address)
+
+
+def check_run_permitted(
+    permissions: Permissions, publisher: str, name: str, address: str, isolation: str
+) -> None:
+    """Refuses a provider whom the publisher does not let run, or not behind so thin a wall."""
+    if not may_run(permissions, publisher, address):
+        raise RunNotPermitted(name=name, publisher=publisher, address=address)
+    wanted = permissions.min_isolation
+    if wanted and ISOLATION_LEVELS[isolation] < ISOLATION_LEVELS[wanted]:
+        raise IsolationTooLow(name=name, wanted=wanted, offered=isolation)
+
+
+def _read_permitted(fields: Fields, member: str) -> dict[str, bool] | None:
+    value = fields.take(member)
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not 0 < len(value) <= PERMITTED_ADDRESSES_MAX:
+        raise fields.wrong(member, f"must name 1 to {PERMITTED_ADDRESSES_MAX} addresses, or {EVERYONE}")
+    for who, is_permitted in value.items():
+        if who != EVERYONE and not is_checksum_address(who):
+            raise fields.wrong(member, f"must name addresses in their checksum form, or {EVERYONE}")
+        if not isinstance(is_permitted, bool):
+            raise fields.wrong(member, "must say true or false for each address")
+    return dict(value)
+
+
+def _is_permitted(permitted: Mapping[str, bool] | None, address: str) -> bool:
+    if permitted is None:
+        return True
+    return permitted.get(address, permitted.get(EVERYONE, False))
