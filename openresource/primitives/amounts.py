@@ -61,7 +61,7 @@ def ain_number(amount_uain: int) -> float | int:
     return whole if fraction == 0 else amount_uain / UAIN_PER_AIN
 
 
-def uain_of_number(value: float) -> int:
+def uain_of_number(value: int | float) -> int:
     """Whole µAIN of a number in the tree; a number that no amount is stored as is refused."""
     if is_finite(value) and 0 <= value <= 10**9:
         amount_uain = round(value * UAIN_PER_AIN)

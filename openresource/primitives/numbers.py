@@ -32,7 +32,7 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def to_double(value: float) -> float | int:
+def to_double(value: int | float) -> float | int:
     """The nearest double, kept as an integer while integers up to it are exact."""
     if isinstance(value, int):
         if -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX:
@@ -46,7 +46,7 @@ def to_double(value: float) -> float | int:
     return value
 
 
-def number_text(value: float) -> str:
+def number_text(value: int | float) -> str:
     """The shortest decimal text that reads back as the same double, written as JavaScript writes it."""
     if isinstance(value, int):
         if -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX:
@@ -55,7 +55,7 @@ def number_text(value: float) -> str:
     return _double_text(value)
 
 
-def count_decimals(value: float) -> int:
+def count_decimals(value: int | float) -> int:
     """How many digits after the decimal point a number needs when written without an exponent."""
     text = number_text(value)
     mantissa, _, exponent = text.partition("e")
