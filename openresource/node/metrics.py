@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
 _BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -49,7 +50,7 @@ class Metrics:
             found = self._histograms[name] = Histogram()
         found.observe(seconds)
 
-    def text(self, gauges: dict[str, float], labelled: dict[str, tuple[str, dict[str, int]]]) -> str:
+    def text(self, gauges: Mapping[str, float], labelled: Mapping[str, tuple[str, Mapping[str, int]]]) -> str:
         """Everything as text; `labelled` maps a counter to its label's name and the counts by label."""
         lines: list[str] = []
         for name, count in sorted(self._counters.items()):

@@ -1,0 +1,535 @@
+"""The embedded engine: one process fills, seals, writes down and announces blocks.
+
+Inserting a transaction executes it once, in the open block. A block is sealed when it holds something or something is
+due; it is final, and told to anybody, only when it lies on the disk with a synced batch. While it is being written the
+next block is already filled. After a crash the chain goes on behind the last written block: what was only pending is
+gone without a `DROPPED` event, because nobody is left to say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from openresource.ledger.blocks import sign_block
+from openresource.ledger.draft import Change
+from openresource.ledger.machine import Inserted, Machine, SealedBlock
+from openresource.ledger.transactions import Transaction
+from openresource.ledger.tree import Tree
+from openresource.ledger.views import View
+from openresource.node.events import BLOCK, DROPPED, PENDING, WRITE, Cursor, Event, EventHub
+from openresource.node.metrics import Metrics
+from openresource.node.rpc import encode
+from openresource.node.store import BlockBatch, Store
+from openresource.node.store import DiskFull as StoreFull
+from openresource.primitives.encoding import parse_json
+from openresource.primitives.errors import Refusal
+from openresource.primitives.hashing import is_hash
+from openresource.primitives.keys import PrivateKey
+from openresource.primitives.limits import JSON_DEPTH_MAX
+from openresource.primitives.paths import VALUES, format_path
+
+# A busy chain waits this long for company, so that a sync to disk serves many; a resting one does not wait.
+GATHER_SECONDS = 0.010
+BUSY_FROM_TRANSACTIONS = 16
+TRANSACTIONS_PER_BLOCK_MAX = 5_000
+ROOM_SECONDS_MAX = 5.0
+RETRY_WRITE_SECONDS = 0.5
+DUE_CHECK_SECONDS_MAX = 3_600.0
+# If working the due-queue does not move it, the next try waits.
+DUE_STUCK_SECONDS = 1.0
+RESULTS_KEPT_MAX = 20_000
+BLOCKS_KEPT_MAX = 64
+# What this node wrote itself is not hostile, but nothing is read without a bound.
+STORED_BYTES_MAX = 1024 * 1024 * 1024
+
+EXECUTED = "EXECUTED"
+PENDING_FAILED = "PENDING"
+FINALIZED = "FINALIZED"
+FAILED_IN_BLOCK = "REVERTED"
+
+_log = logging.getLogger("openresource.node.engine")
+
+
+class DiskFull(Refusal):
+    template = "The disk of this node is full, so it takes no transactions; reading goes on."
+    way_out = "Make room on the node's disk: it goes on by itself. Nothing that was final is lost."
+    result_code = 18002
+
+
+class NodeStopping(Refusal):
+    template = "The node is stopping and takes no transactions any more."
+    way_out = "Send the transaction again when the node has started, or to another node."
+    result_code = 18001
+
+
+class NodeBusy(Refusal):
+    template = "The open block is full and was not sealed within {waited_seconds} s."
+    way_out = "Send less at once, or later."
+    result_code = 10704
+
+
+class AlreadyReceived(Refusal):
+    template = "This node has received the transaction {tx_hash} already."
+    way_out = "Ask for its state by its hash; sending it again changes nothing."
+    result_code = 10701
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A transaction that this node executed, until its block is final and some time beyond."""
+
+    inserted: Inserted
+    executed_at_ms: int
+    block_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """A sealed block on its way to the disk."""
+
+    sealed: SealedBlock
+    block: dict[str, Any]
+    records: list[tuple[int, bytes]]
+    root_number: int
+    events: list[Event]
+    view: View
+
+
+class Engine:
+    """One chain, its open block, and the way of blocks to the disk and to the readers; used from one event loop."""
+
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        tree: Tree,
+        store: Store,
+        producer: PrivateKey,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        self.machine = machine
+        self.store = store
+        self.producer_address = producer.address
+        self.metrics = metrics
+        self._tree = tree
+        self._producer = producer
+        self._clock_ms = clock_ms
+        self._last_block: Mapping[str, Any] = machine.tip
+        self._final_view = View(tree.root)
+        self.hub = EventHub(self)
+        self._wanted = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="chain-writer")
+        self._maker: asyncio.Task[None] | None = None
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._pending: dict[str, Tracked] = {}
+        self._recent: OrderedDict[str, Tracked] = OrderedDict()
+        self._blocks: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._unwritten: _Unwritten | None = None
+        self._pending_index = 0
+        self._is_disk_full = False
+        self._is_stopping = False
+        self._last_count = 0
+        self._due_stuck_at: int | None = None
+        self.failure: BaseException | None = None
+        self.failed = asyncio.Event()
+
+    # Where the chain stands.
+
+    @property
+    def last_block(self) -> Mapping[str, Any]:
+        """The last final block."""
+        return self._last_block
+
+    def last_height(self) -> int:
+        """The number of the last final block."""
+        return int(self._last_block["number"])
+
+    @property
+    def is_disk_full(self) -> bool:
+        return self._is_disk_full
+
+    def now_ms(self) -> int:
+        """The wall clock that this engine was given."""
+        return self._clock_ms()
+
+    def final(self) -> View:
+        """The state after the last final block."""
+        return self._final_view
+
+    def pending(self) -> View:
+        """The state as the open block has it so far."""
+        return View(self._tree.root)
+
+    def view_at(self, height: int) -> View | None:
+        """The state after a block of the past; None if the chain is not that long."""
+        if height == self.last_height():
+            return self._final_view
+        if not 0 <= height < self.last_height():
+            return None
+        return self.store.view_at(height)
+
+    def block(self, number: int) -> dict[str, Any] | None:
+        """A final block."""
+        if not 0 <= number <= self.last_height():
+            return None
+        known = self._blocks.get(number)
+        if known is None:
+            raw = self.store.block(number)
+            assert raw is not None, "every block up to the last one is in the store"
+            known = decoded_block(raw)
+            self._blocks[number] = known
+            if len(self._blocks) > BLOCKS_KEPT_MAX:
+                self._blocks.popitem(last=False)
+        return known
+
+    def block_by_hash(self, block_hash: str) -> dict[str, Any] | None:
+        """A final block by its hash."""
+        number = self.store.height_of(bytes.fromhex(block_hash[2:])) if is_hash(block_hash) else None
+        return None if number is None else self.block(number)
+
+    def place_of(self, tx_hash: str) -> tuple[int, int] | None:
+        """Block and index of a final transaction."""
+        place = self.store.place_of(bytes.fromhex(tx_hash[2:])) if is_hash(tx_hash) else None
+        return place if place is not None and place[0] <= self.last_height() else None
+
+    def result_of(self, height: int, index: int) -> Any:
+        """What executing a final transaction gave."""
+        raw = self.store.receipt(height, index)
+        return None if raw is None else _decoded(raw)
+
+    def events_of(self, height: int) -> Sequence[Event]:
+        """The final events of a block."""
+        events: list[Event] = []
+        for event_height, index, raw in self.store.events(height):
+            if event_height != height:
+                break
+            events.append(_event_from(height, index, _decoded(raw)))
+        return events
+
+    def pending_transactions(self) -> list[Tracked]:
+        """What is executed and not final yet, in order."""
+        return list(self._pending.values())
+
+    def known(self, tx_hash: str) -> Tracked | None:
+        """What this node remembers of executing a transaction."""
+        return self._pending.get(tx_hash) or self._recent.get(tx_hash)
+
+    def is_pending(self, tx_hash: str) -> bool:
+        return tx_hash in self._pending
+
+    # Writing.
+
+    async def submit(self, transaction: Transaction) -> Inserted:
+        """Execute a verified transaction in the open block; it is pending when this returns."""
+        await self._wait_for_room()
+        return self._insert(transaction)
+
+    async def dry_run(self, transaction: Transaction) -> Inserted:
+        """What submitting would give now; nothing is kept."""
+        self._refuse_if_closed()
+        was_open = self.machine.is_open
+        if not was_open:
+            self.machine.open_block(self._clock_ms(), self.producer_address)
+        try:
+            return self.machine.dry_run(transaction)
+        finally:
+            # Its time is fixed at its opening, so an empty block must not lie around.
+            if not was_open:
+                self.machine.drop_open_block()
+
+    async def wait_final(self, tx_hash: str, timeout_seconds: float) -> bool:
+        """Wait until a transaction is final or the time is over; at once if it is not pending here."""
+        if tx_hash not in self._pending:
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tx_hash, []).append(future)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            waiting = self._waiting.get(tx_hash)
+            if waiting is not None and future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self._waiting[tx_hash]
+        return True
+
+    # A life.
+
+    def start(self) -> None:
+        """Begin to make blocks."""
+        self._maker = asyncio.create_task(self._make_blocks(), name="block-maker")
+
+    async def stop(self) -> None:
+        """Seal and write what is open, tell the readers, and end."""
+        self._is_stopping = True
+        self._wanted.set()
+        if self._maker is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._maker
+        self._drop_pending()
+        self.hub.close()
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+        self._writer.shutdown(wait=True)
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_stopping:
+            raise NodeStopping()
+        if self._is_disk_full:
+            raise DiskFull()
+
+    async def _wait_for_room(self) -> None:
+        self._refuse_if_closed()
+        if self._room.is_set():
+            return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS_MAX):
+                await self._room.wait()
+        except TimeoutError:
+            raise NodeBusy(waited_seconds=ROOM_SECONDS_MAX) from None
+        self._refuse_if_closed()
+
+    def _insert(self, transaction: Transaction) -> Inserted:
+        if transaction.hash in self._pending:
+            raise AlreadyReceived(tx_hash=transaction.hash)
+        started = time.perf_counter()
+        if not self.machine.is_open:
+            self._open()
+        inserted = self.machine.insert(transaction)
+        self.metrics.observe("execution_seconds", time.perf_counter() - started)
+        if not inserted.is_included:
+            self.metrics.count("transactions_refused_total")
+            # An opened block that nobody is in would grow old; the maker drops it.
+            self._wanted.set()
+            return inserted
+        self.metrics.count(
+            "transactions_failed_total" if inserted.has_failed else "transactions_executed_total"
+        )
+        number = self.last_height() + (2 if self._unwritten is not None else 1)
+        self._pending[transaction.hash] = Tracked(inserted, self._clock_ms(), number)
+        if self.machine.open_count >= TRANSACTIONS_PER_BLOCK_MAX:
+            self._room.clear()
+        self._hint(number, inserted.changes, transaction.hash)
+        self._wanted.set()
+        return inserted
+
+    def _open(self) -> None:
+        self._pending_index = 0
+        self.machine.open_block(self._clock_ms(), self.producer_address)
+
+    def _hint(self, number: int, changes: Sequence[Change], tx_hash: str) -> None:
+        if not self.hub.has_pending_readers():
+            self._pending_index += len(changes)
+            return
+        hints: list[Event] = []
+        for change in changes:
+            if change.path[0] == VALUES:
+                cursor = Cursor(number, self._pending_index)
+                path = format_path(change.path[1:])
+                hints.append(
+                    Event(cursor, PENDING, path, change.value, change.by, tx_hash, self._clock_ms(), False)
+                )
+            self._pending_index += 1
+        self.hub.publish(hints)
+
+    # Making blocks.
+
+    async def _make_blocks(self) -> None:
+        try:
+            while not (self._is_stopping and not self._pending):
+                await self._wait_for_work()
+                if self._is_stopping and not self.machine.is_open:
+                    break
+                self._wanted.clear()
+                await self._gather()
+                await self._make_block()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            _log.exception("making blocks failed; the node stops")
+            self.failure = error
+            self._is_stopping = True
+            self.failed.set()
+
+    async def _wait_for_work(self) -> None:
+        due_ms = self.machine.next_due_ms
+        seconds = DUE_CHECK_SECONDS_MAX
+        if due_ms is not None:
+            seconds = min(seconds, max(0.0, (due_ms - self._clock_ms()) / 1000))
+            if due_ms == self._due_stuck_at:
+                seconds = max(seconds, DUE_STUCK_SECONDS)
+        if seconds == 0.0:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
+
+    async def _gather(self) -> None:
+        # One turn of the loop lets requests that have arrived already join.
+        await asyncio.sleep(GATHER_SECONDS if self._last_count >= BUSY_FROM_TRANSACTIONS else 0)
+
+    async def _make_block(self) -> None:
+        machine = self.machine
+        due_ms = machine.next_due_ms
+        is_due = due_ms is not None and due_ms <= self._clock_ms()
+        if not machine.is_open:
+            if not is_due:
+                return
+            self._open()
+        elif machine.open_count == 0 and not is_due:
+            machine.drop_open_block()
+            return
+        started = time.perf_counter()
+        unwritten = self._seal()
+        self.metrics.observe("sealing_seconds", time.perf_counter() - started)
+        self._room.set()
+        self._unwritten = unwritten
+        await self._write_down(unwritten)
+        self.metrics.observe("block_seconds", time.perf_counter() - started)
+        self._unwritten = None
+        self._announce(unwritten)
+        self._due_stuck_at = due_ms if is_due and machine.next_due_ms == due_ms else None
+        if self._due_stuck_at is not None:
+            _log.error("the due-queue does not move", extra={"facts": {"due_ms": due_ms}})
+
+    def _seal(self) -> _Unwritten:
+        sealed = self.machine.seal()
+        block = dict(sealed.block)
+        block["signature"] = sign_block(block, self._producer, self.machine.network.chain_id)
+        records = self._tree.collect_changes()
+        self._last_count = len(sealed.inserted)
+        return _Unwritten(
+            sealed, block, records, self._tree.root_number, _events_of(sealed), View(self._tree.root)
+        )
+
+    async def _write_down(self, unwritten: _Unwritten) -> None:
+        """Write a sealed block; without room on the disk, try until there is."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await loop.run_in_executor(self._writer, self._append, unwritten)
+            except StoreFull as error:
+                if not self._is_disk_full:
+                    _log.error("the disk is full", extra={"facts": {"block": unwritten.sealed.number}})
+                self._is_disk_full = True
+                self.metrics.count("disk_full_total")
+                if self._is_stopping:
+                    raise DiskFull() from error
+                await asyncio.sleep(RETRY_WRITE_SECONDS)
+                continue
+            if self._is_disk_full:
+                _log.info("the disk has room again", extra={"facts": {"block": unwritten.sealed.number}})
+            self._is_disk_full = False
+            return
+
+    def _append(self, unwritten: _Unwritten) -> None:
+        sealed = unwritten.sealed
+        self.store.append(
+            BlockBatch(
+                height=sealed.number,
+                block_hash=bytes.fromhex(sealed.hash[2:]),
+                block=encode(unwritten.block),
+                nodes=unwritten.records,
+                root_number=unwritten.root_number,
+                transactions=[
+                    (bytes.fromhex(one.transaction.hash[2:]), encode(one.result)) for one in sealed.inserted
+                ],
+                events=[encode(_packed(event)) for event in unwritten.events],
+            )
+        )
+
+    def _announce(self, unwritten: _Unwritten) -> None:
+        self._last_block = unwritten.block
+        self._final_view = unwritten.view
+        for inserted in unwritten.sealed.inserted:
+            tracked = self._pending.pop(inserted.transaction.hash, None)
+            if tracked is not None:
+                self._recent[inserted.transaction.hash] = tracked
+            for future in self._waiting.pop(inserted.transaction.hash, ()):
+                if not future.done():
+                    future.set_result(None)
+        while len(self._recent) > RESULTS_KEPT_MAX:
+            self._recent.popitem(last=False)
+        self.metrics.count("blocks_total")
+        self.metrics.count("transactions_final_total", len(unwritten.sealed.inserted))
+        self.hub.publish(unwritten.events)
+
+    def _drop_pending(self) -> None:
+        """Tell readers of hints that what they saw did not come true."""
+        for tx_hash, tracked in self._pending.items():
+            cursor = Cursor(tracked.block_number, 0)
+            self.hub.publish(
+                [
+                    Event(
+                        cursor,
+                        DROPPED,
+                        format_path(change.path[1:]),
+                        None,
+                        change.by,
+                        tx_hash,
+                        self._clock_ms(),
+                        False,
+                    )
+                    for change in tracked.inserted.changes
+                    if change.path[0] == VALUES
+                ]
+            )
+
+
+def decoded_block(raw: bytes) -> dict[str, Any]:
+    """A block from the store."""
+    block: dict[str, Any] = _decoded(raw)
+    return block
+
+
+def _decoded(raw: bytes) -> Any:
+    # A request may be as deep as JSON from outside may be, and the block adds its own levels.
+    return parse_json(raw, bytes_max=STORED_BYTES_MAX, depth_max=2 * JSON_DEPTH_MAX)
+
+
+def _events_of(sealed: SealedBlock) -> list[Event]:
+    """The final events of a block: writes of due actions, of transactions in order, then the block itself."""
+    events: list[Event] = []
+
+    def add(changes: Sequence[Change], tx_hash: str) -> None:
+        for change in changes:
+            if change.path[0] == VALUES:
+                cursor = Cursor(sealed.number, len(events))
+                path = format_path(change.path[1:])
+                events.append(
+                    Event(cursor, WRITE, path, change.value, change.by, tx_hash, sealed.time_ms, True)
+                )
+
+    add(sealed.opening_changes, "")
+    for inserted in sealed.inserted:
+        add(inserted.changes, inserted.transaction.hash)
+    about = {"hash": sealed.hash, "number": sealed.number, "transactions": len(sealed.inserted)}
+    events.append(
+        Event(Cursor(sealed.number, len(events)), BLOCK, "/", about, "node", "", sealed.time_ms, True)
+    )
+    return events
+
+
+def _packed(event: Event) -> list[Any]:
+    return [event.kind, event.path, event.value, event.by, event.tx_hash, event.time_ms]
+
+
+def _event_from(height: int, index: int, packed: Sequence[Any]) -> Event:
+    kind, path, value, by, tx_hash, time_ms = packed
+    return Event(Cursor(height, index), kind, path, value, by, tx_hash, time_ms, True)

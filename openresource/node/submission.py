@@ -1,0 +1,119 @@
+"""How signed transactions come in: the checks at the door, in AI Network's order, then execution.
+
+Checks and signatures need only the network's parameters, so a door in a process of its own can make them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from openresource.ledger.machine import Inserted
+from openresource.ledger.transactions import InvalidTransactionBody, Transaction, verified_transaction
+from openresource.node.engine import AlreadyReceived, DiskFull, Engine, NodeBusy, NodeStopping
+from openresource.node.rpc import Answer, Params, answer, refused
+from openresource.primitives.errors import Refusal
+from openresource.primitives.values import size_of
+
+TRANSACTION_BYTES_MAX = 100_000
+BATCH_LIST_MAX = 50
+
+# The codes of one transaction, and of one in a list: size, missing, format, signature.
+_SINGLE = (30301, 30302, 30303, 30304)
+_LISTED = (30403, 30404, 30405, 30406)
+
+
+class DoorRefusal(Exception):
+    """A transaction that never reaches the chain, with the code and message that clients know."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Submission:
+    """Takes transactions for one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def single(self, params: Params) -> Answer:
+        """`ain_sendSignedTransaction`."""
+        try:
+            transaction = self._checked(params, None)
+        except DoorRefusal as refusal:
+            return refused(refusal.code, refusal.message)
+        return answer(await self._submitted(transaction))
+
+    async def dry_run(self, params: Params) -> Answer:
+        """`ain_sendSignedTransactionDryrun`."""
+        try:
+            transaction = self._checked(params, None)
+        except DoorRefusal as refusal:
+            return refused(refusal.code, refusal.message)
+        inserted = await self._engine.dry_run(transaction)
+        result = (
+            {**inserted.result, "is_dryrun": True}
+            if "gas_amount_total" in inserted.result
+            else inserted.result
+        )
+        return answer({"tx_hash": transaction.hash, "result": result})
+
+    async def batch(self, params: Params) -> Answer:
+        """`ain_sendSignedTransactionBatch`: one bad element refuses the whole list before anything is executed."""
+        listed = params.get("tx_list")
+        if not isinstance(listed, list) or not listed:
+            return refused(30401, "Invalid batch transaction format.")
+        list_max = self._parameter("batch_tx_list_size_limit", BATCH_LIST_MAX)
+        if len(listed) > list_max:
+            return refused(30402, f"Batch transaction list size exceeds its limit: {list_max}.")
+        transactions: list[Transaction] = []
+        try:
+            for index, wire in enumerate(listed):
+                transactions.append(self._checked(wire, index))
+                # Each costs a signature recovery; others must not wait for all of them.
+                await asyncio.sleep(0)
+        except DoorRefusal as refusal:
+            return refused(refusal.code, refusal.message)
+        return answer([await self._submitted(transaction) for transaction in transactions])
+
+    def _checked(self, wire: Any, index: int | None) -> Transaction:
+        codes = _SINGLE if index is None else _LISTED
+        body = wire.get("tx_body") if isinstance(wire, dict) else None
+        signature = wire.get("signature") if isinstance(wire, dict) else None
+        if not body or not signature:
+            raise DoorRefusal(
+                codes[1],
+                "Missing properties." if index is None else f"Missing properties of transaction[{index}].",
+            )
+        bytes_max = self._parameter("tx_bytes_limit", TRANSACTION_BYTES_MAX)
+        if size_of(body) > bytes_max:
+            whose = "Transaction size exceeds" if index is None else f"Transaction[{index}]'s size exceededs"
+            raise DoorRefusal(codes[0], f"{whose} its limit: {bytes_max} bytes.")
+        try:
+            return verified_transaction(body, signature, self._engine.machine.network.chain_id)
+        except InvalidTransactionBody as refusal:
+            whose = (
+                "Invalid transaction format." if index is None else f"Invalid format of transaction[{index}]."
+            )
+            raise DoorRefusal(codes[2], whose) from refusal
+        except Refusal as refusal:
+            whose = (
+                "Invalid transaction signature."
+                if index is None
+                else f"Invalid signature of transaction[{index}]."
+            )
+            raise DoorRefusal(codes[3], whose) from refusal
+
+    async def _submitted(self, transaction: Transaction) -> dict[str, Any]:
+        try:
+            inserted: Inserted = await self._engine.submit(transaction)
+        except (AlreadyReceived, DiskFull, NodeBusy, NodeStopping) as refusal:
+            result = {"message": str(refusal), "code": refusal.result_code, "bandwidth_gas_amount": 0}
+            return {"tx_hash": transaction.hash, "result": result}
+        return {"tx_hash": transaction.hash, "result": inserted.result}
+
+    def _parameter(self, name: str, default: int) -> int:
+        found = self._engine.final().get(["values", "blockchain_params", "resource", name])
+        return int(found) if isinstance(found, int | float) and found > 0 else default
