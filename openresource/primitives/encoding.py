@@ -28,8 +28,8 @@ _SURROGATE_PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
 
 # The fast encoder writes the same bytes unless there is an escape, a fraction, an exponent or a long integer.
 # A string may look like one of these; then the exact path does the work and nothing is lost.
-_NEEDS_EXACT_PATH = re.compile(rb"\\|[:,\[]-?(?:\d{16}|\d+[.eE])")
-_LONG_INTEGER = re.compile(rb"(?:^|[:,\[\s-])\d{16}")
+_UNUSUAL_NUMBER = re.compile(rb"[:,\[]-?[0-9](?:[0-9]{15}|[0-9]*[.eE])")
+_LONG_INTEGER = re.compile(rb"[:,\[ \n\t\r-][0-9]{16}")
 
 _sorted_encoder: Any = msgspec.json.Encoder(order="sorted")
 _plain_encoder: Any = msgspec.json.Encoder()
@@ -64,11 +64,8 @@ def parse_json(raw: bytes | str, *, bytes_max: int = JSON_BYTES_MAX, depth_max: 
     if len(data) > bytes_max:
         raise JsonTooLarge(bytes=len(data), bytes_max=bytes_max)
     value: Any
-    if (
-        _LONG_INTEGER.search(data) is None
-        and b"\\u" not in data
-        and (isinstance(raw, bytes) or raw.isascii())
-    ):
+    is_plain = data[:1] in (b"{", b"[") and b"\\u" not in data and (isinstance(raw, bytes) or raw.isascii())
+    if is_plain and _LONG_INTEGER.search(data) is None:
         try:
             value = _fast_decoder.decode(data)
         except msgspec.DecodeError as error:
@@ -197,7 +194,7 @@ def _canonical_fast(value: Any) -> bytes:
         encoded: bytes = _sorted_encoder.encode(value)
     except (UnicodeEncodeError, OverflowError, TypeError, RecursionError):
         return b""
-    if encoded.isascii() and _NEEDS_EXACT_PATH.search(encoded) is None:
+    if encoded.isascii() and b"\\" not in encoded and _UNUSUAL_NUMBER.search(encoded) is None:
         return encoded
     return b""
 
@@ -257,7 +254,7 @@ def _joined_pairs(text: str) -> str:
 
 def _parse_exactly(raw: bytes | str, depth_max: int) -> Any:
     try:
-        text = raw if isinstance(raw, str) else raw.decode("utf-8")
+        text = _joined_pairs(raw) if isinstance(raw, str) else raw.decode("utf-8")
         return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_no_constant)
     except RecursionError as error:
         raise JsonTooDeep(depth_max=depth_max) from error

@@ -131,9 +131,7 @@ def checksum_address(address: str) -> str:
     if not is_address(address):
         raise InvalidAddress(address=address)
     checked = _with_checksum(address[2:].lower())
-    if len(_checksums) >= _CHECKSUMS_KEPT_MAX:
-        _checksums.clear()
-    _checksums[address] = checked
+    _remember(address, checked)
     return checked
 
 
@@ -249,7 +247,17 @@ def _point(public_key: bytes) -> Any:
 
 
 def _with_checksum(digits: str) -> str:
-    digest = keccak(digits.encode()).hex()
-    return "0x" + "".join(
-        digit.upper() if mark >= "8" else digit for digit, mark in zip(digits, digest, strict=False)
-    )
+    known = _checksums.get(digits)
+    if known is not None:
+        return known
+    marks = keccak(digits.encode()).hex()
+    capitals = digits.upper()
+    checked = "0x" + "".join([capitals[i] if marks[i] > "7" else digits[i] for i in range(40)])
+    _remember(digits, checked)
+    return checked
+
+
+def _remember(text: str, checked: str) -> None:
+    if len(_checksums) >= _CHECKSUMS_KEPT_MAX:
+        _checksums.clear()
+    _checksums[text] = checked
