@@ -155,10 +155,10 @@ def receipts_hash(digests: tuple[bytes, ...]) -> bytes:
     return running
 
 
-def receipt_to_json(receipt: CallReceipt, network: NetworkDomain) -> dict[str, Any]:
-    """The receipt as it travels, with its id."""
+def receipt_to_json(receipt: CallReceipt, network: NetworkDomain, digest: bytes = b"") -> dict[str, Any]:
+    """The receipt as it travels, with its id; who has the digest already need not have it made again."""
     return {
-        "id": hex_text(receipt_digest(receipt, network)),
+        "id": hex_text(digest or receipt_digest(receipt, network)),
         "channel": receipt.channel,
         "nonce": receipt.nonce,
         "session": hex_text(receipt.session),
