@@ -371,7 +371,7 @@ def _says_failed(result: Any) -> bool:
     listed = result.get("result_list")
     if isinstance(listed, dict) and any(one.get("code") != 0 for one in listed.values()):
         return True
-    return result.get("code", 0) != 0
+    return bool(result.get("code", 0) != 0)
 
 
 def _invalid_name(code: int, message: str) -> Answer:
@@ -389,8 +389,8 @@ def _number(given: Any) -> float | int | None:
     return None
 
 
-def _is_true(given: Any) -> bool:
-    return given is True or (isinstance(given, str) and given == "true")
+def _is_true(given: object) -> bool:
+    return given is True or given == "true"
 
 
 def _asynchronous(method: Synchronous) -> Method:
