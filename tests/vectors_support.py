@@ -69,7 +69,6 @@ NOT_YET: dict[str, str] = {
     "snet/channel_state_requests.json": _DAEMON,
     "snet/claim_signatures.json": _DAEMON,
     "snet/contract_abi_index.json": _DAEMON,
-    "snet/contract_trace.json": _DAEMON,
     "snet/free_calls.json": _DAEMON,
     "snet/ipfs_http_calls.json": _DAEMON,
     "snet/metadata_cases.json": _DAEMON,
