@@ -1,8 +1,9 @@
 """How nodes lie in a store: one record a radix node, with the branch that hangs on it inside.
 
 A record is a MessagePack list: size, bytes, height, siblings, serial, kids (edge, number and hash of each), and where a
-child hangs on the node its label and value. A branch as value is a list too: the same fields of its radix root, then
-its hash, count and next serial. The edge and the hash of a node lie in its parent's record.
+child hangs on the node its label and value. A leaf is one field more; a branch is nine: those of its radix root, its
+hash, count and next serial, and then label and value again if a child hangs on the root itself. The edge and the hash
+of a node lie in its parent's record.
 """
 
 from __future__ import annotations
@@ -93,24 +94,30 @@ def take_changes(root: Branch, cache: NodeCache, next_number: int) -> tuple[list
 
 def pack(node: Node) -> bytes:
     """The record of a node whose kids all lie in the store."""
-    record: bytes = _encode(_fields(node))
+    fields: list[Any] = [node.size, node.bytes, node.height, node.siblings, node.serial, _packed_kids(node)]
+    holder = node
+    while holder.value is not NOTHING:
+        fields.append(_packable(holder.label))
+        value = holder.value
+        if not isinstance(value, Branch):
+            fields.append(_packable(value))
+            break
+        fields += (value.size, value.bytes, value.height, value.siblings, value.serial, _packed_kids(value))
+        fields += (node_hash(value), value.count, value.next_serial)
+        holder = value
+    record: bytes = _encode(fields)
     return record
 
 
 def unpack(record: bytes, edge: str, hash: bytes, loader: NodeLoader) -> Node:
     """The node of a record, as its parent names it."""
     fields: list[Any] = _decode(record)
-    label: str = ""
-    value: object = NOTHING
-    if len(fields) > _NODE_FIELDS:
-        label = _text(fields[_NODE_FIELDS])
-        value = _value(fields[_NODE_FIELDS + 1], loader)
-    return Node(
+    node = Node(
         edge,
         hash,
-        _kids(fields[5], loader),
-        label,
-        value,
+        _unpacked_kids(fields[5], loader),
+        "",
+        NOTHING,
         fields[4],
         0,
         fields[0],
@@ -118,6 +125,34 @@ def unpack(record: bytes, edge: str, hash: bytes, loader: NodeLoader) -> Node:
         fields[2],
         fields[3],
     )
+    holder: Node = node
+    at = _NODE_FIELDS
+    end = len(fields)
+    while at < end:
+        holder.label = _text(fields[at])
+        at += 1
+        if at + 1 == end:
+            leaf: object = fields[at]
+            holder.value = _text(leaf) if isinstance(leaf, bytes) else leaf
+            break
+        branch = Branch(
+            fields[at + 6],
+            _unpacked_kids(fields[at + 5], loader),
+            "",
+            NOTHING,
+            fields[at + 4],
+            0,
+            fields[at],
+            fields[at + 1],
+            fields[at + 2],
+            fields[at + 3],
+            fields[at + 7],
+            fields[at + 8],
+        )
+        holder.value = branch
+        holder = branch
+        at += _BRANCH_FIELDS
+    return node
 
 
 def _list_kids(kids: dict[str, Kid], nodes: list[Node], homes: list[dict[str, Kid]]) -> None:
@@ -127,53 +162,17 @@ def _list_kids(kids: dict[str, Kid], nodes: list[Node], homes: list[dict[str, Ki
             homes.append(kids)
 
 
-def _fields(node: Node) -> list[Any]:
+def _packed_kids(node: Node) -> list[Any]:
     kids: list[Any] = []
     for kid in node.kids.values():
         assert isinstance(kid, Reference), "children are stored before their parents"
         kids.append(kid.edge)
         kids.append(kid.number)
         kids.append(kid.hash)
-    fields: list[Any] = [node.size, node.bytes, node.height, node.siblings, node.serial, kids]
-    if isinstance(node, Branch):
-        fields.append(node_hash(node))
-        fields.append(node.count)
-        fields.append(node.next_serial)
-    value = node.value
-    if value is not NOTHING:
-        fields.append(_packable(node.label))
-        if isinstance(value, Branch):
-            fields.append(_fields(value))
-        else:
-            fields.append(_packable(value))
-    return fields
+    return kids
 
 
-def _value(packed: Any, loader: NodeLoader) -> object:
-    if isinstance(packed, list):
-        label: str = ""
-        value: object = NOTHING
-        if len(packed) > _BRANCH_FIELDS:
-            label = _text(packed[_BRANCH_FIELDS])
-            value = _value(packed[_BRANCH_FIELDS + 1], loader)
-        return Branch(
-            packed[6],
-            _kids(packed[5], loader),
-            label,
-            value,
-            packed[4],
-            0,
-            packed[0],
-            packed[1],
-            packed[2],
-            packed[3],
-            packed[7],
-            packed[8],
-        )
-    return _text(packed) if isinstance(packed, bytes) else packed
-
-
-def _kids(packed: list[Any], loader: NodeLoader) -> dict[str, Kid]:
+def _unpacked_kids(packed: list[Any], loader: NodeLoader) -> dict[str, Kid]:
     kids: dict[str, Kid] = {}
     for at in range(0, len(packed), 3):
         edge: str = packed[at]

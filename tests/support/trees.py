@@ -9,6 +9,7 @@ from typing import Any
 from openresource.ledger.tree import Shape, Tree
 from openresource.ledger.views import StateInfo
 
+INDEX = re.compile("0|[1-9][0-9]*")
 HEX_LABEL = re.compile("0x([0-9a-fA-F]*)")
 
 
@@ -110,8 +111,8 @@ def _made(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     node: dict[str, tuple[str, Any]] = {}
-    indices = sorted((label for label in value if label.isdigit()), key=int)
-    for label in [*indices, *(label for label in value if not label.isdigit())]:
+    indices = sorted((label for label in value if INDEX.fullmatch(label)), key=int)
+    for label in [*indices, *(label for label in value if not INDEX.fullmatch(label))]:
         if not label.startswith("#"):
             node[key_of(label)] = (label, _made(value[label]))
     return node or None
@@ -121,8 +122,10 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     items = {label: _plain(item) for label, item in value.values()}
-    indices = sorted((label for label in items if label.isdigit()), key=int)
-    return {label: items[label] for label in [*indices, *(label for label in items if not label.isdigit())]}
+    indices = sorted((label for label in items if INDEX.fullmatch(label)), key=int)
+    return {
+        label: items[label] for label in [*indices, *(label for label in items if not INDEX.fullmatch(label))]
+    }
 
 
 def _counts(value: Any) -> tuple[int, int, int, int]:
