@@ -21,6 +21,8 @@ TIMEOUT_SECONDS = 15.0
 CONNECT_SECONDS = 3.0
 WAIT_SECONDS_PER_CALL = 20.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
+# A proof has a level for every radix node on its way.
+ANSWER_DEPTH_MAX = 1_000
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 # The node sends a heartbeat every ten seconds; a stream that is silent for longer is dead.
 SILENCE_SECONDS_MAX = 35.0
@@ -178,7 +180,7 @@ class Wire:
 def _value_of(url: str, method: str, raw: bytes) -> Any:
     """The value inside an answer, or the refusal that it carries."""
     try:
-        body = parse_json(raw, bytes_max=ANSWER_BYTES_MAX)
+        body = parse_json(raw, bytes_max=ANSWER_BYTES_MAX, depth_max=ANSWER_DEPTH_MAX)
     except Refusal as refusal:
         raise BadAnswer(url=url, reason=refusal.message) from refusal
     if not isinstance(body, dict):
