@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from openresource.primitives import unixfs
 from openresource.primitives.encoding import varint
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import sha256
@@ -19,11 +20,12 @@ from openresource.primitives.limits import (
     CID_CHARACTERS_MAX,
     DAG_BYTES_PER_NODE_MIN,
     DAG_DEPTH_MAX,
-    DAG_LINKS_PER_BLOCK_MAX,
     DAG_NODES_SPARE_MAX,
     DIRECTORY_LINK_BYTES_MAX,
     FILE_NAME_BYTES_MAX,
 )
+from openresource.primitives.unixfs import InvalidNode as InvalidNode
+from openresource.primitives.unixfs import RawLink
 
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
@@ -31,8 +33,6 @@ CHUNK_BYTES: Final = 262_144
 LINKS_PER_NODE: Final = 174
 
 _SHA256_HEAD = b"\x12\x20"
-_DIRECTORY: Final = 1
-_FILE: Final = 2
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VERSION_0 = re.compile(f"Qm[{_BASE58}]{{44}}")
 _VERSION_1 = re.compile("b[a-z2-7]{58}")
@@ -53,10 +53,6 @@ class BlockMismatch(Refusal):
 
 class BlockTooLarge(Refusal):
     template = "A block has {bytes} bytes; at most {bytes_max} are read."
-
-
-class InvalidNode(Refusal):
-    template = "A block is not a UnixFS node that is used here: {reason}."
 
 
 class ContentTooLarge(Refusal):
@@ -207,19 +203,12 @@ def file_cid(data: bytes, *, version: int = 1) -> str:
 
 def directory_block(entries: Mapping[str, Link], *, version: int = 1) -> tuple[Link, bytes]:
     """The link and the block of a folder with these entries."""
-    encoded: list[tuple[bytes, Link]] = []
-    link_bytes = 0
-    for name, link in entries.items():
-        raw_name = _file_name_bytes(name)
-        encoded.append((raw_name, link))
-        link_bytes += len(raw_name) + len(link.cid.to_bytes())
-    if link_bytes >= DIRECTORY_LINK_BYTES_MAX:
+    links = [_raw_link(_file_name_bytes(name), link) for name, link in entries.items()]
+    if sum([len(link.name) + len(link.cid) for link in links]) >= DIRECTORY_LINK_BYTES_MAX:
         raise DirectoryTooLarge(entries=len(entries))
-    encoded.sort(key=_by_name)
-    block = _encoded_node(encoded, b"\x08" + varint(_DIRECTORY))
-    graph_bytes = len(block)
-    for _, link in encoded:
-        graph_bytes += link.graph_bytes
+    links.sort(key=_by_name)
+    block = unixfs.encode_directory(links)
+    graph_bytes = len(block) + sum([link.graph_bytes for link in links])
     return Link(cid_of_block(block, DAG_PB, version), 0, graph_bytes), block
 
 
@@ -253,29 +242,17 @@ def decode_node(cid: Cid, block: bytes) -> Node:
     """The node in a block that has been verified; anything unusual is refused."""
     if cid.codec == RAW:
         return Node("raw", block, len(block))
-    data: bytes | None = None
-    links: list[Cid] = []
-    names: list[str] = []
-    for tag, _, content in _fields(block):
-        if tag == 0x12:
-            if len(links) >= DAG_LINKS_PER_BLOCK_MAX:
-                raise InvalidNode(reason="it has too many links")
-            target, name = _decoded_link(content)
-            links.append(target)
-            names.append(name)
-        elif tag == 0x0A and data is None:
-            data = content
-        else:
-            raise InvalidNode(reason="it has an unknown or repeated field")
-    if data is None:
-        raise InvalidNode(reason="it has no UnixFS data")
-    node = _decoded_unixfs(data)
-    node.links = links
-    node.names = names
-    if node.kind == "directory":
-        _check_names(names)
-    if node.kind == "file" and len(node.block_sizes) != len(links):
-        raise InvalidNode(reason="its sizes and links differ in number")
+    raw = unixfs.decode(block)
+    node = Node("directory" if raw.kind == unixfs.DIRECTORY else "file", raw.data, raw.content_bytes)
+    node.block_sizes = raw.sizes
+    for link in raw.links:
+        target = _cid_from_bytes(link.cid)
+        if target is None:
+            raise InvalidNode(reason="a link has no CID that is used here")
+        node.links.append(target)
+        node.names.append(_file_name(link.name) if raw.kind == unixfs.DIRECTORY else "")
+    if raw.kind == unixfs.DIRECTORY and len(set(node.names)) != len(node.names):
+        raise InvalidNode(reason="two entries have the same name")
     return node
 
 
@@ -375,10 +352,7 @@ def _equal_chunks(chunks: Iterable[bytes], chunk_bytes: int) -> Iterator[bytes]:
 
 def _leaf(chunk: bytes, version: int, put: Put) -> Link:
     if version == 0:
-        unixfs = b"\x08" + varint(_FILE)
-        if chunk:
-            unixfs += b"\x12" + varint(len(chunk)) + chunk
-        block = _encoded_node([], unixfs + b"\x18" + varint(len(chunk)))
+        block = unixfs.encode_leaf(chunk)
         cid = cid_of_block(block, DAG_PB, 0)
     else:
         block = chunk
@@ -390,37 +364,23 @@ def _leaf(chunk: bytes, version: int, put: Put) -> Link:
 def _raise_group(waiting: list[list[Link]], height: int, version: int, put: Put) -> None:
     """Gives the waiting nodes of one height a parent, which then waits one level higher."""
     group = waiting[height]
-    content_bytes = 0
-    graph_bytes = 0
-    sizes = b""
-    for link in group:
-        content_bytes += link.content_bytes
-        graph_bytes += link.graph_bytes
-        sizes += b"\x20" + varint(link.content_bytes)
-    unixfs = b"\x08" + varint(_FILE) + b"\x18" + varint(content_bytes) + sizes
-    block = _encoded_node([(b"", link) for link in group], unixfs)
+    sizes = [link.content_bytes for link in group]
+    block = unixfs.encode_file([_raw_link(b"", link) for link in group], sizes)
     cid = cid_of_block(block, DAG_PB, version)
     put(cid.text, block)
     waiting[height] = []
     if len(waiting) == height + 1:
         waiting.append([])
-    waiting[height + 1].append(Link(cid, content_bytes, graph_bytes + len(block)))
+    graph_bytes = len(block) + sum([link.graph_bytes for link in group])
+    waiting[height + 1].append(Link(cid, sum(sizes), graph_bytes))
 
 
-def _encoded_node(links: list[tuple[bytes, Link]], unixfs: bytes) -> bytes:
-    # dag-pb writes the links before the data, whatever their field numbers say.
-    parts: list[bytes] = []
-    for name, link in links:
-        cid_bytes = link.cid.to_bytes()
-        encoded = b"\x0a" + varint(len(cid_bytes)) + cid_bytes
-        encoded += b"\x12" + varint(len(name)) + name + b"\x18" + varint(link.graph_bytes)
-        parts.append(b"\x12" + varint(len(encoded)) + encoded)
-    parts.append(b"\x0a" + varint(len(unixfs)) + unixfs)
-    return b"".join(parts)
+def _raw_link(name: bytes, link: Link) -> RawLink:
+    return RawLink(link.cid.to_bytes(), name, link.graph_bytes)
 
 
-def _by_name(entry: tuple[bytes, Link]) -> bytes:
-    return entry[0]
+def _by_name(link: RawLink) -> bytes:
+    return link.name
 
 
 def _file_name_bytes(name: str) -> bytes:
@@ -434,90 +394,13 @@ def _file_name_bytes(name: str) -> bytes:
     return raw
 
 
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        _file_name_bytes(name)
-    if len(set(names)) != len(names):
-        raise InvalidNode(reason="two entries have the same name")
-
-
-def _fields(block: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Tag, number and bytes of each protobuf field; only varints and byte strings exist here."""
-    position = 0
-    while position < len(block):
-        tag, position = _read_varint(block, position)
-        if tag & 7 == 0:
-            number, position = _read_varint(block, position)
-            yield tag, number, b""
-        elif tag & 7 == 2:
-            length, position = _read_varint(block, position)
-            end = position + length
-            if end > len(block):
-                raise InvalidNode(reason="it ends too early")
-            yield tag, 0, block[position:end]
-            position = end
-        else:
-            raise InvalidNode(reason="it has a field of an unknown form")
-
-
-def _read_varint(block: bytes, position: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 63, 7):
-        if position >= len(block):
-            raise InvalidNode(reason="it ends too early")
-        octet = block[position]
-        position += 1
-        number |= (octet & 0x7F) << shift
-        if octet < 0x80:
-            return number, position
-    raise InvalidNode(reason="a number in it is too large")
-
-
-def _decoded_link(content: bytes) -> tuple[Cid, str]:
-    target: Cid | None = None
-    name = ""
-    for tag, _, field in _fields(content):
-        if tag == 0x0A:
-            target = _cid_from_bytes(field)
-        elif tag == 0x12:
-            try:
-                name = field.decode()
-            except UnicodeDecodeError as error:
-                raise InvalidNode(reason="a name in it is not UTF-8") from error
-        elif tag != 0x18:
-            raise InvalidNode(reason="a link has an unknown field")
-    if target is None:
-        raise InvalidNode(reason="a link has no CID that is used here")
-    return target, name
-
-
-def _decoded_unixfs(content: bytes) -> Node:
-    kind = -1
-    data = b""
-    content_bytes = 0
-    sizes: list[int] = []
-    for tag, number, field in _fields(content):
-        if tag == 0x08:
-            kind = number
-        elif tag == 0x12:
-            data = field
-        elif tag == 0x18:
-            content_bytes = number
-        elif tag == 0x20:
-            sizes.append(number)
-        elif tag not in (0x38, 0x42):
-            # Mode and time of a file are legal and mean nothing here; a hash function or fan-out is a sharded folder.
-            raise InvalidNode(reason="it has a UnixFS field that is not used here")
-    if kind == _DIRECTORY and not sizes and not data:
-        return Node("directory", b"", 0)
-    # Type 0 is a leaf of old importers; it is a file's piece all the same.
-    if kind not in (0, _FILE):
-        raise InvalidNode(reason="it is neither a file nor a folder")
-    if len(data) + sum(sizes) != content_bytes:
-        raise InvalidNode(reason="its sizes do not add up")
-    node = Node("file", data, content_bytes)
-    node.block_sizes = sizes
-    return node
+def _file_name(raw: bytes) -> str:
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidNode(reason="a name in it is not UTF-8") from error
+    _file_name_bytes(name)
+    return name
 
 
 def _cid_from_bytes(data: bytes) -> Cid | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from Crypto.Hash import keccak as other_keccak
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +45,15 @@ def test_hex_texts_count_as_their_bytes() -> None:
 def test_a_transaction_is_hashed_without_the_message_prefix() -> None:
     body = {"operation": {"value": "é"}, "nonce": -1}
     assert hash_transaction(body) == keccak(keccak(canonical_json(body).encode()))
+
+
+def test_a_machine_without_the_fast_back_end_hashes_the_same() -> None:
+    program = (
+        "import sys; sys.modules['sha3'] = None\n"
+        "from openresource.primitives._keccak_backend import NAME, new_hash\n"
+        "print(NAME, new_hash(b'').hexdigest(), new_hash(b'a').digest().hex())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.split() == ["pycryptodome", keccak(b"").hex(), keccak(b"a").hex()]
