@@ -17,7 +17,7 @@ _HALF_ORDER_BYTES = (CURVE_ORDER // 2).to_bytes(32, "big")
 
 _ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 _HEX_BYTES = re.compile("0x(?:[0-9a-fA-F]{2})*")
-_SIGNATURE_BYTES = 32 + 65
+_SIGNATURE_CHARACTERS = 2 + 2 * (32 + 65)
 
 _PublicKey: Any = coincurve.PublicKey
 _PrivateKey: Any = coincurve.PrivateKey
@@ -165,23 +165,24 @@ def sign_transaction(body: dict[str, Any], key: PrivateKey, chain_id: int) -> st
 
 def hash_from_signature(signature: str) -> bytes:
     """The digest that a signature text carries."""
-    return _signature_bytes(signature)[:-65]
+    return _signature_bytes(signature)[:32]
 
 
 def recover_address(digest: bytes, signature: str, chain_id: int) -> str:
     """The address whose key made a signature text over a digest."""
-    return address_of(_recover_key(digest, _recoverable(signature, chain_id)))
+    return address_of(_recover_key(digest, _recoverable(_signature_bytes(signature), chain_id)))
 
 
 def verify_signature(data: str | dict[str, Any], signature: str, address: str, chain_id: int) -> bool:
     """Whether an address signed a text or a transaction's body; a malformed signature is refused, not false."""
     expected = checksum_address(address)
-    if _HEX_BYTES.fullmatch(signature) is not None and len(signature) != 2 + 2 * _SIGNATURE_BYTES:
+    if len(signature) != _SIGNATURE_CHARACTERS and _HEX_BYTES.fullmatch(signature) is not None:
         return False
-    digest = hash_from_signature(signature)
+    parts = _signature_bytes(signature)
+    digest = parts[:32]
     if not hmac.compare_digest(digest, _digest_of(data)):
         return False
-    recoverable = _recoverable(signature, chain_id)
+    recoverable = _recoverable(parts, chain_id)
     signer = address_of(_recover_key(digest, recoverable))
     # A high s is the mirror image of a good signature; libraries that verify strictly refuse it.
     return signer == expected and recoverable[32:64] <= _HALF_ORDER_BYTES
@@ -216,17 +217,23 @@ def _v_offset(chain_id: int) -> int:
 
 
 def _signature_bytes(signature: str) -> bytes:
-    if len(signature) != 2 + 2 * _SIGNATURE_BYTES or _HEX_BYTES.fullmatch(signature) is None:
+    """Digest, r, s and v of a signature text."""
+    # fromhex overlooks spaces; the length of what it makes tells whether there were any.
+    try:
+        parts = bytes.fromhex(signature[2:]) if len(signature) == _SIGNATURE_CHARACTERS else b""
+    except ValueError:
+        parts = b""
+    if len(parts) != 97 or not signature.startswith("0x"):
         raise InvalidSignature(reason="it is not 0x and the hex digits of a digest and 65 more bytes")
-    return bytes.fromhex(signature[2:])
+    return parts
 
 
-def _recoverable(signature: str, chain_id: int) -> bytes:
-    data = _signature_bytes(signature)[-65:]
-    recovery = data[64] - _v_offset(chain_id)
+def _recoverable(parts: bytes, chain_id: int) -> bytes:
+    """r, s and recovery id of a signature that was made for a chain id."""
+    recovery = parts[96] - _v_offset(chain_id)
     if recovery not in (0, 1):
         raise InvalidSignature(reason=f"it was not made for chain id {chain_id}")
-    return data[:64] + bytes((recovery,))
+    return parts[32:96] + bytes((recovery,))
 
 
 def _recover_key(digest: bytes, signature: bytes) -> bytes:
