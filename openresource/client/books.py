@@ -1,0 +1,252 @@
+"""A buyer's books: every channel with what was signed on it, every spending, every receipt; one SQLite file.
+
+What is signed is written down before it is sent. A promise that the books forgot would be money nobody looks for.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from openresource.market.purses import Purse
+from openresource.primitives.errors import Refusal
+
+FORMAT: Final = 1
+BUSY_SECONDS: Final = 10.0
+RECEIPTS_KEPT_MAX: Final = 100_000
+DAY_MS: Final = 24 * 60 * 60 * 1000
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS channels (
+    name TEXT PRIMARY KEY, genesis TEXT NOT NULL, provider TEXT NOT NULL, publisher TEXT NOT NULL,
+    service TEXT NOT NULL, program TEXT NOT NULL, price_uain INTEGER NOT NULL, purse TEXT NOT NULL,
+    secret BLOB NOT NULL, changed_at_ms INTEGER NOT NULL, closed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS channels_by_program ON channels (genesis, provider, program, closed);
+CREATE TABLE IF NOT EXISTS spendings (
+    id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, amount_uain INTEGER NOT NULL, service TEXT NOT NULL,
+    provider TEXT NOT NULL, receipt TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS spendings_by_time ON spendings (at_ms);
+CREATE TABLE IF NOT EXISTS receipts (id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, receipt TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS receipts_by_time ON receipts (at_ms);
+"""
+
+
+class BooksUnusable(Refusal):
+    template = "The books in {file} cannot be used: {reason}."
+    way_out = "Make room on the disk or restore the file; the money in channels returns to the wallet when they expire."
+
+
+class BooksTooNew(Refusal):
+    template = "The books in {file} were written by a newer version (format {found}; this one knows {known})."
+    way_out = "Use the newer version, or another home."
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelEntry:
+    """A channel as the books know it."""
+
+    genesis: str
+    provider: str
+    publisher: str
+    service: str
+    program: str
+    price_uain: int
+    purse: Purse
+    secret: bytes
+    is_closed: bool = False
+
+    @property
+    def name(self) -> str:
+        """`<buyer>/<id>`."""
+        return self.purse.channel
+
+
+class Books:
+    """The file `client.sqlite` of a home; several processes may hold it open."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            file.touch(mode=0o600, exist_ok=True)
+            self._db = sqlite3.connect(
+                file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            (found,) = self._db.execute("PRAGMA user_version").fetchone()
+            if found > FORMAT:
+                self._db.close()
+                raise BooksTooNew(file=str(file), found=found, known=FORMAT)
+            self._db.executescript(_TABLES)
+            self._db.execute(f"PRAGMA user_version={FORMAT}")
+        except (sqlite3.Error, OSError) as error:
+            raise BooksUnusable(file=str(file), reason=str(error)) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # Channels
+
+    def save_channel(self, entry: ChannelEntry, at_ms: int) -> None:
+        """Write a channel down; it is on the disk when this returns."""
+        row = (
+            entry.name,
+            entry.genesis,
+            entry.provider,
+            entry.publisher,
+            entry.service,
+            entry.program,
+            entry.price_uain,
+            _purse_text(entry.purse),
+            entry.secret,
+            at_ms,
+            int(entry.is_closed),
+        )
+        with self._work() as db:
+            db.execute("INSERT OR REPLACE INTO channels VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
+
+    def channels(self, genesis: str, *, with_closed: bool = False) -> list[ChannelEntry]:
+        """All channels of a network, the newest first."""
+        condition = "" if with_closed else " AND closed = 0"
+        query = f"SELECT {_CHANNEL_COLUMNS} FROM channels WHERE genesis = ?{condition} ORDER BY changed_at_ms DESC"
+        with self._work() as db:
+            return [_entry(row) for row in db.execute(query, (genesis,))]
+
+    def channels_to(self, genesis: str, provider: str, program: str) -> list[ChannelEntry]:
+        """Open channels that pay one provider for one program, the newest first."""
+        query = (
+            f"SELECT {_CHANNEL_COLUMNS} FROM channels WHERE genesis = ? AND provider = ? AND program = ?"
+            " AND closed = 0 ORDER BY changed_at_ms DESC"
+        )
+        with self._work() as db:
+            return [_entry(row) for row in db.execute(query, (genesis, provider, program))]
+
+    def channel(self, name: str) -> ChannelEntry | None:
+        """One channel by its name."""
+        with self._work() as db:
+            row = db.execute(f"SELECT {_CHANNEL_COLUMNS} FROM channels WHERE name = ?", (name,)).fetchone()
+        return None if row is None else _entry(row)
+
+    # Spending and receipts
+
+    def save_call(
+        self,
+        entry: ChannelEntry | None,
+        *,
+        receipt_id: str,
+        receipt: Any,
+        amount_uain: int,
+        service: str,
+        at_ms: int,
+    ) -> None:
+        """An answered call: the purse, the spending and the receipt, in one step."""
+        provider = str(receipt.get("provider", ""))
+        with self._work() as db:
+            db.execute("BEGIN IMMEDIATE")
+            if entry is not None:
+                db.execute(
+                    "UPDATE channels SET purse = ?, changed_at_ms = ? WHERE name = ?",
+                    (_purse_text(entry.purse), at_ms, entry.name),
+                )
+            text = json.dumps(receipt, ensure_ascii=False)
+            fresh = db.execute(
+                "INSERT OR IGNORE INTO receipts VALUES (?,?,?)", (receipt_id, at_ms, text)
+            ).rowcount
+            if fresh:
+                db.execute(
+                    "INSERT INTO spendings (at_ms, amount_uain, service, provider, receipt) VALUES (?,?,?,?,?)",
+                    (at_ms, amount_uain, service, provider, receipt_id),
+                )
+            db.execute(
+                "DELETE FROM receipts WHERE at_ms < (SELECT at_ms FROM receipts ORDER BY at_ms DESC LIMIT 1 OFFSET ?)",
+                (RECEIPTS_KEPT_MAX,),
+            )
+            db.execute("COMMIT")
+
+    def spent_uain(self, since_ms: int) -> int:
+        """What calls have cost since a moment."""
+        with self._work() as db:
+            (total,) = db.execute(
+                "SELECT COALESCE(SUM(amount_uain), 0) FROM spendings WHERE at_ms >= ?", (since_ms,)
+            ).fetchone()
+        return int(total)
+
+    def receipts(self, count_max: int = 50) -> list[dict[str, Any]]:
+        """The newest receipts."""
+        with self._work() as db:
+            rows = db.execute(
+                "SELECT receipt FROM receipts ORDER BY at_ms DESC, id LIMIT ?", (count_max,)
+            ).fetchall()
+        return [json.loads(text) for (text,) in rows]
+
+    def receipt(self, receipt_id: str) -> dict[str, Any] | None:
+        """A receipt by its id."""
+        with self._work() as db:
+            row = db.execute("SELECT receipt FROM receipts WHERE id = ?", (receipt_id,)).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    @contextmanager
+    def _work(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.rollback()
+            raise BooksUnusable(file=str(self._file), reason=str(error)) from None
+
+
+_CHANNEL_COLUMNS: Final = "genesis, provider, publisher, service, program, price_uain, purse, secret, closed"
+
+
+def _entry(row: tuple[Any, ...]) -> ChannelEntry:
+    genesis, provider, publisher, service, program, price_uain, purse, secret, closed = row
+    return ChannelEntry(
+        genesis, provider, publisher, service, program, price_uain, _purse_of(purse), secret, bool(closed)
+    )
+
+
+def _purse_text(purse: Purse) -> str:
+    return json.dumps(
+        {
+            "channel": purse.channel,
+            "nonce": purse.nonce,
+            "deposit_uain": purse.deposit_uain,
+            "expires_at_ms": purse.expires_at_ms,
+            "session": purse.session.hex(),
+            "next_sequence": purse.next_sequence,
+            "signed_uain": purse.signed_uain,
+            "earned_uain": purse.earned_uain,
+            "in_flight": {str(number): price for number, price in purse.in_flight.items()},
+            "acknowledged": purse.acknowledged,
+            "receipts": purse.receipts.hex(),
+            "early": {str(number): digest.hex() for number, digest in purse.early.items()},
+            "inherited_uain": purse.inherited_uain,
+        }
+    )
+
+
+def _purse_of(text: str) -> Purse:
+    record = json.loads(text)
+    return Purse(
+        channel=record["channel"],
+        nonce=record["nonce"],
+        deposit_uain=record["deposit_uain"],
+        expires_at_ms=record["expires_at_ms"],
+        session=bytes.fromhex(record["session"]),
+        next_sequence=record["next_sequence"],
+        signed_uain=record["signed_uain"],
+        earned_uain=record["earned_uain"],
+        in_flight={int(number): price for number, price in record["in_flight"].items()},
+        acknowledged=record["acknowledged"],
+        receipts=bytes.fromhex(record["receipts"]),
+        early={int(number): bytes.fromhex(digest) for number, digest in record["early"].items()},
+        inherited_uain=record["inherited_uain"],
+    )

@@ -1,0 +1,287 @@
+"""Finds services on the chain: by words, by name, with their versions, placements and interface.
+
+Nothing that a listing says is believed here beyond what the chain's own functions checked; the client measures for
+itself when it calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openresource.client.chain import At, Chain
+from openresource.market.fields import is_cid_text
+from openresource.market.placements import Placement, read_placement
+from openresource.market.prices import Price
+from openresource.market.services import Permissions, Version, is_service_name, read_permissions, read_version
+from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import checksum_address, is_address
+
+SERVICES_SCANNED_MAX: Final = 5_000
+INTERFACE_FILE: Final = "interface.json"
+INTERFACE_BYTES_MAX: Final = 1 << 20
+PLACED: Final = "PLACED"
+FEE_PPM_PATH: Final = "/blockchain_params/market/fee_ppm"
+
+
+class NoSuchService(Refusal):
+    template = "No service is called {service}."
+    way_out = "See what there is: openresource services"
+
+
+class ServiceNameAmbiguous(Refusal):
+    template = "Several publishers offer {service}: {choices}."
+    way_out = "Name the publisher too, for instance {first}."
+
+
+class NoSuchVersion(Refusal):
+    template = "{service} has no version {version}; it has {known}."
+    way_out = "Choose one of those, or leave the version out for the newest."
+
+
+class NoSuchMethod(Refusal):
+    template = "{service} has no method {method}; it has {known}."
+    way_out = "Name one of those, or leave the method out for the first."
+
+
+class InterfaceMissing(Refusal):
+    template = "The program {program} carries no readable interface: {reason}."
+    way_out = "Choose another version; its publisher must publish it again."
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One version of one service, as a buyer chose it."""
+
+    publisher: str
+    name: str
+    version: Version
+
+    @property
+    def service(self) -> str:
+        """The full name."""
+        return f"{self.publisher}/{self.name}"
+
+    @property
+    def program(self) -> str:
+        """The program's CID."""
+        return self.version.program
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One thing that a service does, as its interface states it."""
+
+    name: str
+    path: str
+    summary: str
+    input: Mapping[str, Any]
+    output: Mapping[str, Any]
+    stream: bool
+    example: Mapping[str, Any] | None
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of its inputs, in the order of the schema."""
+        properties = self.input.get("properties")
+        return list(properties) if isinstance(properties, Mapping) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What a program's methods take and give."""
+
+    methods: tuple[Method, ...]
+
+    def method(self, name: str | None, service: str) -> Method:
+        """A method by name or path; without a name the first."""
+        for method in self.methods:
+            if name is None or name in (method.name, method.path, method.path.lstrip("/")):
+                return method
+        raise NoSuchMethod(service=service, method=name, known=", ".join(m.name for m in self.methods))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A service as a list shows it: its newest version and who runs it now."""
+
+    choice: Choice
+    versions: int
+    permissions: Permissions
+    placements: tuple[Placement, ...]
+    refusals: tuple[Placement, ...]
+
+    @property
+    def from_uain(self) -> int | None:
+        """The lowest price at which a provider offers it now."""
+        prices = [p.ask_uain + self.choice.version.royalty_uain for p in self.placements]
+        return min(prices) if prices else None
+
+
+class Directory:
+    """The market's records as this node shows them."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._interfaces: dict[str, Interface] = {}
+        self._fee_ppm: int | None = None
+
+    async def search(self, query: str = "", at: At = "final") -> list[Listing]:
+        """Services whose name, summary or domain hold every word of the query; those that run come first."""
+        words = query.lower().split()
+        found: list[tuple[str, str]] = []
+        async for publisher in self._chain.children("/services", at):
+            async for name in self._chain.children(f"/services/{publisher}", at):
+                found.append((publisher, name))
+                if len(found) >= SERVICES_SCANNED_MAX:
+                    break
+        listings = await asyncio.gather(*(self.listing(publisher, name, at) for publisher, name in found))
+        chosen = [entry for entry in listings if entry is not None and _matches(entry, words)]
+        return sorted(
+            chosen, key=lambda entry: (not entry.placements, entry.choice.name, entry.choice.publisher)
+        )
+
+    async def listing(self, publisher: str, name: str, at: At = "final") -> Listing | None:
+        """One service with its placements; None if its record cannot be read."""
+        record = await self._chain.read(f"/services/{publisher}/{name}", at)
+        try:
+            versions = _versions(record)
+            permissions = read_permissions(record.get("permissions") if isinstance(record, dict) else None)
+        except Refusal:
+            return None
+        if not versions:
+            return None
+        choice = Choice(publisher, name, versions[-1])
+        everybody = await self.all_placements(choice, at)
+        placed = tuple(p for p in everybody if p.status == PLACED)
+        refused = tuple(p for p in everybody if p.status == "REFUSED")
+        return Listing(choice, len(versions), permissions, placed, refused)
+
+    async def choose(self, service: str, at: At = "final") -> Choice:
+        """What a person means by `name`, `publisher/name`, either with `@version` or `@cid`."""
+        wanted, _, version = service.partition("@")
+        publisher, _, name = wanted.rpartition("/")
+        if not is_service_name(name):
+            raise NoSuchService(service=service)
+        if publisher:
+            publishers = [checksum_address(publisher)] if is_address(publisher) else []
+        else:
+            publishers = await self._publishers_of(name, at)
+        candidates: list[tuple[str, Any]] = []
+        for one in publishers:
+            record = await self._chain.read(f"/services/{one}/{name}", at)
+            if isinstance(record, dict) and record.get("versions"):
+                candidates.append((one, record))
+        if not candidates:
+            raise NoSuchService(service=service)
+        if len(candidates) > 1:
+            names = [f"{one}/{name}" for one, _ in candidates]
+            raise ServiceNameAmbiguous(service=name, choices=", ".join(names), first=names[0])
+        one, record = candidates[0]
+        return Choice(one, name, _pick_version(_versions(record), version, f"{one}/{name}"))
+
+    async def all_placements(self, choice: Choice, at: At = "final") -> list[Placement]:
+        """Every provider's word about a version, refusals too."""
+        path = f"/placements/{choice.publisher}/{choice.name}/{choice.program}"
+        records = await self._chain.read(path, at)
+        placements = []
+        for provider, record in (records or {}).items():
+            try:
+                placements.append(
+                    read_placement(choice.publisher, choice.name, choice.program, provider, record)
+                )
+            except Refusal:
+                continue  # A record in a form that this version does not know is no offer to us.
+        return placements
+
+    async def placements(self, choice: Choice, at: At = "final") -> list[Placement]:
+        """Who runs a version now, the cheapest first."""
+        placed = [p for p in await self.all_placements(choice, at) if p.status == PLACED]
+        return sorted(placed, key=lambda p: (p.ask_uain, p.provider))
+
+    async def price(self, choice: Choice, placement: Placement) -> Price:
+        """What a call would cost at a placement."""
+        if self._fee_ppm is None:
+            found = await self._chain.read(FEE_PPM_PATH)
+            self._fee_ppm = found if isinstance(found, int) else 0
+        return Price(placement.ask_uain, choice.version.royalty_uain, self._fee_ppm)
+
+    async def permissions(self, choice: Choice) -> Permissions:
+        """Who may call and run a service."""
+        return read_permissions(await self._chain.read(f"/services/{choice.service}/permissions"))
+
+    async def interface(self, program: str) -> Interface:
+        """The interface that a program carries, verified by its CID."""
+        known = self._interfaces.get(program)
+        if known is None:
+            files = await self._chain.get_files(program)
+            content = files.get(INTERFACE_FILE)
+            if content is None or len(content) > INTERFACE_BYTES_MAX:
+                raise InterfaceMissing(program=program, reason=f"it has no {INTERFACE_FILE}")
+            known = parse_interface(content, program)
+            self._interfaces[program] = known
+        return known
+
+    async def _publishers_of(self, name: str, at: At) -> list[str]:
+        publishers = []
+        async for publisher in self._chain.children("/services", at):
+            publishers.append(publisher)
+        found = await asyncio.gather(
+            *(self._chain.read(f"/services/{one}/{name}/latest", at) for one in publishers)
+        )
+        return [one for one, latest in zip(publishers, found, strict=True) if latest is not None]
+
+
+def parse_interface(content: bytes, program: str) -> Interface:
+    """An interface from a program's file; whatever is not of the form is refused."""
+    try:
+        record = json.loads(content)
+        methods = tuple(_method(entry) for entry in record["methods"])
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise InterfaceMissing(
+            program=program, reason=f"{INTERFACE_FILE} is not of the form ({problem})"
+        ) from None
+    if not methods:
+        raise InterfaceMissing(program=program, reason="it states no method")
+    return Interface(methods)
+
+
+def _method(entry: Mapping[str, Any]) -> Method:
+    example = entry.get("example")
+    schema_in, schema_out = entry.get("input") or {}, entry.get("output") or {}
+    if not (isinstance(schema_in, dict) and isinstance(schema_out, dict)):
+        raise TypeError("a schema is not an object")
+    return Method(
+        name=str(entry["name"]),
+        path=str(entry["path"]),
+        summary=str(entry.get("summary") or ""),
+        input=schema_in,
+        output=schema_out,
+        stream=bool(entry.get("stream")),
+        example=example if isinstance(example, dict) else None,
+    )
+
+
+def _versions(record: Any) -> list[Version]:
+    entries = record.get("versions") if isinstance(record, dict) else None
+    versions = [read_version(program, entry) for program, entry in (entries or {}).items()]
+    return sorted(versions, key=lambda version: version.number)
+
+
+def _pick_version(versions: list[Version], wanted: str, service: str) -> Version:
+    if not wanted:
+        return versions[-1]
+    for version in versions:
+        if wanted == (version.program if is_cid_text(wanted) else version.version):
+            return version
+    known = ", ".join(version.version for version in versions[-10:])
+    raise NoSuchVersion(service=service, version=wanted, known=known)
+
+
+def _matches(listing: Listing, words: list[str]) -> bool:
+    version = listing.choice.version
+    text = f"{listing.choice.name} {version.summary} {version.domain} {listing.choice.publisher}".lower()
+    return all(word in text for word in words)

@@ -1,0 +1,189 @@
+"""The wire to one provider: HTTPS to its endpoint, trusted only if the key is the one that the chain names.
+
+The certificate is fetched in a handshake that carries no data, the hash of its public key is compared with the
+placement's, and from then on exactly that certificate is trusted. Certificate authorities play no part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from openresource.ledger.draft import NetworkDomain
+from openresource.market.placements import Placement, check_tls_key
+from openresource.primitives.errors import Refusal
+
+if TYPE_CHECKING:
+    import httpx2
+
+HANDSHAKE_SECONDS: Final = 5.0
+CONNECTIONS_MAX: Final = 64
+IDLE_SECONDS: Final = 30.0
+
+
+class ProviderAway(Refusal):
+    template = "The provider {provider} at {endpoint} does not answer: {reason}."
+    way_out = "Another provider is tried where there is one; else try again later."
+
+
+class TlsKeyNotPinned(Refusal):
+    template = "{endpoint} shows the key {found}; the chain names {expected} for {provider}."
+    way_out = "Nothing was sent. Somebody stands between, or the provider changed its key without announcing it; choose another provider."
+
+
+class Wire:
+    """Connections to one placement's endpoint; usable only after its key was checked."""
+
+    def __init__(self, placement: Placement, network: NetworkDomain) -> None:
+        # The chain checked this signature too, but the node that told us may not be honest.
+        check_tls_key(
+            placement.provider, placement.endpoint, placement.tls_key, placement.tls_signature, network
+        )
+        self.placement = placement
+        self._http: httpx2.AsyncClient | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str], seconds: float
+    ) -> AsyncIterator[httpx2.Response]:
+        """One exchange whose body the caller reads; a connection that breaks is `ProviderAway`."""
+        import httpx2
+
+        http = await self._client()
+        timeout = httpx2.Timeout(seconds, connect=HANDSHAKE_SECONDS, pool=seconds)
+        try:
+            async with http.stream(
+                method, path, content=body, headers=dict(headers), timeout=timeout
+            ) as answer:
+                yield answer
+        except (httpx2.TransportError, httpx2.StreamError) as error:
+            raise self._away(_reason(error)) from None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str],
+        seconds: float,
+        bytes_max: int,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """One exchange as a whole: status, headers and a body of at most `bytes_max`."""
+        async with self.stream(method, path, body=body, headers=headers, seconds=seconds) as answer:
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in answer.aiter_bytes():
+                size += len(piece)
+                if size > bytes_max:
+                    raise self._away(f"its answer is longer than {bytes_max} bytes")
+                pieces.append(piece)
+            return answer.status_code, answer.headers, b"".join(pieces)
+
+    async def _client(self) -> httpx2.AsyncClient:
+        async with self._opening:
+            if self._http is None:
+                certificate = await self._certificate()
+                self._check_pin(certificate)
+                self._http = _http_client(self.placement.endpoint, certificate)
+            return self._http
+
+    async def _certificate(self) -> bytes:
+        parts = urlsplit(self.placement.endpoint)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False
+        context.verify_mode = (
+            ssl.CERT_NONE
+        )  # Only for the handshake that shows the key; nothing is sent over it.
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=context)
+        except (OSError, TimeoutError) as error:
+            raise self._away(_reason(error)) from None
+        try:
+            tls = writer.get_extra_info("ssl_object")
+            certificate: bytes | None = tls.getpeercert(binary_form=True)
+        finally:
+            writer.close()
+        if not certificate:
+            raise self._away("it shows no certificate")
+        return certificate
+
+    def _check_pin(self, certificate: bytes) -> None:
+        found = hashlib.sha256(public_key_of(certificate)).digest()
+        if not hmac.compare_digest(found, self.placement.tls_key):
+            raise TlsKeyNotPinned(
+                endpoint=self.placement.endpoint,
+                found=found.hex(),
+                expected=self.placement.tls_key.hex(),
+                provider=self.placement.provider,
+            )
+
+    def _away(self, reason: str) -> ProviderAway:
+        return ProviderAway(provider=self.placement.provider, endpoint=self.placement.endpoint, reason=reason)
+
+
+class InvalidCertificate(Refusal):
+    template = "The certificate cannot be read: {reason}."
+    way_out = "Choose another provider."
+
+
+def public_key_of(certificate: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a DER certificate (RFC 5280 §4.1), as it stands there."""
+    outer, _ = _element(certificate, 0, 0x30)
+    position, end = _element(certificate, outer[0], 0x30)[0]
+    if position < end and certificate[position] == 0xA0:  # The version, where it is not the first.
+        position = _element(certificate, position, 0xA0)[1]
+    for tag in (0x02, 0x30, 0x30, 0x30, 0x30):  # Serial, algorithm, issuer, validity, subject.
+        position = _element(certificate, position, tag)[1]
+    _, after = _element(certificate, position, 0x30)
+    return certificate[position:after]
+
+
+def _element(data: bytes, position: int, tag: int) -> tuple[tuple[int, int], int]:
+    """The bounds of an element's content, and where the next begins."""
+    if position + 2 > len(data) or data[position] != tag:
+        raise InvalidCertificate(reason=f"no element {tag:#x} at byte {position}")
+    length, start = data[position + 1], position + 2
+    if length >= 0x80:
+        count = length & 0x7F
+        if not 1 <= count <= 3 or start + count > len(data):
+            raise InvalidCertificate(reason=f"a length at byte {position} is out of bounds")
+        length = int.from_bytes(data[start : start + count], "big")
+        start += count
+    if start + length > len(data):
+        raise InvalidCertificate(reason=f"the element at byte {position} is cut off")
+    return (start, start + length), start + length
+
+
+def _http_client(endpoint: str, certificate: bytes) -> httpx2.AsyncClient:
+    import httpx2
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # The key is what identifies; the name in it says nothing.
+    context.load_verify_locations(cadata=certificate)
+    limits = httpx2.Limits(
+        max_connections=CONNECTIONS_MAX,
+        max_keepalive_connections=CONNECTIONS_MAX,
+        keepalive_expiry=IDLE_SECONDS,
+    )
+    return httpx2.AsyncClient(base_url=endpoint, verify=context, limits=limits, trust_env=False)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
