@@ -67,6 +67,7 @@ class Tree(View):
         self._copy_floor: int = 1
         self._base_count: int = 0
         self._base_token: int = 0
+        self._base: Branch | None = None
         self._backup: Branch | None = None
         self._backup_token: int = 0
         self._cache: NodeCache | None = None if source is None else NodeCache(source.load, cached_nodes_max)
@@ -104,12 +105,22 @@ class Tree(View):
         assert self._backup is None, "a backup is open"
         self._base_count += 1
         self._base_token = self._token
+        self._base = self.root
+        self._begin_version()
+
+    def revert(self) -> None:
+        """Give up everything since the last base, and the backup if one is open."""
+        assert self._base is not None and self._base_count > 0, "there is no base"
+        self.root = self._base
+        self._backup = None
         self._begin_version()
 
     def drop_base(self) -> None:
         """Let go of the oldest base."""
         assert self._base_count > 0, "there is no base"
         self._base_count -= 1
+        if self._base_count == 0:
+            self._base = None
         self._find_floor()
 
     def freeze(self) -> View:
@@ -123,6 +134,7 @@ class Tree(View):
         assert self._backup is None, "a backup is open"
         self.root = root
         self._base_count = 0
+        self._base = None
         self._token += 1
         self._copy_floor = self._token
         self._find_floor()

@@ -122,6 +122,8 @@ class Store:
                 create=not read_only,
                 mode=0o600,
             )
+            # A reader that was killed would hold its page for ever.
+            environment.reader_check()
             _check_format(environment, home, read_only)
             tables = {name: environment.open_db(name.encode(), create=not read_only) for name in _TABLES}
         except BaseException as error:

@@ -67,6 +67,7 @@ class TreeMachine(RuleBasedStateMachine):
         self.frozen: list[tuple[View, View, Any, StateInfo | None]] = []
         self.past: list[tuple[int, Any]] = []
         self.is_written = False
+        self.last = self.model
 
     @rule(path=paths, value=values)
     def write(self, path: list[str], value: Any) -> None:
@@ -109,6 +110,15 @@ class TreeMachine(RuleBasedStateMachine):
         for tree in (self.tree, self.stored):
             tree.rebase()
         self.past.append((self.stored.root_number, self.model.plain()))
+        self.last = self.model.copy()
+
+    @precondition(lambda self: self.past)
+    @rule()
+    def revert(self) -> None:
+        self.saved = None
+        self.model = self.last.copy()
+        for tree in (self.tree, self.stored):
+            tree.revert()
 
     @precondition(lambda self: self.saved is None and self.past)
     @rule()
@@ -208,6 +218,23 @@ def test_splitting_an_edge_leaves_the_backup_as_it_was() -> None:
         tree.restore()
         assert tree.root_hash() == before
         assert tree.get(["values"]) == {"abcd": {"x": 1}}
+
+
+def test_reverting_returns_to_the_last_base_with_its_sharing() -> None:
+    for shape in SHAPES:
+        hashes = []
+        for is_reverted in (False, True):
+            tree = written(shape, ("values", {"aa": 1, "ab": 2, "b": 3}))
+            tree.rebase()
+            if is_reverted:
+                tree.write(["values", "ab"], 5)
+                tree.backup()
+                tree.write(["values", "x"], 5)
+                tree.revert()
+                assert tree.get(["values"]) == {"aa": 1, "ab": 2, "b": 3}
+            tree.write(["values", "aa"], None)
+            hashes.append(tree.root_hash())
+        assert hashes[0] == hashes[1]
 
 
 def test_a_write_through_a_colliding_label_keeps_the_inner_label() -> None:
