@@ -45,7 +45,7 @@ class NonceMoved(Refusal):
 
 
 class SpendingUnexplained(Refusal):
-    template = "The gateway counts {reported_uain} µAIN as spent; receipts and calls without an answer explain {explained_uain} µAIN."
+    template = "The gateway counts {reported_uain} µAIN; receipts and calls without an answer explain {explained_uain} µAIN."
     way_out = "Ask for the missing receipts, or settle the channel and choose another provider."
 
 
@@ -76,7 +76,7 @@ class Purse:
     receipts: bytes = NO_RECEIPTS
     # Receipts that came before one with a smaller number: concurrent calls answer in any order.
     early: Mapping[int, bytes] = field(default_factory=dict)
-    # Cover that an earlier life of this client left behind: believed up to what it had signed.
+    # What the gateway counts for calls that this client gave up.
     inherited_uain: int = 0
 
     @property
@@ -92,7 +92,10 @@ class Purse:
 
 @dataclass(frozen=True, slots=True)
 class CallStarted:
-    """Number the call with `sequence`; `voucher` is to be signed and sent with it, unless it is None."""
+    """Number the call with `sequence`; `voucher` is to be signed and sent with it.
+
+    It is None if an earlier one covers the call. A gateway that never saw that one gets `next_voucher`.
+    """
 
     sequence: int
     price_uain: int
@@ -268,12 +271,13 @@ def resume(purse: Purse, answer: GatewayState, *, risk_uain_max: int) -> Purse:
         raise GatewayClaimsUnsigned(
             member="receipts", reported="0x" + answer.receipts.hex(), known="0x" + purse.receipts.hex()
         )
-    explained = purse.earned_uain + purse.inherited_uain + purse.in_flight_uain
-    unexplained = max(0, answer.spent_uain - explained)
-    # Calls given up while their answers were on the way: at most what was signed and has no receipt.
-    if unexplained > min(risk_uain_max, purse.at_risk_uain):
-        raise SpendingUnexplained(reported_uain=answer.spent_uain, explained_uain=explained)
-    return replace(purse, inherited_uain=purse.inherited_uain + unexplained)
+    counted = answer.spent_uain + answer.in_flight_uain
+    explained = purse.earned_uain + purse.in_flight_uain
+    # Calls given up while their answers were on the way: believed afresh each time, and never beyond the risk.
+    inherited = max(0, counted - explained)
+    if inherited > risk_uain_max:
+        raise SpendingUnexplained(reported_uain=counted, explained_uain=explained)
+    return replace(purse, inherited_uain=inherited)
 
 
 def next_nonce(purse: Purse, nonce: int, deposit_uain: int, expires_at_ms: int) -> Purse:
@@ -302,7 +306,7 @@ def read_gateway_state(value: Any) -> GatewayState:
 
 
 def _committed_uain(purse: Purse) -> int:
-    """What the gateway may count so far: receipts, calls in flight, and what an earlier life left."""
+    """What the gateway may count so far: receipts, calls in flight, and what was given up."""
     return purse.earned_uain + purse.inherited_uain + purse.in_flight_uain
 
 
