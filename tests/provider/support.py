@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import datetime
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.accounts import channel_account
 from openresource.market.channels import Terms, channel_record, open_channel
+from openresource.market.manifests import Manifest, Method, Run
 from openresource.market.papers import SCHEME
+from openresource.market.prices import Price
+from openresource.market.receipts import CallReceipt, receipt_from_json
+from openresource.market.services import Permissions, Version
 from openresource.market.tabs import CallKey
 from openresource.market.vouchers import NO_RECEIPTS, Voucher, session_hash, sign_voucher, voucher_to_json
+from openresource.primitives.encoding import base64url_bytes
 from openresource.primitives.keys import PrivateKey, generate_key
 from openresource.provider.admission import Admission
 from openresource.provider.answers import Answers
 from openresource.provider.books import Books
+from openresource.provider.calls import Calls
+from openresource.provider.gateway import Gateway
 from openresource.provider.journal import Journal
+from openresource.provider.metrics import Metrics
+from openresource.provider.offers import Lane, Offer, Offers
 from openresource.provider.records import CallPaid
+from openresource.provider.server import GatewayServer
+from openresource.provider.tls import load_or_make_identity, server_context
+from openresource.sandbox.driver import JSON_TYPE, Limits, ProgramCall, ProgramReply
 
 NETWORK = NetworkDomain(chain_id=100, genesis_hash="0x" + "ab" * 32)
 OTHER_NETWORK = NetworkDomain(chain_id=100, genesis_hash="0x" + "cd" * 32)
@@ -209,3 +227,186 @@ def paid_call(
         body_file="",
         is_whole=True,
     )
+
+
+# ── A gateway that listens ───────────────────────────────────────────────────────────────────────────────────
+
+
+class FunctionRunner:
+    """Runs a Python function in place of a program; the real sandbox has tests of its own."""
+
+    def __init__(self, function: Callable[[ProgramCall], Awaitable[ProgramReply]]) -> None:
+        self._function = function
+        self.calls: list[ProgramCall] = []
+
+    async def call(self, call: ProgramCall) -> ProgramReply:
+        self.calls.append(call)
+        return await self._function(call)
+
+    async def close(self) -> None:
+        return None
+
+
+async def echo(call: ProgramCall) -> ProgramReply:
+    return ProgramReply(200, "application/json", call.body, cpu_ms=1, wall_ms=2)
+
+
+class LineStream:
+    """A program's stream made of given chunks; an exception among them is raised in its turn."""
+
+    def __init__(self, chunks: list[Any], pause: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._chunks = list(chunks)
+        self._pause = pause
+        self.is_closed = False
+
+    def __aiter__(self) -> LineStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._chunks:
+            if self._pause is not None:
+                await self._pause()
+            raise StopAsyncIteration
+        chunk = self._chunks.pop(0)
+        if isinstance(chunk, BaseException):
+            raise chunk
+        return bytes(chunk)
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class NoSettler:
+    async def settle(self, account: Any) -> str:
+        return "0x" + "12" * 32
+
+
+def make_offer(
+    function: Callable[[ProgramCall], Awaitable[ProgramReply]] = echo,
+    *,
+    ask_uain: int = 80,
+    royalty_uain: int = 20,
+    capacity: int = 8,
+    permissions: Permissions | None = None,
+    **limits: Any,
+) -> Offer:
+    methods = (
+        Method("echo", "/echo"),
+        Method(
+            "double",
+            "/double",
+            input={
+                "type": "object",
+                "properties": {"number": {"type": "integer"}},
+                "required": ["number"],
+                "additionalProperties": False,
+            },
+            example={"input": {"number": 21}},
+        ),
+        Method("count", "/count", stream=True),
+    )
+    version = Version(
+        PROGRAM, "1.0.0", "call", royalty_uain, None, "MIT", "Says it again.", "text", "bit_exact", 1000
+    )
+    return Offer(
+        publisher=PUBLISHER.address,
+        name="echo",
+        version=version,
+        manifest=Manifest("echo", Run("python", entry="echo:call"), methods=methods),
+        methods=methods,
+        price=Price(ask_uain, royalty_uain, 20_000),
+        isolation="confined",
+        runtime="",
+        limits=Limits(**{"input_bytes": 200_000, "call_seconds": 5.0, **limits}),
+        runner=FunctionRunner(function),
+        permissions=permissions or Permissions(),
+        lane=Lane(capacity),
+    )
+
+
+@dataclass
+class Shop:
+    """A provider's gateway on a free port, and a client that trusts exactly its certificate."""
+
+    desk: Desk
+    offer: Offer
+    calls: Calls
+    server: GatewayServer
+    http: httpx2.AsyncClient
+    purse: Purse
+
+    async def call(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        sequence: int | None = None,
+        total_uain: int | None = None,
+        **headers: str,
+    ) -> httpx2.Response:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if sequence is not None:
+            sent["OpenResource-Session"] = self.purse.session_header(sequence).decode()
+        if total_uain is not None:
+            sent["PAYMENT-SIGNATURE"] = self.purse.header(total_uain).decode()
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return await self.http.post(
+            self.offer.path + path, content=content, headers={"content-type": JSON_TYPE, **sent}
+        )
+
+    @property
+    def tab(self) -> Any:
+        account = self.desk.admission.known_account(self.purse.channel)
+        assert account is not None
+        return account.tab
+
+
+@contextlib.asynccontextmanager
+async def open_shop(folder: Path, offer: Offer | None = None, **options: Any) -> AsyncIterator[Shop]:
+    offer = offer or make_offer()
+    ledger, clock = options.pop("ledger", None) or MemoryLedger(), Clock()
+    name = f"{BUYER.address}/{'aa' * 8}"
+    if f"/channels/{name}/state" not in ledger.values:
+        ledger.open(
+            "aa" * 8,
+            deposit_uain=1_000_000,
+            at_ms=clock(),
+            ask_uain=offer.price.ask_uain,
+            royalty_uain=offer.price.royalty_uain,
+        )
+    desk = open_desk(folder, ledger, clock, **options)
+    calls = Calls(
+        admission=desk.admission,
+        answers=desk.answers,
+        network=NETWORK,
+        key=PROVIDER,
+        metrics=Metrics(),
+        clock_ms=clock,
+        random_bytes=os.urandom,
+    )
+    offers = Offers()
+    offers.put(offer)
+    gateway = Gateway(
+        offers,
+        calls,
+        NoSettler(),
+        overview=lambda: {"provider": PROVIDER.address},
+        health=lambda: (True, {"status": "ok"}),
+        gauges=lambda: {"openresource_offers": len(offers)},
+    )
+    identity = load_or_make_identity(folder / "tls.pem", "127.0.0.1", now=datetime.datetime.now(datetime.UTC))
+    server = GatewayServer(gateway, server_context(identity), "127.0.0.1", 0)
+    gateway.endpoint = f"https://127.0.0.1:{server.port}"
+    await server.start()
+    trust = ssl.create_default_context(cafile=str(identity.path))
+    http = httpx2.AsyncClient(base_url=gateway.endpoint, verify=trust, trust_env=False, timeout=20)
+    try:
+        yield Shop(desk, offer, calls, server, http, Purse(name))
+    finally:
+        await http.aclose()
+        await server.stop(1)
+        await desk.close()
+
+
+def receipt_of(response: httpx2.Response) -> CallReceipt:
+    return receipt_from_json(msgspec.json.decode(base64url_bytes(response.headers["openresource-receipt"])))
