@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from openresource.ledger.draft import Native
+from openresource.ledger.draft import Draft, Native, NativeCall
 from openresource.ledger.due import DueAction
+from openresource.ledger.tree import Shape
 
 REPLAY_WINDOW_MS: Final = 5 * 60 * 1000
 
@@ -20,22 +22,36 @@ class Profile:
     list_ignores_own_code: bool
     # What a failed transaction pays is given back when its writes are undone.
     failed_pay_nothing: bool
-    # On a balance below the fee, the smaller of AIN held and gas used is charged as gas.
-    shortage_charges_balance_as_gas: bool
     # A native that throws leaves no entry and does not fail the operation.
     native_exceptions_are_swallowed: bool
     # The lock-up of a stake is compared with the executing node's clock, not with block time.
     unstake_reads_wall_clock: bool
-    # Natives write through operations with rules, as AI Network's do; otherwise they get a draft.
-    natives_write_by_rules: bool
-    # Nodes of the tree that another version shares are not merged.
-    shared_nodes_keep_apart: bool
+    # A transaction may leave out its gas price, which is then 0.
+    gas_price_may_be_absent: bool
+    # A subtree may be switched over to another chain, and is not writable then.
+    has_shards: bool
+    # The shape of the tree: `canonical`, or `ain`, where nodes that another version shares are not joined.
+    tree_shape: Shape
     # Function entries may name a program.
     has_programs: bool
-    # The state has a due-queue that is worked when a block opens.
-    has_due_queue: bool
     # An unordered transaction is valid only this close to block time and only once; 0 means for ever and often.
     replay_window_ms: int
+
+
+# A native of the kernel, which writes through operations: it gets the call and returns a function code.
+KernelNative = Callable[[Any], int]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramHook:
+    """PROGRAM entries: `run` when a value is written where one stands, `check` when one is set.
+
+    `check` gets the entry, the values path where it is to stand, who sets it, and `rule_allows`; it refuses by raising.
+    """
+
+    writes: tuple[tuple[str, ...], ...]
+    run: Callable[[Draft, dict[str, Any], NativeCall], None]
+    check: Callable[[Any, Sequence[str], str, Callable[[Sequence[str], Any, str], bool]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +72,11 @@ class Network:
     profile: Profile
     chain_id: int
     parameters: dict[str, Any]
+    producers: tuple[str, ...] = ()
     natives: dict[str, Native] = field(default_factory=dict)
+    kernel_natives: dict[str, KernelNative] = field(default_factory=dict)
     due_actions: dict[str, DueAction] = field(default_factory=dict)
+    programs: ProgramHook | None = None
     flags: tuple[TimerFlag, ...] = ()
 
     def is_enabled(self, name: str, height: int) -> bool:
@@ -66,6 +85,13 @@ class Network:
             if flag.name == name:
                 return height >= flag.enabled_block and (flag.disabled_block is None or height < flag.disabled_block)
         return False
+
+    def enabled_block(self, name: str) -> int | None:
+        """The block from which a change of the protocol is in force; None if it never is."""
+        for flag in self.flags:
+            if flag.name == name:
+                return flag.enabled_block
+        return None
 
     def configured(self, category: str, name: str) -> Any:
         """A parameter from the network's configuration."""

@@ -82,6 +82,13 @@ class Transaction:
         """The four members that travel and that blocks store."""
         return {"tx_body": self.body, "signature": self.signature, "hash": self.hash, "address": self.address}
 
+    def canonical_wire(self) -> str:
+        """The canonical JSON of those four."""
+        return (
+            f'{{"address":"{self.address}","hash":"{self.hash}","signature":"{self.signature}",'
+            f'"tx_body":{self.canonical}}}'
+        )
+
 
 def create_transaction(body: Any, signature: str, chain_id: int) -> Transaction:
     """A transaction from its parts; hash and signer are the signature's, so verify it before you trust it."""

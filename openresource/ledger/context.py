@@ -1,0 +1,98 @@
+"""The context of one transaction's execution: who, when, in which block, and what it has changed so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from openresource.ledger.draft import Change, NetworkDomain
+from openresource.ledger.matching import eval_write_rule
+from openresource.ledger.profile import Network
+from openresource.ledger.state import State
+from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
+from openresource.primitives.limits import LABEL_LENGTH_MAX
+
+LOWER_CASE_NAMES = "allow_lower_case_app_names_only"
+
+
+class TxContext:
+    """What every write inside a transaction needs to know."""
+
+    __slots__ = (
+        "address",
+        "block_number",
+        "block_time",
+        "changes",
+        "domain",
+        "evaluation",
+        "executed_at",
+        "mistakes",
+        "network",
+        "nonce",
+        "state",
+        "timestamp",
+        "tx_hash",
+    )
+
+    def __init__(
+        self,
+        network: Network,
+        state: State,
+        domain: NetworkDomain,
+        address: str,
+        nonce: Any,
+        timestamp: Any,
+        tx_hash: str,
+        block_number: int,
+        block_time: int,
+        executed_at: int,
+    ) -> None:
+        self.network: Network = network
+        self.state: State = state
+        self.domain: NetworkDomain = domain
+        self.address: str = address
+        self.nonce: Any = nonce
+        self.timestamp: Any = timestamp
+        self.tx_hash: str = tx_hash
+        self.block_number: int = block_number
+        self.block_time: int = block_time
+        self.executed_at: int = executed_at
+        self.changes: list[Change] = []
+        # What went wrong inside of natives, for the node's log; never part of a result.
+        self.mistakes: list[str] = []
+        self.evaluation: EvalContext = EvalContext(
+            timestamp, block_number, block_time, network.enabled_block(LOWER_CASE_NAMES)
+        )
+
+    def parameter(self, category: str, name: str) -> Any:
+        """A parameter in force: the state's, or the network's own before the state has any."""
+        if self.block_number > 0:
+            return self.state.parameter(category, name)
+        return self.network.configured(category, name)
+
+    def is_enabled(self, flag: str) -> bool:
+        """Whether a change of the protocol is in force in this block."""
+        return self.network.is_enabled(flag, self.block_number)
+
+    def unit_gas(self) -> Any:
+        """What one write costs in gas; a write may change it for the next one."""
+        return self.parameter("resource", "unit_write_gas_amount")
+
+    def label_length_max(self) -> int:
+        """How long a label may be."""
+        limit: Any = self.parameter("resource", "state_label_length_limit")
+        return limit if isinstance(limit, int) else LABEL_LENGTH_MAX
+
+    # -- the state as natives with a draft see it --------------------------------------------------------------------
+
+    def read_value(self, labels: Sequence[str]) -> Any:
+        """The value at labels below /values; None if there is none."""
+        return self.state.read_value(labels)
+
+    def write_value(self, labels: Sequence[str], value: Any) -> None:
+        """Writes below /values without any check; None deletes."""
+        self.state.write_value(labels, value)
+
+    def rule_allows(self, labels: Sequence[str], value: Any, signer: str) -> bool:
+        """Whether the write rules would let a signer write a value there now."""
+        return eval_write_rule(self.state, list(labels), value, Auth(signer), self.evaluation).code == SUCCESS
