@@ -104,11 +104,9 @@ class Chain:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.url = url.rstrip("/")
-        self._genesis_hash = genesis_hash
         self._clock = clock
-        self._wire = Wire(self.url, timeout_seconds)
+        self._wire = Wire(self.url, timeout_seconds, genesis_hash)
         self._domain: NetworkDomain | None = None
-        self._checked_contact = -1
         self._last_timestamp_ms = 0
 
     async def __aenter__(self) -> Chain:
@@ -125,21 +123,16 @@ class Chain:
 
     async def status(self) -> NodeStatus:
         """What the node says about itself and its network; another genesis than expected is refused."""
-        contact = self._wire.losses_of_contact
         status = status_of(await self._wire.call("ore_status", {}))
-        expected = self._genesis_hash
+        expected = self._wire.genesis_hash
         if expected is not None and status.genesis_hash != expected:
             raise WrongNetwork(url=self.url, expected=expected, found=status.genesis_hash)
-        domain = NetworkDomain(chain_id=status.chain_id, genesis_hash=status.genesis_hash)
-        if self._domain is not None and self._domain != domain:
-            raise WrongNetwork(url=self.url, expected=self._domain.genesis_hash, found=domain.genesis_hash)
-        self._domain = domain
-        self._checked_contact = contact
+        self._domain = NetworkDomain(chain_id=status.chain_id, genesis_hash=status.genesis_hash)
+        self._wire.genesis_hash = status.genesis_hash
         return status
 
     async def domain(self) -> NetworkDomain:
         """Chain id and genesis hash, which every signed paper of this network carries."""
-        await self._check_network()
         if self._domain is None:
             await self.status()
         assert self._domain is not None
@@ -319,7 +312,6 @@ class Chain:
         delay = RETRY_SECONDS_FIRST
         while True:
             try:
-                await self._check_network()
                 async with aclosing(self._wire.events(listed, position, pending, blocks)) as stream:
                     async for cursor, event in stream:
                         away_since, delay = None, RETRY_SECONDS_FIRST
@@ -395,14 +387,7 @@ class Chain:
 
     async def rpc(self, method: str, params: Mapping[str, Any], *, extra_seconds: float = 0.0) -> Any:
         """Call a method; an answer that carries a code is raised as `NodeRefused`."""
-        await self._check_network()
         return await self._wire.call(method, params, extra_seconds=extra_seconds)
-
-    async def _check_network(self) -> None:
-        # After every loss of contact another node may answer at the same address.
-        is_checked = self._checked_contact == self._wire.losses_of_contact
-        if not is_checked and (self._genesis_hash is not None or self._domain is not None):
-            await self.status()
 
     def _next_timestamp_ms(self) -> int:
         # Two equal writes in one millisecond would be one transaction.

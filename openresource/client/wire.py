@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from openresource.client.answers import BadAnswer, Event, NodeAway, NodeRefused, event_of
+from openresource.client.answers import BadAnswer, Event, NodeAway, NodeRefused, WrongNetwork, event_of
 from openresource.primitives.encoding import canonical_json_bytes, parse_json
 from openresource.primitives.errors import Refusal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import httpx2
 
 PROTOCOL_VERSION = "1.0.0"
+GENESIS_HEADER = "openresource-genesis"
 TIMEOUT_SECONDS = 15.0
 CONNECT_SECONDS = 3.0
 WAIT_SECONDS_PER_CALL = 20.0
@@ -36,10 +37,10 @@ T = TypeVar("T")
 class Wire:
     """The connections to one node; use it within one event loop and close it."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, genesis_hash: str | None) -> None:
         self.url = url
-        # Grows each time the node could not be reached: whoever answers next may be another.
-        self.losses_of_contact = 0
+        # The node names its network with every answer: another one may answer at the same address at any time.
+        self.genesis_hash = genesis_hash
         self._timeout_seconds = timeout_seconds
         self._http: httpx2.AsyncClient | None = None
         self._call_number = 0
@@ -103,13 +104,13 @@ class Wire:
                 asyncio.timeout(seconds),
                 self._client().stream(verb, self.url + path, content=body, headers=headers) as response,
             ):
+                self._check_network(response)
                 async for part in response.aiter_bytes():
                     size += len(part)
                     if size > ANSWER_BYTES_MAX:
                         raise BadAnswer(url=self.url, reason=f"it is larger than {ANSWER_BYTES_MAX} bytes")
                     parts.append(part)
         except (httpx2.TransportError, TimeoutError) as error:
-            self.losses_of_contact += 1
             raise NodeAway(
                 url=self.url, doing="calling", waited_seconds=seconds, reason=_reason(error)
             ) from error
@@ -146,6 +147,7 @@ class Wire:
                     )
                 if response.status_code >= 400:
                     raise _refusal_of(self.url, response.status_code, await response.aread())
+                self._check_network(response)
                 buffer = b""
                 async for part in response.aiter_bytes():
                     *frames, buffer = (buffer + part).split(b"\n\n")
@@ -156,10 +158,16 @@ class Wire:
                     for frame in frames:
                         yield _parsed_frame(self.url, frame)
         except (httpx2.TransportError, TimeoutError) as error:
-            self.losses_of_contact += 1
             raise NodeAway(
                 url=self.url, doing="following its events", waited_seconds=0.0, reason=_reason(error)
             ) from error
+
+    def _check_network(self, response: httpx2.Response) -> None:
+        found = response.headers.get(GENESIS_HEADER)
+        if self.genesis_hash is None:
+            self.genesis_hash = found
+        elif found is not None and found != self.genesis_hash:
+            raise WrongNetwork(url=self.url, expected=self.genesis_hash, found=found)
 
     def _client(self) -> httpx2.AsyncClient:
         if self._http is None:

@@ -82,6 +82,8 @@ class Door:
         """`host_names` are the names that requests may use; None lets every name through."""
         self._engine = engine
         self._content = content
+        # With every answer: a client must notice if another network answers at the same address.
+        self._network_header = {"openresource-genesis": engine.machine.genesis_hash}
         ain_methods = AinMethods(engine)
         self._own_methods = OwnMethods(engine, ain_methods, version)
         self._dispatcher = Dispatcher({**ain_methods.methods(), **self._own_methods.methods()}, _UNGATED)
@@ -116,7 +118,7 @@ class Door:
         reply = await self._dispatcher.reply(body, query_version)
         if reply.body is None:
             return Response(status_code=reply.status)
-        return Response(encode(reply.body), reply.status, media_type=JSON_TYPE)
+        return Response(encode(reply.body), reply.status, self._network_header, JSON_TYPE)
 
     async def events(self, request: Request) -> Response:
         if len(request.url.query) > QUERY_CHARACTERS_MAX:
@@ -132,7 +134,7 @@ class Door:
             wants_pending=query.get("pending") == "1",
             wants_blocks=query.get("blocks") == "1",
         )
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no", **self._network_header}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     async def get_content(self, request: Request) -> Response:

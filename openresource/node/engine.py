@@ -388,15 +388,16 @@ class Engine:
         machine = self.machine
         due_ms = machine.next_due_ms
         is_due = due_ms is not None and due_ms <= self._clock_ms()
+        if machine.is_open and machine.open_count == 0:
+            # Opened for somebody who was refused; its time is not the time of what comes next.
+            machine.drop_open_block()
         if not machine.is_open:
             if not is_due:
                 return
             self._open()
-        elif machine.open_count == 0 and not is_due:
-            machine.drop_open_block()
-            return
         started = time.perf_counter()
         unwritten = self._seal()
+        self._tell_mistakes()
         self.metrics.observe("sealing_seconds", time.perf_counter() - started)
         self._room.set()
         self._unwritten = unwritten
@@ -407,6 +408,13 @@ class Engine:
         self._due_stuck_at = due_ms if is_due and machine.next_due_ms == due_ms else None
         if self._due_stuck_at is not None:
             _log.error("the due-queue does not move", extra={"facts": {"due_ms": due_ms}})
+
+    def _tell_mistakes(self) -> None:
+        """Natives that threw: their transactions failed in the same way everywhere, and somebody must mend them."""
+        for mistake in self.machine.mistakes:
+            _log.error("a native threw", extra={"facts": {"mistake": mistake}})
+            self.metrics.count("native_mistakes_total")
+        self.machine.mistakes.clear()
 
     def _seal(self) -> _Unwritten:
         sealed = self.machine.seal()

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -120,8 +119,9 @@ class Server:
             await self._task
         self._socket.close()
 
-    def ended(self) -> asyncio.Task[Any] | None:
+    def task(self) -> asyncio.Task[None]:
         """The running server, to notice if it ends by itself."""
+        assert self._task is not None, "the server has not been started"
         return self._task
 
 

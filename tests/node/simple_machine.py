@@ -7,7 +7,7 @@ from typing import Any
 
 from openresource.ledger.blocks import build_block
 from openresource.ledger.draft import Change
-from openresource.ledger.machine import Inserted, Machine, SealedBlock
+from openresource.ledger.machine import Inserted, SealedBlock
 from openresource.ledger.profile import Network
 from openresource.ledger.transactions import Transaction
 from openresource.ledger.tree import Tree
@@ -17,11 +17,13 @@ REFUSED_NONCE = 99
 FAILING_VALUE = "fail"
 
 
-class SimpleMachine(Machine):
+class SimpleMachine:
     """SET_VALUE and SET of values; one nonce is refused, one value fails, entries of /due are removed when due."""
 
     def __init__(self, network: Network, tree: Tree, tip: Mapping[str, Any], genesis_hash: str) -> None:
-        super().__init__(network, tree, tip, genesis_hash)
+        self.network = network
+        self.genesis_hash = genesis_hash
+        self.mistakes: list[str] = []
         self._tree = tree
         self._tip = tip
         self._at_ms: int | None = None

@@ -50,7 +50,7 @@ def make_engine(
         )
     raw_tip, raw_first = store.block(store.height), store.block(0)
     assert raw_tip is not None and raw_first is not None
-    machine = SimpleMachine(NETWORK, tree, decoded_block(raw_tip), decoded_block(raw_first)["hash"])
+    machine: Any = SimpleMachine(NETWORK, tree, decoded_block(raw_tip), decoded_block(raw_first)["hash"])
     return Engine(
         machine=machine, tree=tree, store=store, producer=PRODUCER, clock_ms=clock_ms, metrics=Metrics()
     )
