@@ -72,7 +72,7 @@ class Table:
         self.seen(key)
         if key not in self.values:
             if required:
-                raise self.wrong(key, "missing", "it is required")
+                raise self._missing(key)
             return ""
         value = self.values[key]
         if not isinstance(value, str):
@@ -82,6 +82,11 @@ class Table:
                 key, shown(value), f"it is a text of at most {characters_max} printable characters"
             )
         return value
+
+    def _missing(self, key: str) -> InvalidManifest:
+        similar = _nearest(key, {str(other) for other in self.values})
+        remedy = f"Did you write {self.name(similar)} instead?" if similar else ""
+        return InvalidManifest(field=self.name(key), found="missing", expected="it is required", remedy=remedy)
 
     def matching(self, key: str, pattern: re.Pattern[str], expected: str, *, required: bool = False) -> str:
         """A text of a certain form; missing reads as empty."""

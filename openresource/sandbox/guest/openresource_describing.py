@@ -1,0 +1,361 @@
+"""From a typed Python function to a description of its input and output, and from JSON to its arguments.
+
+Runs inside the sandbox with the standard library alone.
+"""
+
+import base64
+import binascii
+import collections.abc
+import dataclasses
+import datetime
+import enum
+import inspect
+import types
+import typing
+
+DEPTH_MAX = 12
+HIDDEN = ("setup", "teardown")
+TEXT_SCHEMA = {"type": "string"}
+BYTES_SCHEMA = {"type": "string", "contentEncoding": "base64"}
+PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+STREAMS = (
+    collections.abc.Iterator,
+    collections.abc.Generator,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncGenerator,
+)
+
+
+class BadInput(Exception):
+    """The caller's input does not fit; the message names the field."""
+
+
+class Method:
+    """A callable that was described."""
+
+    def __init__(self, name, function):
+        self.name = name
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        target = function if inspect.isroutine(function) else type(function).__call__
+        try:
+            hints = typing.get_type_hints(target, include_extras=True)
+        except Exception as problem:
+            raise TypeError(f"the types of {name} cannot be read: {problem}") from None
+        self.returns = hints.pop("return", typing.Any)
+        self.parameters = {}
+        self.takes_anything = False
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self.takes_anything = True
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                raise TypeError(f"{name}: parameter {parameter.name} has no name for callers; drop / and *")
+            else:
+                hint = hints.get(parameter.name, typing.Any)
+                self.parameters[parameter.name] = (hint, parameter.default)
+        self.required = [
+            name for name, (_, default) in self.parameters.items() if default is inspect.Parameter.empty
+        ]
+
+    def arguments(self, value):
+        """Keyword arguments from parsed JSON; a lone value goes to the only parameter."""
+        if not isinstance(value, dict):
+            if len(self.parameters) == 1 or len(self.required) == 1:
+                value = {(self.required or list(self.parameters))[0]: value}
+            elif value is None:
+                value = {}
+            else:
+                raise BadInput(
+                    f"the input must be an object with {', '.join(self.parameters) or 'no members'}"
+                )
+        missing = [name for name in self.required if name not in value]
+        if missing:
+            raise BadInput(f"{missing[0]} is missing: it is required")
+        arguments = {}
+        for name, item in value.items():
+            if name in self.parameters:
+                arguments[name] = coerce(item, self.parameters[name][0], name, 0)
+            elif self.takes_anything:
+                arguments[name] = item
+            else:
+                raise BadInput(f"{name} is not known: the names are {', '.join(self.parameters) or 'none'}")
+        return arguments
+
+    def raw_argument(self, body):
+        """The one argument of a method that takes a body as it is."""
+        names = self.required or list(self.parameters)
+        if len(names) != 1 or plain_hint(self.parameters[names[0]][0]) not in (bytes, str):
+            raise BadInput("this method takes JSON")
+        return {names[0]: body if plain_hint(self.parameters[names[0]][0]) is bytes else body.decode()}
+
+    def describe(self):
+        """The method's part of the interface."""
+        properties = {}
+        for name, (hint, default) in self.parameters.items():
+            schema = dict(schema_of(hint, 0))
+            if default is not inspect.Parameter.empty and isinstance(default, str | int | float | bool):
+                schema["default"] = default
+            properties[name] = schema
+        returns = self.returns
+        if self.is_stream or typing.get_origin(returns) in STREAMS:
+            parts = typing.get_args(returns)
+            returns = parts[0] if parts else typing.Any
+        document = inspect.getdoc(self.function) or ""
+        return {
+            "name": self.name,
+            "path": f"/{self.name}",
+            "summary": document.strip().partition("\n")[0][:300],
+            "input": {
+                "type": "object",
+                "properties": properties,
+                "required": self.required,
+                "additionalProperties": self.takes_anything,
+            },
+            "output": schema_of(returns, 0),
+            "stream": self.is_stream,
+        }
+
+
+def methods_of(entry):
+    """The methods of an entry: a function is one, an object has its public ones."""
+    if inspect.isroutine(entry):
+        return {entry.__name__: Method(entry.__name__, entry)}
+    found = {}
+    for name, function in inspect.getmembers(entry, callable):
+        if not name.startswith("_") and name not in HIDDEN and inspect.isroutine(function):
+            found[name] = Method(name, function)
+    if not found and callable(entry):
+        found["call"] = Method("call", entry)
+    if not found:
+        raise TypeError("the entry has no public method")
+    return found
+
+
+def plain_hint(hint):
+    """A hint without what Annotated adds."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def schema_of(hint, depth):
+    """The JSON Schema of a type hint; what is not known describes nothing."""
+    if depth > DEPTH_MAX:
+        return {}
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        schema = dict(schema_of(parts[0], depth))
+        for note in parts[1:]:
+            if isinstance(note, str):
+                schema["description"] = note[:300]
+            elif isinstance(note, dict):
+                schema.update(note)
+        return schema
+    if hint in PLAIN:
+        return {"type": PLAIN[hint]}
+    if hint is None:
+        return {"type": "null"}
+    if hint in (bytes, bytearray):
+        return dict(BYTES_SCHEMA)
+    if hint is datetime.datetime:
+        return {"type": "string", "format": "date-time"}
+    if hint is datetime.date:
+        return {"type": "string", "format": "date"}
+    if origin is typing.Literal:
+        return {"enum": list(parts)}
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [schema_of(part, depth + 1) for part in parts]}
+    if hint is tuple or origin is tuple:
+        items = parts[0] if len(parts) == 2 and parts[1] is Ellipsis else None
+        schema = {"type": "array", "items": schema_of(items, depth + 1)} if items else {"type": "array"}
+        if parts and items is None:
+            schema.update(minItems=len(parts), maxItems=len(parts))
+        return schema
+    if is_a(hint, origin, (list, set, frozenset, collections.abc.Sequence, collections.abc.Iterable)):
+        return {"type": "array", "items": schema_of(parts[0], depth + 1)} if parts else {"type": "array"}
+    if is_a(hint, origin, (dict, collections.abc.Mapping)):
+        return (
+            {"type": "object", "additionalProperties": schema_of(parts[1], depth + 1)}
+            if parts
+            else {"type": "object"}
+        )
+    if isinstance(hint, type):
+        return schema_of_class(hint, depth)
+    return {}
+
+
+def schema_of_class(kind, depth):
+    """The schema of an enumeration, a dataclass or a typed dictionary."""
+    if issubclass(kind, enum.Enum):
+        return {"enum": [member.value for member in kind]}
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        fields = dataclasses.fields(kind)
+        return {
+            "type": "object",
+            "properties": {
+                field.name: schema_of(hints[field.name], depth + 1) for field in fields if field.init
+            },
+            "required": [field.name for field in fields if field.init and is_required(field)],
+            "additionalProperties": False,
+        }
+    if typing.is_typeddict(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return {
+            "type": "object",
+            "properties": {name: schema_of(hint, depth + 1) for name, hint in hints.items()},
+            "required": sorted(kind.__required_keys__),
+        }
+    if kind is object:
+        return {}
+    return {"type": "object"}
+
+
+def is_required(field):
+    """Whether a dataclass's field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def is_a(hint, origin, kinds):
+    """Whether a hint is one of some containers, with or without its parts."""
+    return hint in kinds or origin in kinds
+
+
+def coerce(value, hint, field, depth):
+    """JSON to what a hint names, or a refusal that names the field."""
+    if depth > DEPTH_MAX:
+        raise BadInput(f"{field} is nested too deeply")
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return coerce(value, parts[0], field, depth)
+    if hint is typing.Any or hint is object:
+        return value
+    if hint in (str, bool) or hint is type(None) or hint is None:
+        kind = type(None) if hint is None else hint
+        if type(value) is kind:
+            return value
+        raise wrong(field, value, PLAIN[kind])
+    if hint is int:
+        if type(value) is int or (type(value) is float and value.is_integer()):
+            return int(value)
+        raise wrong(field, value, "whole number")
+    if hint is float:
+        if type(value) in (int, float):
+            return float(value)
+        raise wrong(field, value, "number")
+    if hint in (bytes, bytearray):
+        return hint(decoded(value, field))
+    if origin is typing.Literal:
+        if any(value == part and type(value) is type(part) for part in parts):
+            return value
+        raise wrong(field, value, "one of " + ", ".join(map(repr, parts)))
+    if origin in (typing.Union, types.UnionType):
+        return coerce_union(value, parts, field, depth)
+    if is_a(hint, origin, (list, set, frozenset, tuple, collections.abc.Sequence, collections.abc.Iterable)):
+        return coerce_list(value, hint, origin, parts, field, depth)
+    if is_a(hint, origin, (dict, collections.abc.Mapping)):
+        if not isinstance(value, dict):
+            raise wrong(field, value, "object")
+        inner = parts[1] if parts else typing.Any
+        return {name: coerce(item, inner, f"{field}.{name}", depth + 1) for name, item in value.items()}
+    if isinstance(hint, type):
+        return coerce_class(value, hint, field, depth)
+    return value
+
+
+def coerce_union(value, parts, field, depth):
+    """The first of several types that a value fits; exact ones before those that convert."""
+    for part in sorted(parts, key=lambda part: type(value) is not part):
+        try:
+            return coerce(value, part, field, depth + 1)
+        except BadInput as problem:
+            last = problem
+    raise last
+
+
+def coerce_list(value, hint, origin, parts, field, depth):
+    """A JSON list to a list, tuple or set."""
+    if not isinstance(value, list):
+        raise wrong(field, value, "list")
+    kind = next((kind for kind in (set, frozenset, tuple) if kind in (hint, origin)), list)
+    if kind is tuple and parts and not (len(parts) == 2 and parts[1] is Ellipsis):
+        if len(parts) != len(value):
+            raise wrong(field, value, f"list of {len(parts)}")
+        return tuple(
+            coerce(item, part, f"{field}[{number}]", depth + 1)
+            for number, (item, part) in enumerate(zip(value, parts, strict=True))
+        )
+    inner = parts[0] if parts else typing.Any
+    try:
+        return kind(coerce(item, inner, f"{field}[{number}]", depth + 1) for number, item in enumerate(value))
+    except TypeError:
+        raise wrong(field, value, "list without lists or objects in it") from None
+
+
+def coerce_class(value, kind, field, depth):
+    """A JSON value to an enumeration, a date, a dataclass or a typed dictionary."""
+    if issubclass(kind, enum.Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            raise wrong(field, value, "one of " + ", ".join(repr(member.value) for member in kind)) from None
+    if kind in (datetime.datetime, datetime.date):
+        try:
+            return kind.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise wrong(field, value, "date in ISO form") from None
+    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+        if not isinstance(value, dict):
+            raise wrong(field, value, "object")
+        hints = typing.get_type_hints(kind, include_extras=True)
+        unknown = [name for name in value if name not in hints]
+        if unknown:
+            raise BadInput(f"{field}.{unknown[0]} is not known: the names are {', '.join(hints)}")
+        members = {
+            name: coerce(item, hints[name], f"{field}.{name}", depth + 1) for name, item in value.items()
+        }
+        required = schema_of_class(kind, DEPTH_MAX)["required"]
+        missing = [name for name in required if name not in members]
+        if missing:
+            raise BadInput(f"{field}.{missing[0]} is missing: it is required")
+        return kind(**members)
+    return value
+
+
+def decoded(value, field):
+    """Bytes from base64 text."""
+    if not isinstance(value, str):
+        raise wrong(field, value, "base64 text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise wrong(field, value, "base64 text") from None
+
+
+def wrong(field, value, expected):
+    """The refusal of a value."""
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:60] + "…"
+    return BadInput(f"{field} is {shown}, but it must be a {expected}".replace("a one of", "one of"))
+
+
+def to_json(value):
+    """What `json.dumps` asks for when it meets something that is not JSON."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, datetime.date | datetime.datetime):
+        return value.isoformat()
+    if isinstance(
+        value,
+        set | frozenset | collections.abc.Iterator | collections.abc.KeysView | collections.abc.ValuesView,
+    ):
+        return list(value)
+    if isinstance(value, collections.abc.Mapping):
+        return dict(value)
+    for name in ("tolist", "item", "_asdict"):
+        if callable(getattr(value, name, None)):
+            return getattr(value, name)()
+    raise TypeError(f"an answer holds a {type(value).__name__}, which is not JSON")

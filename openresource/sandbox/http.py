@@ -1,0 +1,447 @@
+"""Speaks HTTP/1.1 with a program that listens on $PORT inside its own empty network.
+
+The guest inside connects and hands the socket out, so requests travel without a relay. Whoever made these bytes and
+these sockets may be hostile: heads and bodies are bounded, and no read or write here ever waits in the kernel, because
+the other end could switch a shared socket back to blocking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from openresource.sandbox.driver import (
+    OutputTooLarge,
+    ProgramCall,
+    ProgramCrashed,
+    ProgramError,
+    ProgramFailed,
+    ProgramRefused,
+)
+from openresource.sandbox.tickets import Ticket
+
+HEAD_BYTES_MAX: Final = 32 << 10
+CHUNK_LINE_BYTES_MAX: Final = 1 << 10
+REFUSAL_BYTES_MAX: Final = 16 << 10
+READ_BYTES: Final = 1 << 18
+IDLE_CONNECTIONS_MAX: Final = 8
+HEALTH_PAUSE_SECONDS: Final = 0.02
+MESSAGE_CHARACTERS_MAX: Final = 2_000
+STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
+CONNECT: Final = b"c"
+READY: Final = b"R"
+CONNECTED: Final = b"+"
+
+_TARGET = re.compile(r"/[!-~]{0,8191}")
+_CONTENT_TYPE = re.compile(r"[ -~]{0,255}")
+_METHOD = re.compile(r"[A-Z]{1,16}")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: |$)")
+
+
+class _Broken(Exception):
+    """The connection ended or made no sense."""
+
+
+class Connection:
+    """One TCP connection into the program's network."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._descriptor = connection.fileno()
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self.buffer = bytearray()
+        self.is_fresh = True
+
+    async def send(self, data: bytes) -> None:
+        """All of it."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                await self._wait(self._loop.add_writer, self._loop.remove_writer)
+            except OSError as problem:
+                raise _Broken(problem.strerror or "broken") from None
+
+    async def more(self) -> bool:
+        """Read into the buffer; false at the end."""
+        while True:
+            try:
+                data = self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                await self._wait(self._loop.add_reader, self._loop.remove_reader)
+                continue
+            except OSError as problem:
+                raise _Broken(problem.strerror or "broken") from None
+            with contextlib.suppress(OSError):
+                # Programs that write head and body apart would otherwise wait 40 ms for our acknowledgement.
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self.buffer += data
+            return bool(data)
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection is still open and silent."""
+        try:
+            self._socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            return not self.buffer
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    async def _wait(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        add(self._descriptor, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            remove(self._descriptor)
+
+
+class HttpChannel:
+    """Connections to one HTTP program."""
+
+    def __init__(
+        self,
+        output_bytes_max: int,
+        port: int,
+        health: str,
+        streaming: frozenset[str],
+        on_lost: Callable[[], None],
+        on_fault: Callable[[ProgramError], None],
+    ) -> None:
+        self._bytes_max = output_bytes_max
+        self._port = port
+        self._health = health
+        self._streaming = streaming
+        self._on_lost = on_lost
+        self._on_fault = on_fault
+        self._loop = asyncio.get_running_loop()
+        self._listening: asyncio.Future[None] = self._loop.create_future()
+        self._asked: asyncio.Future[Connection] | None = None
+        self._asking = asyncio.Lock()
+        self._idle: list[Connection] = []
+        self._exchanges: dict[int, asyncio.Task[None]] = {}
+        self._control: socket.socket | None = None
+
+    @classmethod
+    async def open(cls, control: socket.socket, *arguments: Any) -> HttpChannel:
+        """Take over the guest's control socket."""
+        channel = cls(*arguments)
+        control.setblocking(False)
+        channel._control = control
+        channel._loop.add_reader(control.fileno(), channel._controlled)
+        return channel
+
+    async def ready(self) -> dict[str, Any]:
+        """Wait until the program's port answers, and its health path too where it has one."""
+        await asyncio.shield(self._listening)
+        while self._health and not await self._is_healthy():
+            await asyncio.sleep(HEALTH_PAUSE_SECONDS)
+        return {}
+
+    def begin(self, ticket: Ticket, call: ProgramCall) -> None:
+        """Start a call."""
+        if (
+            _TARGET.fullmatch(call.path) is None
+            or _CONTENT_TYPE.fullmatch(call.content_type) is None
+            or _METHOD.fullmatch(call.http_method) is None
+        ):
+            ticket.fail(ProgramRefused(reason="the request line holds what HTTP does not allow", status=400))
+            return
+        task = self._loop.create_task(self._exchange(ticket, call))
+        self._exchanges[ticket.number] = task
+        task.add_done_callback(lambda _: self._exchanges.pop(ticket.number, None))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Hang up on the program."""
+        task = self._exchanges.get(ticket.number)
+        if task is not None:
+            task.cancel()
+
+    def press(self, pressing: bool) -> None:
+        """Each exchange waits for its own caller."""
+
+    def close(self) -> None:
+        """Hang up on everything."""
+        for task in list(self._exchanges.values()):
+            task.cancel()
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+        if self._control is not None:
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+        for future in (self._listening, self._asked):
+            if future is not None and not future.done():
+                future.cancel()
+
+    async def _exchange(self, ticket: Ticket, call: ProgramCall) -> None:
+        try:
+            connection = await self._request(call)
+            try:
+                await self._respond(ticket, call, connection)
+            except BaseException:
+                connection.close()
+                raise
+        except asyncio.CancelledError:
+            ticket.end()
+            raise
+        except _Broken as problem:
+            ticket.fail(ProgramFailed(reason=f"its HTTP answer broke off ({problem})"))
+
+    async def _request(self, call: ProgramCall) -> Connection:
+        """A connection on which the request was sent and an answer has begun."""
+        head = (
+            f"{call.http_method} {call.path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAccept: */*\r\n"
+            f"Content-Type: {call.content_type}\r\nContent-Length: {len(call.body)}\r\n\r\n"
+        ).encode("ascii")
+        data = head + call.body
+        while True:
+            connection = await self._connection()
+            try:
+                await connection.send(data)
+                if await connection.more():
+                    return connection
+                raise _Broken("no answer")
+            except _Broken:
+                connection.close()
+                # An idle connection may be closed by the program at the very moment we use it.
+                if connection.is_fresh:
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+
+    async def _respond(self, ticket: Ticket, call: ProgramCall, connection: Connection) -> None:
+        status, headers, keeps = await _head(connection)
+        content_type = headers.get(b"content-type", b"application/octet-stream").decode("latin-1")[:255]
+        streams = status < 300 and (
+            call.method in self._streaming or content_type.partition(";")[0].strip() in STREAM_TYPES
+        )
+        if streams:
+            ticket.begin_stream(status, content_type)
+        body = bytearray()
+        bytes_max = self._bytes_max if status < 300 else REFUSAL_BYTES_MAX
+        async for part in _body(connection, status, headers, call.http_method):
+            if streams:
+                ticket.chunk(part)
+                await ticket.drained()
+            else:
+                body += part
+                if len(body) > bytes_max:
+                    if status >= 300:
+                        keeps = False
+                        break
+                    self._on_fault(OutputTooLarge(what="answer", bytes_max=bytes_max))
+                    return
+        if (
+            keeps
+            and not connection.buffer
+            and len(self._idle) < IDLE_CONNECTIONS_MAX
+            and self._control is not None
+        ):
+            connection.is_fresh = False
+            self._idle.append(connection)
+        else:
+            connection.close()
+        if streams:
+            ticket.end()
+        elif status < 300:
+            ticket.answer(status, content_type, bytes(body))
+        elif 400 <= status < 500:
+            ticket.fail(ProgramRefused(reason=_message(body, status), status=status))
+        else:
+            ticket.fail(ProgramFailed(reason=f"HTTP {status}: {_message(body, status)}", status=status))
+
+    async def _connection(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.close()
+        async with self._asking:
+            if self._control is None:
+                raise _Broken("it has ended")
+            self._asked = self._loop.create_future()
+            try:
+                self._control.send(CONNECT)
+                return await self._asked
+            except OSError:
+                raise _Broken("it has ended") from None
+            finally:
+                self._asked = None
+
+    async def _is_healthy(self) -> bool:
+        call = ProgramCall("", self._health, b"", http_method="GET")
+        try:
+            connection = await self._request(call)
+        except _Broken:
+            return False
+        try:
+            return (await _head(connection))[0] < 300
+        except _Broken:
+            return False
+        finally:
+            connection.close()
+
+    def _controlled(self) -> None:
+        """The guest has said something or has gone."""
+        assert self._control is not None
+        try:
+            word, descriptors, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            word, descriptors = b"", []
+        connection = _tcp(descriptors)
+        if not word:
+            self._loop.remove_reader(self._control.fileno())
+            if self._asked is not None and not self._asked.done():
+                self._asked.set_exception(_Broken("it has ended"))
+            self._on_lost()
+        elif word == READY and connection is None and not self._listening.done():
+            self._listening.set_result(None)
+        elif self._asked is not None and not self._asked.done():
+            if word == CONNECTED and connection is not None:
+                self._asked.set_result(Connection(connection))
+                return
+            self._asked.set_exception(_Broken("its port does not answer"))
+        elif word != CONNECTED:
+            self._on_fault(ProgramCrashed(reason="it spoke out of turn", stderr=""))
+        if connection is not None:
+            connection.close()
+
+
+async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:
+    """Status, headers (the last of a name counts) and whether the connection may be used again."""
+    while True:
+        while True:
+            end = connection.buffer.find(b"\r\n\r\n")
+            if end >= 0:
+                break
+            if len(connection.buffer) > HEAD_BYTES_MAX or not await connection.more():
+                raise _Broken("no HTTP head")
+        lines = bytes(connection.buffer[:end]).split(b"\r\n")
+        del connection.buffer[: end + 4]
+        match = _STATUS_LINE.match(lines[0])
+        if match is None:
+            raise _Broken("no HTTP status line")
+        headers: dict[bytes, bytes] = {}
+        for line in lines[1:]:
+            name, colon, value = line.partition(b":")
+            if not colon:
+                raise _Broken("a header line without a colon")
+            headers[name.strip().lower()] = value.strip()
+        status = int(match[2])
+        if status >= 200:
+            wish = headers.get(b"connection", b"").lower()
+            return status, headers, b"close" not in wish and (match[1] == b"1" or b"keep-alive" in wish)
+
+
+async def _body(connection: Connection, status: int, headers: dict[bytes, bytes], method: str) -> Any:
+    """The parts of a body as they come."""
+    if method == "HEAD" or status in (204, 304):
+        return
+    buffer = connection.buffer
+    if headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
+        async for part in _chunks(connection):
+            yield part
+        return
+    length = headers.get(b"content-length")
+    if length is not None and not re.fullmatch(rb"[0-9]{1,15}", length):
+        raise _Broken("no readable content-length")
+    rest = None if length is None else int(length)
+    while rest is None or rest > 0:
+        if not buffer and not await connection.more():
+            if rest is None:
+                return
+            raise _Broken("the body is short")
+        part = bytes(buffer if rest is None else buffer[:rest])
+        del buffer[: len(part)]
+        rest = None if rest is None else rest - len(part)
+        yield part
+
+
+async def _chunks(connection: Connection) -> Any:
+    buffer = connection.buffer
+    while True:
+        while (end := buffer.find(b"\r\n")) < 0:
+            if len(buffer) > CHUNK_LINE_BYTES_MAX or not await connection.more():
+                raise _Broken("the chunk has no size")
+        size_text = bytes(buffer[:end]).partition(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,12}", size_text):
+            raise _Broken("the chunk's size is unreadable")
+        rest = int(size_text, 16)
+        del buffer[: end + 2]
+        is_last = rest == 0
+        while rest > 0:
+            if not buffer and not await connection.more():
+                raise _Broken("the chunk is short")
+            part = bytes(buffer[:rest])
+            del buffer[: len(part)]
+            rest -= len(part)
+            yield part
+        while (end := buffer.find(b"\r\n")) < 0:
+            if len(buffer) > HEAD_BYTES_MAX or not await connection.more():
+                raise _Broken("the chunk has no end")
+        if not is_last:
+            del buffer[: end + 2]
+            continue
+        # Trailers end with an empty line.
+        while end > 0:
+            del buffer[: end + 2]
+            while (end := buffer.find(b"\r\n")) < 0:
+                if len(buffer) > HEAD_BYTES_MAX or not await connection.more():
+                    raise _Broken("the body has no end")
+        del buffer[:2]
+        return
+
+
+def _tcp(descriptors: list[int]) -> socket.socket | None:
+    """The one TCP socket among what a stranger has sent; anything else is closed."""
+    found = None
+    for descriptor in descriptors:
+        try:
+            candidate = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            continue
+        is_tcp = (
+            candidate.family in (socket.AF_INET, socket.AF_INET6) and candidate.type == socket.SOCK_STREAM
+        )
+        if found is None and is_tcp:
+            found = candidate
+        else:
+            candidate.close()
+    return found
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _message(body: bytearray, status: int) -> str:
+    """What a program's error page says, in a line."""
+    text = bytes(body).decode("utf-8", "replace").strip()
+    try:
+        value = json.loads(text)
+        while isinstance(value, dict):
+            value = value.get("message") or value.get("error") or value.get("detail") or ""
+        text = str(value) or text
+    except (ValueError, RecursionError):
+        text = re.sub(r"<[^>]{0,200}>", " ", text)
+    return " ".join(text.split())[:MESSAGE_CHARACTERS_MAX] or f"status {status}"
