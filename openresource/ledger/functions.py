@@ -1,0 +1,131 @@
+"""Which functions a write calls: those at its path, and those bound to paths inside the value written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from openresource.ledger.matching import FunctionMatch, match_function
+from openresource.ledger.state_reader import StateReader
+from openresource.ledger.urls import is_whitelisted
+from openresource.primitives.encoding import property_order
+from openresource.primitives.paths import format_path
+
+# Names for readers of this module; matching has them.
+__all__ = ["SubtreeTriggers", "Trigger", "Triggers", "may_call_url", "triggered_functions", "triggers_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One config whose functions are called, with what they are told; labels are those of the value."""
+
+    config: dict[str, Any]
+    labels: list[str]
+    value: Any
+    previous: Any
+    params: dict[str, str]
+    # Where in the written value it lies, as results name it; empty for the exact match.
+    relative_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubtreeTriggers:
+    """One config below the path, under the key that results have for it; perhaps nothing matched it."""
+
+    key: str
+    triggers: list[Trigger]
+
+
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """Everything that a write calls, in order."""
+
+    exact: Trigger | None
+    subtrees: list[SubtreeTriggers]
+
+    def __iter__(self) -> Iterator[Trigger]:
+        if self.exact is not None:
+            yield self.exact
+        for subtree in self.subtrees:
+            yield from subtree.triggers
+
+
+def triggered_functions(state: StateReader, labels: list[str], value: Any, previous: Any) -> Triggers:
+    """What a write of a value below /values calls, given the value before."""
+    return triggers_of(match_function(state, labels), labels, value, previous)
+
+
+def triggers_of(match: FunctionMatch, labels: list[str], value: Any, previous: Any) -> Triggers:
+    """What a write calls, with the match at hand."""
+    params = match.params()
+    exact = None
+    if match.config:
+        exact = Trigger(match.config, labels, value, previous, params, "")
+    subtrees: list[SubtreeTriggers] = []
+    for below in match.subtree:
+        config: dict[str, Any] = below.config if isinstance(below.config, dict) else {}
+        triggers: list[Trigger] = []
+        found = _matches(value, below.labels)
+        before = _matches(previous, below.labels)
+        for path, was in before.items():
+            if path not in found:
+                triggers.append(_trigger(config, labels, was.labels, None, was.value, params, was.bound))
+        for path, now in found.items():
+            old = before[path].value if path in before else None
+            triggers.append(_trigger(config, labels, now.labels, now.value, old, params, now.bound))
+        subtrees.append(SubtreeTriggers(format_path(below.labels), triggers))
+    return Triggers(exact, subtrees)
+
+
+def may_call_url(state: StateReader, url: Any) -> bool:
+    """Whether a REST function may call a URL: some developer's whitelist covers it."""
+    whitelist: Any = state.get(["values", "developers", "rest_functions", "url_whitelist"])
+    if not isinstance(whitelist, dict):
+        return False
+    items: list[Any] = []
+    for urls in whitelist.values():
+        if isinstance(urls, dict):
+            items.extend(urls.values())
+    return is_whitelisted(url, items)
+
+
+class _Found:
+    """A place in a value that a config's relative path leads to."""
+
+    __slots__ = ("bound", "labels", "value")
+
+    def __init__(self, labels: list[str], value: Any, bound: dict[str, str]) -> None:
+        self.labels: list[str] = labels
+        self.value: Any = value
+        self.bound: dict[str, str] = bound
+
+
+def _matches(value: Any, pattern: list[str]) -> dict[str, _Found]:
+    """The places, by their path's text: a variable stands for every key, a literal for itself."""
+    places: list[_Found] = [_Found([], value, {})]
+    for label in pattern:
+        further: list[_Found] = []
+        for place in places:
+            inner: Any = place.value
+            if not isinstance(inner, dict):
+                continue
+            if label.startswith("$"):
+                for key in property_order(inner):
+                    further.append(_Found([*place.labels, key], inner[key], {**place.bound, label[1:]: key}))
+            elif label in inner:
+                further.append(_Found([*place.labels, label], inner[label], place.bound))
+        places = further
+    return {format_path(place.labels): place for place in places}
+
+
+def _trigger(
+    config: dict[str, Any],
+    labels: list[str],
+    inner: list[str],
+    value: Any,
+    previous: Any,
+    params: dict[str, str],
+    bound: dict[str, str],
+) -> Trigger:
+    return Trigger(config, [*labels, *inner], value, previous, {**params, **bound}, format_path(inner))
