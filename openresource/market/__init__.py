@@ -1,4 +1,33 @@
 """Trade as arithmetic: programs, services, placements, channels, vouchers, receipts, holds and jobs.
 
 It never does I/O, reads a clock or draws chance. Open `channels.py` first: deposit once, promise totals, claim.
+
+`channels.py` is a channel as the chain keeps it, `tabs.py` the gateway's side of it, `purses.py` the buyer's.
+`vouchers.py`, `receipts.py` and `placements.py` hold the signed papers, `papers.py` what they have in common.
+`natives/` is what the chain does when somebody writes at one of these paths; all other writes below them are refused.
+
+Programs and services
+    /programs/$cid                                    anybody, once    a program is registered
+    /services/$publisher/$name/versions/$cid          its publisher, once   a version; number, time and newest are stamped
+    /services/$publisher/$name/permissions            its publisher    who may call, who may run, behind which wall
+    /services/$publisher/$name/latest                 the chain        the newest version's program
+    /services/$publisher/$name/by_version/$version    the chain        the program of a version's text
+
+Placements
+    /placements/$publisher/$name/$cid/$provider       the provider     OFFERED, PLACED, DRAINING, REFUSED or GONE
+
+Channels (requests are consumed; the deposit is the balance of channels|market|<buyer>:<id>)
+    /channels/$buyer/$id/open                         the buyer        terms are snapshot, the deposit is taken
+    /channels/$buyer/$id/add/$record                  anybody          more money in
+    /channels/$buyer/$id/extend/$record               the buyer        a later expiry
+    /channels/$buyer/$id/claim/$record                the provider     fee, royalty, provider's part; nonce + 1
+    /channels/$buyer/$id/close/$record                the buyer        after the expiry the rest returns; nonce + 1
+    /channels/$buyer/$id/state                        the chain        terms, nonce, expiry, claimed
+
+Holds and jobs (money in holds|market|<app>:<id> and holds|market|job:<job>)
+    /holds/$app/$id/fund/$record                      anybody          money that pays an app's jobs, until it expires
+    /holds/$app/$id/state                             the chain        owner and expiry
+    /jobs/$job/request, /jobs/$job/state              the chain        made by a write where a PROGRAM entry stands
+    /jobs/$job/leases/$provider                       the provider     the first one gets the job for a while
+    /jobs/$job/executions/$provider                   the leaseholder  output to its path, price to those who earned it
 """

@@ -1,0 +1,133 @@
+"""Where each coin of an owner is, what it waits for, and when it returns: a view over records of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openresource.market.channels import channel_name, read_channel
+from openresource.market.holds import has_expired, read_hold
+from openresource.market.jobs import LEASED, REQUESTED, read_job_state
+
+WALLET: Final = "wallet"
+CHANNEL: Final = "channel"
+HOLD: Final = "hold"
+JOB: Final = "job"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFunds:
+    """A channel of the owner: its identifier, its record and the balance of its account."""
+
+    channel_id: str
+    record: Mapping[str, Any]
+    balance_uain: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldFunds:
+    """A hold of the owner: app, name, record and the balance of its account."""
+
+    app: str
+    name: str
+    record: Mapping[str, Any]
+    balance_uain: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFunds:
+    """A job whose budget the owner pays: its name, its two records and the balance of its account."""
+
+    job: str
+    request: Mapping[str, Any]
+    record: Mapping[str, Any]
+    balance_uain: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coins:
+    """Some of an owner's money in one place. `returns_at_ms` is 0 for money that is here already."""
+
+    place: str
+    name: str
+    amount_uain: int
+    returns_at_ms: int
+    # Whether it comes back without anybody doing anything.
+    returns_by_itself: bool
+    how: str
+    # At most this much of it may be spent before it returns.
+    promised_uain: int = 0
+
+
+def where_coins_are(
+    owner: str,
+    wallet_uain: int,
+    *,
+    at_ms: int,
+    channels: Iterable[ChannelFunds] = (),
+    holds: Iterable[HoldFunds] = (),
+    jobs: Iterable[JobFunds] = (),
+    signed_uain: Mapping[str, int] | None = None,
+) -> tuple[Coins, ...]:
+    """All places with money of an owner, soonest return first; `signed_uain` is what it has signed by channel name."""
+    signed = signed_uain or {}
+    away = [
+        *(_in_channel(owner, funds, at_ms, signed) for funds in channels if funds.balance_uain > 0),
+        *(_in_hold(funds, at_ms) for funds in holds if funds.balance_uain > 0),
+        *(_in_job(funds) for funds in jobs if funds.balance_uain > 0),
+    ]
+    away.sort(key=lambda coins: (coins.returns_at_ms, coins.place, coins.name))
+    return (Coins(WALLET, owner, wallet_uain, 0, True, "free to spend"), *away)
+
+
+def total_uain(places: Iterable[Coins]) -> int:
+    """All of an owner's money, wherever it is."""
+    return sum(coins.amount_uain for coins in places)
+
+
+def _in_channel(owner: str, funds: ChannelFunds, at_ms: int, signed: Mapping[str, int]) -> Coins:
+    channel, terms = read_channel(owner, dict(funds.record), funds.balance_uain)
+    name = channel_name(owner, funds.channel_id)
+    is_over = at_ms >= channel.expires_at_ms
+    if is_over:
+        how = f"close it now: openresource channel close {funds.channel_id}"
+    else:
+        how = f"at once if {terms.name}'s provider settles (openresource channel settle {funds.channel_id})"
+    return Coins(
+        place=CHANNEL,
+        name=name,
+        amount_uain=funds.balance_uain,
+        returns_at_ms=channel.expires_at_ms,
+        returns_by_itself=False,
+        how=how,
+        promised_uain=min(signed.get(name, 0), funds.balance_uain),
+    )
+
+
+def _in_hold(funds: HoldFunds, at_ms: int) -> Coins:
+    hold = read_hold(dict(funds.record))
+    how = "with the next block" if has_expired(hold, at_ms) else "when the hold expires"
+    return Coins(
+        place=HOLD,
+        name=f"{funds.app}/{funds.name}",
+        amount_uain=funds.balance_uain,
+        returns_at_ms=hold.expires_at_ms,
+        returns_by_itself=True,
+        how=how,
+        promised_uain=funds.balance_uain,
+    )
+
+
+def _in_job(funds: JobFunds) -> Coins:
+    state = read_job_state(dict(funds.record))
+    waits = {REQUESTED: "waits for a provider", LEASED: f"{state.provider} works on it"}
+    return Coins(
+        place=JOB,
+        name=funds.job,
+        amount_uain=funds.balance_uain,
+        returns_at_ms=int(funds.request.get("deadline_ms", 0)),
+        returns_by_itself=True,
+        how=f"{waits.get(state.status, state.status)}; what is left goes back at the deadline at the latest",
+        promised_uain=funds.balance_uain,
+    )
