@@ -19,6 +19,12 @@ AWAY = 3
 DEADLINE = 4
 OVER_LIMIT = 5
 
+
+class FileUnusable(Refusal):
+    template = "{file} cannot be used: {reason}."
+    way_out = "Name another file or folder, or change who may use it."
+
+
 # Refusals whose exit code is not simply "failed", by their stable code.
 EXIT_CODES_BY_REFUSAL = {
     "node-away": AWAY,
@@ -107,6 +113,9 @@ def report_failure(error: Exception) -> int:
             if error.remedy:
                 click.echo(f"  {error.remedy}", err=True)
         return exit_code_of(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # Files that a person named: the system's own words say enough.
+        return report_failure(FileUnusable(file=str(error.filename), reason=error.strerror))
     where = _save_report(error)
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if wants_json():
