@@ -1,4 +1,20 @@
 """A buyer's or builder's side: read the chain, choose a provider, pay, check the receipt.
 
-It never runs foreign code and never holds the chain. Open `calls.py` first: it follows one paid call.
+It never runs foreign code and never holds the chain. Open `facade.py` for what there is to use, `calls.py` to follow
+one paid call.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openresource.client.facade import AsyncClient, Client
+
+__all__ = ["AsyncClient", "Client"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from openresource.client import facade
+
+        return getattr(facade, name)
+    raise AttributeError(f"openresource.client has no {name}")

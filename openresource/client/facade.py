@@ -1,0 +1,298 @@
+"""`AsyncClient` and `Client`: everything that a buyer or a builder does, in a few words.
+
+`Client` runs an `AsyncClient` on a thread of its own, so that it works in scripts, notebooks and inside other loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from openresource.client.books import Books
+from openresource.client.calls import CALL_SECONDS, Answer, Calls, Exchange
+from openresource.client.chain import At, Chain, Event
+from openresource.client.channels import Channels
+from openresource.client.homes import Home
+from openresource.client.services import Choice, Directory, Listing
+from openresource.ledger.draft import NetworkDomain
+from openresource.market.placements import Placement
+from openresource.market.prices import Price
+from openresource.primitives.amounts import uain_from_text
+from openresource.primitives.keys import PrivateKey
+
+Result = TypeVar("Result")
+BOOKS_FILE: Final = "client.sqlite"
+
+
+class AsyncClient:
+    """A home's wallet at work: use it within one event loop, and close it."""
+
+    def __init__(self, home: str | Path | Home | None = None, node: str | None = None) -> None:
+        self.home = home if isinstance(home, Home) else Home(home)
+        config = self.home.config()
+        genesis = config.get("genesis_hash") if node is None else None
+        self.chain = Chain(
+            self.home.node_url(node), genesis_hash=genesis if isinstance(genesis, str) else None
+        )
+        self.directory = Directory(self.chain)
+        self._key: PrivateKey | None = None
+        self._books: Books | None = None
+        self._channels: Channels | None = None
+        self._calls: Calls | None = None
+        self._preparing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close connections and books; money stays where it is."""
+        if self._calls is not None:
+            await self._calls.close()
+        if self._channels is not None:
+            self._channels.close()
+        if self._books is not None:
+            self._books.close()
+        await self.chain.close()
+
+    def key(self) -> PrivateKey:
+        """The wallet's key, read once; it stays in this process."""
+        if self._key is None:
+            self._key = self.home.wallet()
+        return self._key
+
+    def unlock(self, passphrase: str) -> None:
+        """Open an encrypted wallet."""
+        self._key = self.home.wallet(passphrase)
+
+    @property
+    def books(self) -> Books:
+        """Channels, spendings and receipts of this home."""
+        if self._books is None:
+            self.home.ensure()
+            self._books = Books(self.home.folder / BOOKS_FILE)
+        return self._books
+
+    async def network(self) -> NetworkDomain:
+        """Chain id and genesis hash of the node's network."""
+        return await self.chain.domain()
+
+    async def channels(self) -> Channels:
+        """The payment channels of this home."""
+        await self.calls()
+        assert self._channels is not None
+        return self._channels
+
+    async def calls(self) -> Calls:
+        """The machinery of paid calls."""
+        async with self._preparing:
+            if self._calls is None:
+                network = await self.chain.domain()
+                self._channels = Channels(self.home, self.chain, self.books, self.key, network)
+                self._calls = Calls(
+                    self.home, self.chain, self.books, self._channels, self.directory, network
+                )
+            return self._calls
+
+    # Services
+
+    async def services(self, query: str = "") -> list[Listing]:
+        """Services that match some words."""
+        return await self.directory.search(query)
+
+    async def quote(self, service: str) -> tuple[Choice, list[tuple[Placement, Price]]]:
+        """Who offers a service at which price."""
+        return await (await self.calls()).quote(service)
+
+    async def call(
+        self,
+        service: str,
+        method: str | None = None,
+        *,
+        max_price: str | None = None,
+        deadline_seconds: float = CALL_SECONDS,
+        progress: Callable[[str], None] = lambda _: None,
+        **inputs: Any,
+    ) -> Answer:
+        """Call a service and pay for it; `max_price` is a text of AIN."""
+        calls = await self.calls()
+        plan = await calls.plan(
+            service,
+            method,
+            inputs,
+            max_price_uain=None if max_price is None else uain_from_text(max_price),
+            deadline_seconds=deadline_seconds,
+            progress=progress,
+        )
+        return await calls.call(plan)
+
+    async def stream(
+        self,
+        service: str,
+        method: str | None = None,
+        *,
+        max_price: str | None = None,
+        deadline_seconds: float = CALL_SECONDS,
+        exchange: Exchange | None = None,
+        **inputs: Any,
+    ) -> AsyncIterator[Any]:
+        """Call a streaming method; its values come as the program makes them."""
+        import json
+
+        calls = await self.calls()
+        plan = await calls.plan(
+            service,
+            method,
+            inputs,
+            max_price_uain=None if max_price is None else uain_from_text(max_price),
+            deadline_seconds=deadline_seconds,
+        )
+        pending = b""
+        async for piece in calls.stream(plan, exchange or Exchange()):
+            *blocks, pending = (pending + piece).split(b"\n\n")
+            for block in blocks:
+                if block.startswith(b"data: "):
+                    yield json.loads(block[6:])
+        if pending and not pending.startswith((b"event:", b"data:")):
+            yield json.loads(pending)
+
+    # The chain
+
+    async def read(self, path: str, at: At = "final") -> Any:
+        """The value at a path."""
+        return await self.chain.read(path, at)
+
+    async def write(self, path: str, value: Any) -> str:
+        """Write a value; final when this returns. Gives the transaction's hash."""
+        return await self.chain.write(path, value, self.key())
+
+    async def watch(self, path: str, *, since: str | None = None) -> AsyncIterator[Event]:
+        """Final writes at or below a path, from now on or from a cursor."""
+        async for event in self.chain.events(path, since=since):
+            yield event
+
+    async def balance(self) -> int:
+        """What the wallet holds outside of channels, in µAIN."""
+        return await self.chain.balance(self.home.address())
+
+
+class Client:
+    """The same in plain calls: `Client().call("search", query="…", passages=[…]).value`."""
+
+    def __init__(self, home: str | Path | Home | None = None, node: str | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="openresource-client", daemon=True
+        )
+        self._thread.start()
+        self._is_closed = False
+        try:
+            self.asynchronous = self._run(self._make(home, node))
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections and books; twice does no harm."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._run(self.asynchronous.close())
+            self._stop()
+
+    @property
+    def home(self) -> Home:
+        """The home whose wallet pays."""
+        return self.asynchronous.home
+
+    def call(
+        self,
+        service: str,
+        method: str | None = None,
+        *,
+        max_price: str | None = None,
+        deadline_seconds: float = CALL_SECONDS,
+        **inputs: Any,
+    ) -> Answer:
+        """Call a service and pay for it."""
+        return self._run(
+            self.asynchronous.call(
+                service, method, max_price=max_price, deadline_seconds=deadline_seconds, **inputs
+            )
+        )
+
+    def stream(self, service: str, method: str | None = None, **inputs: Any) -> Iterator[Any]:
+        """Call a streaming method; its values come as the program makes them."""
+        return self._each(self.asynchronous.stream(service, method, **inputs))
+
+    def services(self, query: str = "") -> list[Listing]:
+        """Services that match some words."""
+        return self._run(self.asynchronous.services(query))
+
+    def quote(self, service: str) -> tuple[Choice, list[tuple[Placement, Price]]]:
+        """Who offers a service at which price."""
+        return self._run(self.asynchronous.quote(service))
+
+    def read(self, path: str, at: At = "final") -> Any:
+        """The value at a path."""
+        return self._run(self.asynchronous.read(path, at))
+
+    def write(self, path: str, value: Any) -> str:
+        """Write a value; final when this returns."""
+        return self._run(self.asynchronous.write(path, value))
+
+    def watch(self, path: str, *, since: str | None = None) -> Iterator[Event]:
+        """Final writes at or below a path."""
+        return self._each(self.asynchronous.watch(path, since=since))
+
+    def balance(self) -> int:
+        """What the wallet holds outside of channels, in µAIN."""
+        return self._run(self.asynchronous.balance())
+
+    async def _make(self, home: str | Path | Home | None, node: str | None) -> AsyncClient:
+        return AsyncClient(home, node)
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _each(self, values: AsyncIterator[Result]) -> Iterator[Result]:
+        async def following() -> tuple[bool, Any]:
+            try:
+                return True, await anext(values)
+            except StopAsyncIteration:
+                return False, None
+
+        async def closing() -> None:
+            close = getattr(values, "aclose", None)
+            if close is not None:
+                await close()
+
+        try:
+            while True:
+                is_there, value = self._run(following())
+                if not is_there:
+                    return
+                yield value
+        finally:
+            if not self._is_closed:
+                self._run(closing())
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
