@@ -154,7 +154,8 @@ def read_program_entry(entry: Any) -> ProgramEntry:
         raise _wrong("function_id", "must be a label")
     if not is_cid_text(entry.get("cid")):
         raise _wrong("cid", "must be a content identifier")
-    if entry.get("policy") not in POLICIES:
+    policy = entry.get("policy", POLICY_ONE)
+    if policy not in POLICIES:
         raise _wrong("policy", f"must be one of {', '.join(POLICIES)}")
     hold = entry.get("hold", DEFAULT_HOLD)
     if not is_hold_name(hold):
@@ -166,7 +167,7 @@ def read_program_entry(entry: Any) -> ProgramEntry:
     return ProgramEntry(
         function_id=str(function_id),
         cid=str(entry["cid"]),
-        policy=str(entry["policy"]),
+        policy=policy,
         budget_uain=_budget(entry.get("budget")),
         result_path=_result_path(entry.get("result_path")),
         hold=hold,
