@@ -24,7 +24,7 @@ _GC_COUNT: Final = "gc_num_siblings_deleted"
 _STATE_MEMBERS: Final = frozenset((*_SIZE_LIMITS, _GC_MAX, _GC_COUNT))
 
 _PROGRAM_REQUIRED: Final = ("function_type", "function_id", "cid", "budget", "result_path")
-_PROGRAM_OPTIONAL: Final = ("policy", "hold", "method")
+_PROGRAM_OPTIONAL: Final = ("policy", "hold", "method", "service")
 
 # Finds what is wrong with a config: labels below it, None if nothing is. The labels given lead to its node.
 Validator = Callable[[Any, list[str]], list[str] | None]
@@ -123,7 +123,7 @@ def _rule_fault(config: Any, place: list[str], gc_count_min: Any) -> list[str] |
         # Members that are no numbers would be lost when the rule is cleaned, so the whole config counts as wrong.
         if not isinstance(state, dict) or not state or not set(state) <= _STATE_MEMBERS:
             return []
-        if not all([is_number(limit) for limit in state.values()]):
+        if not all(is_number(limit) for limit in state.values()):
             return []
     if WRITE in config and not _is_write_rule(config[WRITE], place):
         return [WRITE]
@@ -135,11 +135,13 @@ def _rule_fault(config: Any, place: list[str], gc_count_min: Any) -> list[str] |
 def _is_write_rule(rule: Any, place: list[str]) -> bool:
     if rule is None or isinstance(rule, bool):
         return True
-    return isinstance(rule, str) and is_acceptable_rule(rule, [label for label in place if is_variable(label)])
+    return isinstance(rule, str) and is_acceptable_rule(
+        rule, [label for label in place if is_variable(label)]
+    )
 
 
 def _is_state_rule(state: dict[str, Any], gc_count_min: Any) -> bool:
-    if any([name in state and state[name] <= 0 for name in _SIZE_LIMITS]):
+    if any(name in state and state[name] <= 0 for name in _SIZE_LIMITS):
         return False
     if _GC_MAX in state:
         most = state[_GC_MAX]
@@ -148,7 +150,7 @@ def _is_state_rule(state: dict[str, Any], gc_count_min: Any) -> bool:
             return False
         if is_number(gc_count_min) and count < gc_count_min:
             return False
-    return _GC_MAX in state or any([name in state for name in _SIZE_LIMITS])
+    return _GC_MAX in state or any(name in state for name in _SIZE_LIMITS)
 
 
 def _function_fault(config: Any, has_programs: bool) -> list[str] | None:
@@ -166,19 +168,21 @@ def _function_fault(config: Any, has_programs: bool) -> list[str] | None:
 
 
 def _is_function(info: Any) -> bool:
-    if not isinstance(info, dict) or not all([isinstance(member, str) for member in info.values()]):
+    if not isinstance(info, dict) or not all(isinstance(member, str) for member in info.values()):
         return False
     if info.get("function_type") == NATIVE:
         return set(info) == {"function_type", "function_id"}
     if info.get("function_type") == REST:
-        return set(info) == {"function_type", "function_id", "function_url"} and is_valid_url(info["function_url"])
+        return set(info) == {"function_type", "function_id", "function_url"} and is_valid_url(
+            info["function_url"]
+        )
     return False
 
 
 def _is_program(info: Any) -> bool:
     if not isinstance(info, dict) or info.get("function_type") != PROGRAM:
         return False
-    if not all([isinstance(member, str) and member for member in info.values()]):
+    if not all(isinstance(member, str) and member for member in info.values()):
         return False
     names = set(info)
     return names >= set(_PROGRAM_REQUIRED) and names <= {*_PROGRAM_REQUIRED, *_PROGRAM_OPTIONAL}
@@ -197,7 +201,7 @@ def _owner_fault(config: Any, natives: Collection[str]) -> list[str] | None:
             continue
         if not isinstance(permissions, dict) or set(permissions) != set(PERMISSIONS):
             return ["owners", who]
-        if not all([isinstance(permission, bool) for permission in permissions.values()]):
+        if not all(isinstance(permission, bool) for permission in permissions.values()):
             return ["owners", who]
     return None
 

@@ -58,14 +58,16 @@ class ConfigMemo:
     def __init__(self, branch: Branch, kind: str, names: tuple[str, ...]) -> None:
         # The variables on the way from the root to here.
         self.names: tuple[str, ...] = names
-        self.has_foreign_name: bool = not all([is_identifier_name(name) for name in names])
+        self.has_foreign_name: bool = not all(is_identifier_name(name) for name in names)
         found = branch.child(kind)
         self.has_config: bool = found is not NOTHING
-        self.config: Any = plain(found)
-        self.has_write: bool = isinstance(self.config, dict) and WRITE in self.config
-        self.write: Any = self.config[WRITE] if self.has_write else None
-        self.has_state: bool = isinstance(self.config, dict) and STATE in self.config
-        self.state: Any = self.config[STATE] if self.has_state else None
+        config: Any = plain(found)
+        self.config: Any = config
+        # A null that is stored counts as being there.
+        self.has_write: bool = isinstance(config, dict) and WRITE in config
+        self.write: Any = config[WRITE] if self.has_write else None
+        self.has_state: bool = isinstance(config, dict) and STATE in config
+        self.state: Any = config[STATE] if self.has_state else None
         self.variable_label: str = ""
         self.variable_child: object = NOTHING
         self.variable_names: tuple[str, ...] = names
@@ -204,9 +206,9 @@ def first_variable(branch: Branch) -> Node | None:
     waiting: list[Node] = [node]
     while waiting:
         holder = waiting.pop()
-        if holder.value is not NOTHING and holder.label.startswith("$"):
-            if first is None or holder.serial < first.serial:
-                first = holder
+        is_variable = holder.value is not NOTHING and holder.label.startswith("$")
+        if is_variable and (first is None or holder.serial < first.serial):
+            first = holder
         for below in holder.kids.values():
             waiting.append(below.node())
     return first

@@ -26,7 +26,7 @@ class Trigger:
     previous: Any
     params: dict[str, str]
     # Where in the written value it lies, as results name it; empty for the exact match.
-    relative_path: str
+    value_path: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,12 @@ def rule_match(way: Walk, labels: list[str]) -> RuleMatch:
             rule_subtree(way, labels),
         ),
         ConfigMatch(
-            target, value_labels, variables, target[: way.state_depth], None if state is None else state.config, []
+            target,
+            value_labels,
+            variables,
+            target[: way.state_depth],
+            None if state is None else state.config,
+            [],
         ),
     )
 

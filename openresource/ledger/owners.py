@@ -97,7 +97,7 @@ def _judge(match: OwnerMatch, labels: list[str], kind: str, auth: Auth | None) -
         return Verdict(_SUBTREE_CODES[kind], message)
     permission = WRITE_RULE if kind == "rule" else WRITE_FUNCTION
     if kind == "owner":
-        is_exact = match.config is not None and len(match.config_labels) == len(labels)
+        is_exact = len(match.config_labels) == len(labels)
         permission = WRITE_OWNER if is_exact else BRANCH_OWNER
     granted = permissions_of(match.config, auth)
     if isinstance(granted, dict) and granted.get(permission) is True:

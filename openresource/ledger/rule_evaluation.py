@@ -82,7 +82,8 @@ def gc_targets(state: StateReader, labels: list[str]) -> list[list[str]]:
     rule = None if memo is None else memo.state
     if way.state_depth == 0 or not isinstance(rule, dict):
         return []
-    most, count = rule.get("gc_max_siblings"), rule.get("gc_num_siblings_deleted")
+    most: Any = rule.get("gc_max_siblings")
+    count: Any = rule.get("gc_num_siblings_deleted")
     if not is_number(most) or not is_number(count):
         return []
     values = state.branch("values")
@@ -94,8 +95,8 @@ def gc_targets(state: StateReader, labels: list[str]) -> list[list[str]]:
 
 
 def _is_within(rule: dict[str, Any], name: str, amount: int) -> bool:
-    limit = rule.get(name)
-    return not is_number(limit) or amount <= limit
+    limit: Any = rule.get(name)
+    return not is_number(limit) or bool(amount <= limit)
 
 
 class RuleEnvironment(Environment):
@@ -137,7 +138,9 @@ class RuleEnvironment(Environment):
         auth = _auth_of(arguments[2])
         verdict = _evaluate(self._state, labels, value, auth, context, self)
         answer: dict[str, object] = dict(verdict.to_json())
-        answer["matched"] = rule_match_lists(rule_match(walk(self._state.branch("rules"), labels, RULE), labels))
+        answer["matched"] = rule_match_lists(
+            rule_match(walk(self._state.branch("rules"), labels, RULE), labels)
+        )
         return answer
 
     def evaluate_owner(self, arguments: list[object]) -> object:
@@ -145,7 +148,9 @@ class RuleEnvironment(Environment):
         self.spend(50)
         permission = None if arguments[1] is UNDEFINED else arguments[1]
         is_merge = own_member(arguments[3], "isMerge") is True
-        return eval_owner_json(self._state, parse_path(arguments[0]), permission, _auth_of(arguments[2]), is_merge)
+        return eval_owner_json(
+            self._state, parse_path(arguments[0]), permission, _auth_of(arguments[2]), is_merge
+        )
 
 
 class TreeObject(StateObject):
@@ -303,13 +308,15 @@ def _has_foreign_name(way: Walk) -> bool:
     closest = way.write_memo
     if closest is not None and closest.names == way.names:
         return closest.has_foreign_name
-    return any([not is_identifier_name(name) for name in way.names])
+    return any(not is_identifier_name(name) for name in way.names)
 
 
 def _wrapped_data(state: StateReader, labels: list[str], extra: list[str], meter: Meter) -> object:
     """data: the value before, wrapped along the labels between the rule and the end of the match."""
     value = _value_at(state, labels)
-    data: object = TreeObject(value, meter) if isinstance(value, Branch) else (None if value is NOTHING else value)
+    data: object = (
+        TreeObject(value, meter) if isinstance(value, Branch) else (None if value is NOTHING else value)
+    )
     for label in reversed(extra):
         data = {label: data}
     return data

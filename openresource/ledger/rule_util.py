@@ -8,7 +8,9 @@ from typing import Any, Final
 from openresource.ledger.rules.environment import Environment
 from openresource.ledger.rules.errors import RuleThrow
 from openresource.ledger.rules.globals import GET_VALUE
+from openresource.ledger.rules.members import INHERITED_NAMES
 from openresource.ledger.rules.meter import Meter
+from openresource.ledger.rules.text import units
 from openresource.ledger.rules.values import (
     UNDEFINED,
     Function,
@@ -23,8 +25,6 @@ from openresource.ledger.rules.values import (
     to_number,
     to_string,
 )
-from openresource.ledger.rules.members import INHERITED_NAMES
-from openresource.ledger.rules.text import units
 from openresource.ledger.urls import is_absolute_url, is_ip_4, is_ip_6, is_private_url, is_valid_url
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import is_hex_text
@@ -214,7 +214,7 @@ def _includes(meter: Meter, this: object, arguments: list[object]) -> object:
     if items is None:
         return False
     meter.spend_items(len(items))
-    return any([same_value_zero(item, arguments[1]) for item in items])
+    return any(same_value_zero(item, arguments[1]) for item in items)
 
 
 # Addresses and accounts
@@ -252,7 +252,10 @@ def _is_serv_acnt_name(environment: Environment, this: object, arguments: list[o
     number = arguments[1]
     first = environment.context.lower_case_names_from
     is_lower_only = (
-        first is not None and isinstance(number, int | float) and not isinstance(number, bool) and number >= first
+        first is not None
+        and isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and number >= first
     )
     return is_service_account(arguments[0], is_lower_only)
 
@@ -421,7 +424,9 @@ def is_flags_by_address(value: object) -> bool:
     """Whether a value is an object of checksum addresses and booleans."""
     if not is_dict(value):
         return False
-    return all([is_checksum_address(key) and isinstance(own_member(value, key), bool) for key in keys_of(value)])
+    return all(
+        is_checksum_address(key) and isinstance(own_member(value, key), bool) for key in keys_of(value)
+    )
 
 
 @member("validateManageAppAdminConfig", 1)
@@ -434,7 +439,9 @@ def _validate_billing_config(meter: Meter, this: object, arguments: list[object]
     config = arguments[0]
     if not is_dict(config) or not keys_of(config):
         return False
-    return all([is_dict(entry) and is_flags_by_address(own_member(entry, "users")) for entry in values_of(config)])
+    return all(
+        is_dict(entry) and is_flags_by_address(own_member(entry, "users")) for entry in values_of(config)
+    )
 
 
 @member("validateManageAppIsPublicConfig", 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from openresource.ledger.rule_util import (
+    UTIL,
     Reader,
     balance_path_of,
     is_at_most,
@@ -16,6 +19,7 @@ from openresource.ledger.rules.environment import Environment
 from openresource.ledger.rules.meter import Meter
 from openresource.ledger.rules.values import (
     UNDEFINED,
+    Function,
     deep_equals,
     is_dict,
     keys_of,
@@ -23,6 +27,9 @@ from openresource.ledger.rules.values import (
     strict_equals,
     to_number,
 )
+
+# All members of util: importing this module has registered the last of them.
+UTIL_MEMBERS: Final[dict[str, Function]] = UTIL
 
 
 def _stake(address: object, reader: Reader, meter: Meter) -> object:
@@ -125,7 +132,9 @@ def _validate_claim(environment: Environment, this: object, arguments: list[obje
     amount = own_member(record, "amount")
     if not is_dict(record) or not _is_positive(amount):
         return False
-    return is_at_most(amount, reader.number(f"/consensus/rewards/{text_of(arguments[0], environment)}/unclaimed"))
+    return is_at_most(
+        amount, reader.number(f"/consensus/rewards/{text_of(arguments[0], environment)}/unclaimed")
+    )
 
 
 @member("validateCollectFeeData", 4)
@@ -175,7 +184,9 @@ def _validate_checkin(environment: Environment, this: object, arguments: list[ob
     reader = Reader(arguments[7], environment)
     if not is_dict(record) or not _is_positive(own_member(record, "amount")):
         return False
-    if not isinstance(own_member(record, "sender"), str) or not isinstance(own_member(record, "sender_proof"), str):
+    if not isinstance(own_member(record, "sender"), str) or not isinstance(
+        own_member(record, "sender_proof"), str
+    ):
         return False
     if not strict_equals(to_number(request.id, environment), now):
         return False

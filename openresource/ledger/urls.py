@@ -55,7 +55,9 @@ def is_private_url(url: Any) -> bool:
 
 def is_ip_4(text: Any) -> bool:
     """Whether a text is an IPv4 address."""
-    return isinstance(text, str) and len(text) <= 15 and "\n" not in text and _ADDRESS_4.match(text) is not None
+    return (
+        isinstance(text, str) and len(text) <= 15 and "\n" not in text and _ADDRESS_4.match(text) is not None
+    )
 
 
 def is_ip_6(text: Any) -> bool:
@@ -90,7 +92,7 @@ def is_absolute_url(url: Any) -> bool:
 
 def is_whitelisted(url: Any, items: list[Any]) -> bool:
     """Whether one of a whitelist's items covers a URL."""
-    return isinstance(url, str) and any([isinstance(item, str) and _covers(item, url) for item in items])
+    return isinstance(url, str) and any(isinstance(item, str) and _covers(item, url) for item in items)
 
 
 def _has_host(url: Any, is_public: bool) -> bool:
@@ -101,7 +103,9 @@ def _has_host(url: Any, is_public: bool) -> bool:
         return False
     rest = units(url[match.end() :])
     # What stands before any @ may be a user and a password.
-    starts = [0] + [position + 1 for position, character in enumerate(rest) if character == "@" and position > 0]
+    starts = [0] + [
+        position + 1 for position, character in enumerate(rest) if character == "@" and position > 0
+    ]
     for start in starts:
         if is_public and (_PUBLIC_HOST.fullmatch(rest, start) is not None or _has_dotted_name(rest, start)):
             return True
@@ -118,7 +122,7 @@ def _has_dotted_name(rest: str, start: int) -> bool:
     labels = host.removesuffix(".").split(".")
     if len(labels) < 2 or _TOP_LEVEL.fullmatch(labels[-1]) is None:
         return False
-    return all([_LABEL_ONLY.fullmatch(label) is not None for label in labels[:-1]])
+    return all(_LABEL_ONLY.fullmatch(label) is not None for label in labels[:-1])
 
 
 def _valid_file_host(rest: str) -> bool:
@@ -145,7 +149,7 @@ def _valid_authority(authority: str, is_special: bool) -> bool:
         return host.endswith("]") and is_ip_6(host[1:-1])
     if is_special:
         return _valid_domain(host)
-    return not any([character in _FORBIDDEN_IN_HOST for character in host])
+    return not any(character in _FORBIDDEN_IN_HOST for character in host)
 
 
 def _split_port(text: str) -> tuple[str, str | None]:
@@ -163,7 +167,15 @@ def _valid_domain(host: str) -> bool:
     for character in name:
         if character in _FORBIDDEN_IN_HOST or character < "!" or character in "%\x7f":
             return False
-        if character > "\x7f" and unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"):
+        if character > "\x7f" and unicodedata.category(character) in (
+            "Cc",
+            "Cs",
+            "Co",
+            "Cn",
+            "Zs",
+            "Zl",
+            "Zp",
+        ):
             return False
     for label in name.split("."):
         if label.startswith("xn--") and not _is_punycode(label[4:]):
@@ -207,9 +219,10 @@ def _is_browser_address(name: str) -> bool:
     if len(parts) > 4:
         return False
     numbers = [_part_of_address(part) for part in parts]
-    if any([number < 0 for number in numbers]) or any([number > 255 for number in numbers[:-1]]):
+    if any(number < 0 for number in numbers) or any(number > 255 for number in numbers[:-1]):
         return False
-    return numbers[-1] < 256 ** (5 - len(numbers))
+    most: int = 256 ** (5 - len(numbers))
+    return numbers[-1] < most
 
 
 def _part_of_address(part: str) -> int:

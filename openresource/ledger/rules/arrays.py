@@ -154,7 +154,7 @@ def _flattened(items: list[object], depth: float | int, meter: Meter, level: int
 def _includes(meter: Meter, this: object, arguments: list[object]) -> object:
     items = _items(this, meter)
     start = _relative(arguments[1], len(items), 0, meter)
-    return any([same_value_zero(item, arguments[0]) for item in items[start:]])
+    return any(same_value_zero(item, arguments[0]) for item in items[start:])
 
 
 def _index_of(meter: Meter, this: object, arguments: list[object]) -> object:
@@ -180,7 +180,9 @@ def _last_index_of(meter: Meter, this: object, arguments: list[object]) -> objec
 
 
 def _join(meter: Meter, this: object, arguments: list[object]) -> object:
-    return join(_items(this, meter), "," if arguments[0] is UNDEFINED else to_string(arguments[0], meter), meter)
+    return join(
+        _items(this, meter), "," if arguments[0] is UNDEFINED else to_string(arguments[0], meter), meter
+    )
 
 
 def _to_string(meter: Meter, this: object, arguments: list[object]) -> object:

@@ -8,8 +8,26 @@ from openresource.ledger.rules.errors import RuleTokenError
 from openresource.ledger.rules.lexer import IDENTIFIER, KEYWORD, PUNCTUATOR, tokenize
 
 _KNOWN: Final = frozenset(
-    "auth blockNumber blockTime currentTime data evalOwner evalRule getFunction getOwner getRule getValue "
-    "lastBlockNumber newData util parsedValuePath Number String Boolean".split()
+    [
+        "auth",
+        "blockNumber",
+        "blockTime",
+        "currentTime",
+        "data",
+        "evalOwner",
+        "evalRule",
+        "getFunction",
+        "getOwner",
+        "getRule",
+        "getValue",
+        "lastBlockNumber",
+        "newData",
+        "util",
+        "parsedValuePath",
+        "Number",
+        "String",
+        "Boolean",
+    ]
 )
 # Words that count as keywords although a name may be written like them.
 _WORDS: Final = frozenset(("let", "static", "yield"))

@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from openresource.ledger import rule_util_chain as _rule_util_chain
-from openresource.ledger.rule_util import UTIL
-from openresource.ledger.rules.arithmetic import bitwise, divide, invert, multiply, negate, power, remainder, subtract
+from openresource.ledger.rule_util_chain import UTIL_MEMBERS
+from openresource.ledger.rules.arithmetic import (
+    bitwise,
+    divide,
+    invert,
+    multiply,
+    negate,
+    power,
+    remainder,
+    subtract,
+)
 from openresource.ledger.rules.environment import Environment
 from openresource.ledger.rules.errors import RuleDenied, RuleSyntaxError, RuleThrow
 from openresource.ledger.rules.globals import GET_VALUE, GLOBALS, construct, is_instance, spread
@@ -68,7 +76,7 @@ class Skipped(Undefined):
 
 
 _SKIPPED: Final = Skipped()
-_UTIL_OBJECT: Final = HostObject("util", dict(UTIL))
+_UTIL_OBJECT: Final = HostObject("util", dict(UTIL_MEMBERS))
 
 
 class CompiledRule:
@@ -209,13 +217,17 @@ class _Compiler:
                 if key.value == "fid":
                     return _function_id
             if target.name == "util" and isinstance(key.value, str):
-                member = UTIL.get(key.value)
+                member = UTIL_MEMBERS.get(key.value)
                 if member is not None:
                     return _constant(member)
         object_closure = self._linked(target) if is_linked else self.closure(target)
         if isinstance(key, Literal):
             name = to_key(key.value, Meter(1))
-            return _linked_member(object_closure, name, node.is_optional) if is_linked else _member(object_closure, name)
+            return (
+                _linked_member(object_closure, name, node.is_optional)
+                if is_linked
+                else _member(object_closure, name)
+            )
         key_closure = self.closure(key)
         if is_linked:
             return _linked_item(object_closure, key_closure, node.is_optional)
@@ -260,7 +272,7 @@ class _Compiler:
             target = callee.target
             key = callee.key
             if isinstance(target, Name) and isinstance(key, Literal) and target.name == "util":
-                return UTIL.get(key.value) if isinstance(key.value, str) else None
+                return UTIL_MEMBERS.get(key.value) if isinstance(key.value, str) else None
         return None
 
     def _object(self, node: Entries) -> Closure:

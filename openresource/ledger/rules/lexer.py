@@ -24,13 +24,63 @@ END: Final = 8
 TEXT_CHARACTERS_MAX: Final = 100_000
 
 KEYWORDS: Final = frozenset(
-    "break case catch class const continue debugger default delete do else export extends false finally for function "
-    "if import in instanceof new null return super switch this throw true try typeof var void while with".split()
+    [
+        "break",
+        "case",
+        "catch",
+        "class",
+        "const",
+        "continue",
+        "debugger",
+        "default",
+        "delete",
+        "do",
+        "else",
+        "export",
+        "extends",
+        "false",
+        "finally",
+        "for",
+        "function",
+        "if",
+        "import",
+        "in",
+        "instanceof",
+        "new",
+        "null",
+        "return",
+        "super",
+        "switch",
+        "this",
+        "throw",
+        "true",
+        "try",
+        "typeof",
+        "var",
+        "void",
+        "while",
+        "with",
+    ]
 )
 
 # After these an expression may begin, so that a slash begins a regular expression.
 _KEYWORDS_BEFORE_EXPRESSION: Final = frozenset(
-    "case default delete do else extends in instanceof new return throw typeof void while".split()
+    [
+        "case",
+        "default",
+        "delete",
+        "do",
+        "else",
+        "extends",
+        "in",
+        "instanceof",
+        "new",
+        "return",
+        "throw",
+        "typeof",
+        "void",
+        "while",
+    ]
 )
 
 _NEWLINES: Final = "\n\r\u2028\u2029"
@@ -93,12 +143,14 @@ def is_identifier_start(character: str) -> bool:
 
 def is_identifier_part(character: str) -> bool:
     """Whether a name may continue with a character."""
-    return ("a" + character).isidentifier() or character == "$" or character == "\u200c" or character == "\u200d"
+    return (
+        ("a" + character).isidentifier() or character == "$" or character == "\u200c" or character == "\u200d"
+    )
 
 
 def is_identifier_name(text: str) -> bool:
     """Whether a text is a name as JavaScript takes it (a keyword is one too)."""
-    return bool(text) and is_identifier_start(text[0]) and all([is_identifier_part(item) for item in text[1:]])
+    return bool(text) and is_identifier_start(text[0]) and all(is_identifier_part(item) for item in text[1:])
 
 
 class _Lexer:
@@ -185,7 +237,11 @@ class _Lexer:
                 self._braces.pop()
                 self._template(at)
                 return
-        elif piece == "--" and self._text.startswith(">", self._at) and (self._follows_newline or not self._tokens):
+        elif (
+            piece == "--"
+            and self._text.startswith(">", self._at)
+            and (self._follows_newline or not self._tokens)
+        ):
             # Scripts may end an HTML comment at the start of a line; the rest of the line is a comment.
             while self._at < len(self._text) and self._text[self._at] not in _NEWLINES:
                 self._at += 1
@@ -200,7 +256,11 @@ class _Lexer:
         if not self._tokens:
             return False
         before = self._tokens[-1]
-        return before.kind == KEYWORD and before.value in ("if", "for", "while", "with") and not self._is_member(-1)
+        return (
+            before.kind == KEYWORD
+            and before.value in ("if", "for", "while", "with")
+            and not self._is_member(-1)
+        )
 
     def _is_member(self, position: int) -> bool:
         """Whether the token at a position (from the end) is a name behind a dot."""
@@ -228,7 +288,7 @@ class _Lexer:
             if is_brace and (last.value == ";" or last.value == "{"):
                 return False
             if is_brace and last.value == ":":
-                return bool(self._braces) and self._braces[-1] == "o" or self._has_question()
+                return (bool(self._braces) and self._braces[-1] == "o") or self._has_question()
             return not (is_brace and last.value == "=>")
         if last.kind == KEYWORD and not self._is_member(-1):
             if is_brace and last.value in ("else", "do"):
@@ -423,4 +483,4 @@ def _hex_escape(text: str, start: int, length: int) -> str:
 
 
 def _is_hex(digits: str) -> bool:
-    return all([digit in _HEX_DIGITS for digit in digits])
+    return all(digit in _HEX_DIGITS for digit in digits)

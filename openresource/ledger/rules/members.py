@@ -42,7 +42,18 @@ _DENIED: Final = frozenset(
 )
 # Members of functions that would call them in other ways or show what they are made of.
 _DENIED_OF_FUNCTIONS: Final = frozenset(
-    ("apply", "bind", "call", "caller", "arguments", "name", "length", "toString", "toLocaleString", "valueOf")
+    (
+        "apply",
+        "bind",
+        "call",
+        "caller",
+        "arguments",
+        "name",
+        "length",
+        "toString",
+        "toLocaleString",
+        "valueOf",
+    )
 )
 
 # The names that every plain object answers to, whatever its data.
@@ -114,7 +125,9 @@ def has_own(value: object, name: str) -> bool:
     if isinstance(value, list):
         return name == "length" or (is_index(name) and int(name) < len(value))
     if isinstance(value, Match):
-        return name in ("length", "index", "input", "groups") or (is_index(name) and int(name) < len(value.items))
+        return name in ("length", "index", "input", "groups") or (
+            is_index(name) and int(name) < len(value.items)
+        )
     if isinstance(value, str):
         return name == "length" or (is_index(name) and int(name) < len(units(value)))
     if isinstance(value, Boxed):
@@ -244,8 +257,6 @@ def _exec(meter: Meter, this: object, arguments: list[object]) -> object:
     meter.spend_text(len(text))
     found = regex_exec(regex, text, meter)
     return None if found is None else match_object(regex, text, found)
-
-
 
 
 _REGEX_METHODS: Final[dict[str, Function]] = {

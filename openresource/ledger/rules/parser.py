@@ -18,6 +18,7 @@ from openresource.ledger.rules.lexer import (
     Token,
     tokenize,
 )
+from openresource.ledger.rules.meter import Meter
 from openresource.ledger.rules.syntax import (
     Binary,
     Call,
@@ -38,7 +39,6 @@ from openresource.ledger.rules.syntax import (
     Unary,
 )
 from openresource.ledger.rules.values import UNDEFINED, BigInteger, to_key
-from openresource.ledger.rules.meter import Meter
 
 # Open brackets and operators inside each other while parsing, and calls inside each other while evaluating.
 NESTING_MAX: Final = 100
@@ -66,7 +66,7 @@ _UNARY_SIGNS: Final = frozenset(("!", "-", "+", "~"))
 
 # Names that strict code keeps for itself.
 _RESERVED: Final = frozenset(
-    "enum implements interface let package private protected public static yield".split()
+    ["enum", "implements", "interface", "let", "package", "private", "protected", "public", "static", "yield"]
 )
 _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, "this": UNDEFINED}
 
@@ -180,7 +180,9 @@ class _Parser:
             self._statement()
         elif self._is_word("return") or self._is_word("throw"):
             is_throw = self._next().value == "throw"
-            has_operand = not (self._token.kind == END or self._token.follows_newline or self._is(";") or self._is("}"))
+            has_operand = not (
+                self._token.kind == END or self._token.follows_newline or self._is(";") or self._is("}")
+            )
             if has_operand:
                 self._sequence()
             elif is_throw:

@@ -59,8 +59,16 @@ class _Instruction:
 class Program:
     """A pattern, ready to run."""
 
-    __slots__ = ("group_count", "group_names", "ignores_case", "instructions", "is_dot_all", "is_multiline",
-                 "is_unicode", "slot_count")
+    __slots__ = (
+        "group_count",
+        "group_names",
+        "ignores_case",
+        "instructions",
+        "is_dot_all",
+        "is_multiline",
+        "is_unicode",
+        "slot_count",
+    )
 
     def __init__(self, pattern: Pattern) -> None:
         self.group_count: int = pattern.group_count
@@ -174,8 +182,17 @@ class Program:
         if not is_inside and self.ignores_case:
             target = self.canonical(point)
             character = chr(point)
-            for variant in (character.lower(), character.upper(), character.upper().lower(), character.swapcase()):
-                if len(variant) == 1 and self.canonical(ord(variant)) == target and _is_listed(many, ord(variant)):
+            for variant in (
+                character.lower(),
+                character.upper(),
+                character.upper().lower(),
+                character.swapcase(),
+            ):
+                if (
+                    len(variant) == 1
+                    and self.canonical(ord(variant)) == target
+                    and _is_listed(many, ord(variant))
+                ):
                     is_inside = True
                     break
         return is_inside != many.is_negated
@@ -185,10 +202,7 @@ def _is_listed(many: Many, point: int) -> bool:
     for low, high in many.ranges:
         if low <= point <= high:
             return True
-    for name in many.names:
-        if in_named_class(name, point):
-            return True
-    return False
+    return any(in_named_class(name, point) for name in many.names)
 
 
 class _Run:

@@ -15,7 +15,45 @@ UNBOUNDED: Final = -1
 
 _SYNTAX: Final = frozenset("^$\\.*+?()[]{}|/")
 _CATEGORIES: Final = frozenset(
-    "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf Cs Co Cn".split()
+    [
+        "L",
+        "Lu",
+        "Ll",
+        "Lt",
+        "Lm",
+        "Lo",
+        "M",
+        "Mn",
+        "Mc",
+        "Me",
+        "N",
+        "Nd",
+        "Nl",
+        "No",
+        "P",
+        "Pc",
+        "Pd",
+        "Ps",
+        "Pe",
+        "Pi",
+        "Pf",
+        "Po",
+        "S",
+        "Sm",
+        "Sc",
+        "Sk",
+        "So",
+        "Z",
+        "Zs",
+        "Zl",
+        "Zp",
+        "C",
+        "Cc",
+        "Cf",
+        "Cs",
+        "Co",
+        "Cn",
+    ]
 )
 _CONTROL_ESCAPES: Final = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 
@@ -83,7 +121,7 @@ class Group(RegexNode):
 class Repeat(RegexNode):
     """A part some times; `groups` are the numbers of the captures inside, from and below."""
 
-    __slots__ = ("body", "group_end", "group_start", "is_lazy", "most", "least")
+    __slots__ = ("body", "group_end", "group_start", "is_lazy", "least", "most")
 
     def __init__(
         self, body: RegexNode, least: int, most: int, is_lazy: bool, group_start: int, group_end: int
@@ -180,7 +218,8 @@ def _count_groups(text: str) -> int:
         elif character == "[":
             in_class = True
         elif character == "(" and (
-            text[at + 1 : at + 2] != "?" or (text[at + 2 : at + 3] == "<" and text[at + 3 : at + 4] not in ("=", "!"))
+            text[at + 1 : at + 2] != "?"
+            or (text[at + 2 : at + 3] == "<" and text[at + 3 : at + 4] not in ("=", "!"))
         ):
             count += 1
         at += 1
@@ -395,7 +434,9 @@ class _RegexParser:
             return control
         if character == "c":
             letter = text[self.at : self.at + 1]
-            if letter.isascii() and (letter.isalpha() or (in_class and not self.is_unicode and _is_word(letter))):
+            if letter.isascii() and (
+                letter.isalpha() or (in_class and not self.is_unicode and _is_word(letter))
+            ):
                 self.at += 1
                 return ord(letter) % 32
             if self.is_unicode:
@@ -430,7 +471,7 @@ class _RegexParser:
 
     def _hex(self, length: int) -> int:
         digits = self.text[self.at : self.at + length]
-        if len(digits) == length and all([digit in "0123456789abcdefABCDEF" for digit in digits]):
+        if len(digits) == length and all(digit in "0123456789abcdefABCDEF" for digit in digits):
             self.at += length
             return int(digits, 16)
         return -1
@@ -439,7 +480,7 @@ class _RegexParser:
         if self.is_unicode and self._take("{"):
             end = self.text.find("}", self.at)
             digits = self.text[self.at : end] if end > 0 else ""
-            if digits and all([digit in "0123456789abcdefABCDEF" for digit in digits]):
+            if digits and all(digit in "0123456789abcdefABCDEF" for digit in digits):
                 point = int(digits, 16) if len(digits.lstrip("0")) <= 6 else 0x110000
                 if point <= 0x10FFFF:
                     self.at = end + 1
@@ -464,7 +505,9 @@ class _RegexParser:
             if self._take("]"):
                 return many
             low = self._class_atom(many)
-            if not (self.text.startswith("-", self.at) and self.text[self.at + 1 : self.at + 2] not in ("]", "")):
+            if not (
+                self.text.startswith("-", self.at) and self.text[self.at + 1 : self.at + 2] not in ("]", "")
+            ):
                 if low >= 0:
                     many.ranges.append((low, low))
                 continue
@@ -513,7 +556,9 @@ def in_named_class(name: str, point: int) -> bool:
     return category.startswith(name[1:]) == (kind == "p")
 
 
-_SPACES: Final = frozenset((0x20, 0xA0, 0xFEFF, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000))
+_SPACES: Final = frozenset(
+    (0x20, 0xA0, 0xFEFF, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
+)
 
 
 def _is_ahead(part: RegexNode) -> bool:

@@ -409,10 +409,7 @@ def deep_equals(one: object, other: object, meter: Meter, depth: int = 0) -> boo
     if isinstance(one, list) or isinstance(other, list):
         if not isinstance(one, list) or not isinstance(other, list) or len(one) != len(other):
             return False
-        for left, right in zip(one, other, strict=True):
-            if not deep_equals(left, right, meter, depth + 1):
-                return False
-        return True
+        return all(deep_equals(left, right, meter, depth + 1) for left, right in zip(one, other, strict=True))
     if not isinstance(one, dict | StateObject) or not isinstance(other, dict | StateObject):
         return False
     keys = keys_of(one)
