@@ -1,0 +1,158 @@
+"""A program's release on this machine: fetched and verified, compared with what was published, tried with its examples."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openresource.client.chain import Chain
+from openresource.market.manifests import (
+    MANIFEST_CHARACTERS_MAX,
+    MANIFEST_FILE,
+    Manifest,
+    Method,
+    document_files,
+    parse_manifest,
+    with_documents,
+)
+from openresource.market.prices import check_cap
+from openresource.market.schemas import check_value
+from openresource.market.services import Version
+from openresource.primitives.encoding import parse_json
+from openresource.primitives.errors import Refusal
+from openresource.provider.offers import Runner
+from openresource.sandbox.driver import JSON_TYPE, Limits, ProgramCall
+
+DOCUMENT_BYTES_MAX = 4 * 1024 * 1024
+
+
+class ReleaseInvalid(Refusal):
+    template = "The program's folder cannot be used: {reason}."
+    way_out = "Run `openresource check` in the folder, mend it and publish it as a new version."
+
+
+class SmokeTestFailed(Refusal):
+    template = "The example of method {method} did not pass: {reason}"
+    way_out = "Run `openresource check` in the folder; publish a version whose examples pass."
+
+
+class PricedOut(Refusal):
+    template = "This provider asks {ask_uain} µAIN; with the royalty of {royalty_uain} that is above the cap of {cap_uain}."
+    way_out = "Publish a version with a higher cap or without one, or wait for a cheaper provider."
+
+
+async def fetch_release(chain: Chain, program: str, releases: Path) -> Path:
+    """The program's folder; every block is verified, and a folder appears whole or not at all."""
+    folder = releases / program
+    if folder.is_dir():
+        return folder
+    fresh = releases / f".{program}.new"
+    await asyncio.to_thread(shutil.rmtree, fresh, True)
+    releases.mkdir(parents=True, exist_ok=True)
+    try:
+        await chain.get_folder(program, fresh)
+        await asyncio.to_thread(fresh.rename, folder)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, fresh, True)
+    return folder
+
+
+def read_release(folder: Path) -> Manifest:
+    """The manifest of a fetched folder with the documents that it names."""
+    text = _file(folder, MANIFEST_FILE, MANIFEST_CHARACTERS_MAX * 4).decode("utf-8", "strict")
+    manifest = parse_manifest(text)
+    documents = {
+        name: parse_json(_file(folder, name, DOCUMENT_BYTES_MAX)) for name in document_files(manifest)
+    }
+    return with_documents(manifest, documents)
+
+
+def ask_of(fixed_uain: int | None, methods: tuple[Method, ...], version: Version) -> int:
+    """The operator's ask, else what the publisher's prices leave after the royalty."""
+    if fixed_uain is not None:
+        return fixed_uain
+    hints = [method.price.amount_uain for method in methods if method.price is not None]
+    return max(0, max(hints, default=0) - version.royalty_uain)
+
+
+async def smoke_test(runner: Runner, methods: tuple[Method, ...], limits: Limits, *, is_exact: bool) -> None:
+    """Runs the examples; a program without any must at least start."""
+    tested = [method for method in methods if isinstance(method.example, Mapping)]
+    for method in tested:
+        assert isinstance(method.example, Mapping)
+        output = await _example_output(runner, method, limits)
+        if method.stream:
+            continue
+        expected = method.example.get("output")
+        if is_exact and expected is not None and output != expected:
+            raise SmokeTestFailed(method=method.name, reason="the output is not the example's output.")
+        if isinstance(method.output, Mapping):
+            try:
+                check_value(method.output, output, field="output")
+            except Refusal as refusal:
+                raise SmokeTestFailed(method=method.name, reason=refusal.message) from refusal
+    if not tested:
+        await _start(runner)
+
+
+async def _start(runner: Runner) -> None:
+    warm = getattr(runner, "warm", None)
+    if warm is not None:
+        await warm()
+
+
+async def _example_output(runner: Runner, method: Method, limits: Limits) -> Any:
+    assert isinstance(method.example, Mapping)
+    body = json.dumps(method.example["input"]).encode()
+    try:
+        reply = await runner.call(
+            ProgramCall(method.name, method.path, body, JSON_TYPE, deadline_seconds=limits.call_seconds)
+        )
+        if not isinstance(reply.body, bytes):
+            parts = [chunk async for chunk in reply.body]
+            return b"".join(parts)
+    except Refusal as refusal:
+        raise SmokeTestFailed(method=method.name, reason=str(refusal)) from refusal
+    if reply.status >= 400:
+        shown = reply.body[:200].decode("utf-8", "replace")
+        raise SmokeTestFailed(method=method.name, reason=f"it answered with status {reply.status}: {shown}")
+    if reply.content_type.partition(";")[0] != JSON_TYPE:
+        return reply.body
+    return parse_json(reply.body)
+
+
+def check_published(manifest: Manifest, name: str, version: Version) -> None:
+    """Refuses a folder whose manifest says other than what was published about it."""
+    pairs = (
+        ("name", manifest.name, name),
+        ("version", manifest.version, version.version),
+        ("royalty", manifest.royalty_uain, version.royalty_uain),
+        ("exactness", manifest.exactness, version.exactness),
+    )
+    for member, found, published in pairs:
+        if found != published:
+            raise ReleaseInvalid(reason=f"its manifest says {member} {found}, the chain says {published}")
+
+
+def check_price(ask_uain: int, version: Version) -> None:
+    """Refuses to serve a version whose publisher wants it cheaper than this provider does."""
+    try:
+        check_cap(ask_uain, version.royalty_uain, version.price_cap_uain)
+    except Refusal as refusal:
+        raise PricedOut(
+            ask_uain=ask_uain, royalty_uain=version.royalty_uain, cap_uain=version.price_cap_uain
+        ) from refusal
+
+
+def _file(folder: Path, name: str, bytes_max: int) -> bytes:
+    path = folder / name
+    try:
+        if path.stat().st_size > bytes_max:
+            raise ReleaseInvalid(reason=f"{name} is larger than {bytes_max} bytes")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ReleaseInvalid(reason=f"{name} is missing") from None
