@@ -53,10 +53,7 @@ _DAEMON = "comes with the SingularityNET daemon and its clients"
 
 # "file" or "file#section" → why no test runs it yet.
 NOT_YET: dict[str, str] = {
-    "ain/basic.json#bandwidth_gas": _FULL_DOOR,
-    "ain/basic.json#lockup_extension": _CONSENSUS,
     "ain/basic.json#select_proposer": _CONSENSUS,
-    "ain/basic.json#tx_bodies": _FULL_DOOR,
     "ain/chain/*.json": _CONSENSUS,
     "ain/genesis/*.json": _FULL_DOOR,
     "ain/rpc-traces.json": _FULL_DOOR,

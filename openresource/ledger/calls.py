@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openresource.ledger.context import TxContext
 from openresource.ledger.draft import Change, Draft, Native, NativeCall
-from openresource.ledger.functions import triggered_functions
+from openresource.ledger.functions import Trigger, Triggers, triggered_functions
 from openresource.ledger.results import (
     FUNCTION_FAILED,
     FUNCTION_SKIPPED,
@@ -110,40 +110,23 @@ class Calls:
     def __init__(self, operations: Operations) -> None:
         self._operations: Operations = operations
 
-    def run_all(
-        self,
-        labels: list[str],
-        value: Any,
-        previous: Any,
-        auth: Auth,
-        context: TxContext,
-    ) -> Result:
+    def run_all(self, triggers: Triggers, auth: Auth, context: TxContext) -> Result:
         """Everything that a write sets off; the result of the operation that wrote."""
         func_results: dict[str, Any] = {}
         subtree_results: dict[str, Any] = {}
-        for trigger in triggered_functions(context.state, labels, value, previous):
-            results = self.run_config(
-                trigger.config, trigger.labels, trigger.value, trigger.previous, trigger.params, auth, context
-            )
-            if not trigger.subtree_key:
-                func_results = results
-            else:
-                by_path = subtree_results.setdefault(trigger.subtree_key, {})
-                by_path[trigger.value_path] = {"func_results": results}
+        if triggers.exact is not None:
+            func_results = self.run_config(triggers.exact, auth, context)
+        for subtree in triggers.subtrees:
+            by_path: dict[str, Any] = {}
+            subtree_results[subtree.key] = by_path
+            for trigger in subtree.triggers:
+                by_path[trigger.value_path] = {"func_results": self.run_config(trigger, auth, context)}
         return outcome(func_results, subtree_results, context)
 
-    def run_config(
-        self,
-        config: dict[str, Any],
-        labels: list[str],
-        value: Any,
-        previous: Any,
-        params: dict[str, str],
-        auth: Auth,
-        context: TxContext,
-    ) -> dict[str, Any]:
+    def run_config(self, trigger: Trigger, auth: Auth, context: TxContext) -> dict[str, Any]:
         """The functions of one config, in JavaScript's order of keys; a failure keeps the rest from running."""
         results: dict[str, Any] = {}
+        config = trigger.config
         for function_id in property_order(config):
             entry: Any = config[function_id]
             kind: Any = entry.get("function_type") if isinstance(entry, dict) else None
@@ -154,15 +137,15 @@ class Calls:
                     continue
                 if name in context.network.natives:
                     native = context.network.natives[name]
-                    result = self._run_draft(native, labels, value, previous, params, context)
+                    result = self._run_draft(native, trigger, context)
                 elif name in context.network.kernel_natives:
-                    result = self._run_kernel(name, labels, value, previous, params, auth, context)
+                    result = self._run_kernel(name, trigger, auth, context)
                     if result is None:
                         break
             elif kind == REST:
                 result = rest_result(entry, context)
             elif kind == PROGRAM and context.network.profile.has_programs:
-                result = self._run_program(entry, labels, value, previous, params, context)
+                result = self._run_program(entry, trigger, context)
             if result is not None:
                 results[function_id] = result
                 if function_has_failed(result):
@@ -172,20 +155,23 @@ class Calls:
     def _run_kernel(
         self,
         name: str,
-        labels: list[str],
-        value: Any,
-        previous: Any,
-        params: dict[str, str],
+        trigger: Trigger,
         auth: Auth,
         context: TxContext,
     ) -> Result | None:
         """A native of the kernel; None if it threw and this chain swallows that."""
         fids = (*(auth.fids or ()), name)
         call = FunctionCall(
-            self._operations, context, Auth(auth.addr, name, fids), labels, value, previous, params
+            self._operations,
+            context,
+            Auth(auth.addr, name, fids),
+            trigger.labels,
+            trigger.value,
+            trigger.previous,
+            trigger.params,
         )
         code = FUNCTION_SUCCESS
-        if value is not None or name in ACTS_ON_DELETION:
+        if trigger.value is not None or name in ACTS_ON_DELETION:
             try:
                 code = context.network.kernel_natives[name](call)
             except Exception:
@@ -203,16 +189,13 @@ class Calls:
     def _run_draft(
         self,
         native: Native,
-        labels: list[str],
-        value: Any,
-        previous: Any,
-        params: dict[str, str],
+        trigger: Trigger,
         context: TxContext,
     ) -> Result:
         """A native of our profile; a refusal or an exception is its failure."""
         first = len(context.changes)
         draft = Draft(context, native.writes, context.address, context.changes)
-        call = native_call(labels, value, previous, params, context)
+        call = native_call(trigger, context)
         try:
             native.run(draft, call)
         except Refusal as refusal:
@@ -235,7 +218,7 @@ class Calls:
             for function_id in property_order(trigger.config):
                 entry: Any = trigger.config[function_id]
                 if isinstance(entry, dict) and entry.get("function_type") == PROGRAM:
-                    result = self._run_program(entry, trigger.labels, trigger.value, None, trigger.params, context)
+                    result = self._run_program(entry, trigger, context)
                     if result is not None and function_has_failed(result):
                         return result
         return None
@@ -243,20 +226,17 @@ class Calls:
     def _run_program(
         self,
         entry: dict[str, Any],
-        labels: list[str],
-        value: Any,
-        previous: Any,
-        params: dict[str, str],
+        trigger: Trigger,
         context: TxContext,
     ) -> Result | None:
         """Asks for a run of the program that an entry names; nothing to do if the value was deleted."""
         hook = context.network.programs
-        if hook is None or value is None:
+        if hook is None or trigger.value is None:
             return None
         first = len(context.changes)
         draft = Draft(context, hook.writes, context.address, context.changes)
         try:
-            hook.run(draft, entry, native_call(labels, value, previous, params, context))
+            hook.run(draft, entry, native_call(trigger, context))
         except Refusal as refusal:
             return refusal_result(refusal, context)
         except Exception as error:
@@ -312,15 +292,13 @@ def rest_result(entry: dict[str, Any], context: TxContext) -> Result | None:
     return {"code": FUNCTION_SKIPPED, "bandwidth_gas_amount": gas}
 
 
-def native_call(
-    labels: list[str], value: Any, previous: Any, params: dict[str, str], context: TxContext
-) -> NativeCall:
+def native_call(trigger: Trigger, context: TxContext) -> NativeCall:
     """What a native of our profile is told."""
     return NativeCall(
-        value,
-        previous,
-        params,
-        tuple(labels),
+        trigger.value,
+        trigger.previous,
+        trigger.params,
+        tuple(trigger.labels),
         context.address,
         context.block_time,
         context.block_number,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from openresource.ledger.draft import Change, NetworkDomain
-from openresource.ledger.matching import eval_write_rule
 from openresource.ledger.profile import Network
+from openresource.ledger.rule_evaluation import eval_write_rule
 from openresource.ledger.state import State
 from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
 from openresource.primitives.limits import LABEL_LENGTH_MAX

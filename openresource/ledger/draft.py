@@ -155,10 +155,11 @@ class Draft:
         return 0 if number is None else uain_of_number(number)
 
     def move(self, source: str, target: str, amount_uain: int, asset: str = ASSET_AIN) -> None:
-        """Moves money between two accounts; the source is the signer or lies below a declared prefix."""
+        """Moves money between two accounts; the source is the signer or a service account below a declared prefix."""
         _check_asset(asset)
         source_labels = balance_labels(source)
-        assert source == self._signer or self._is_declared(source_labels), f"{source} is not this native's to spend"
+        is_own = source_labels[0] == SERVICE_ACCOUNTS and self._is_declared(source_labels)
+        assert is_own or source == self._signer, f"{source} is not this native's to spend"
         if not isinstance(amount_uain, int) or amount_uain < 0:
             raise InvalidTransferAmount(amount_uain=amount_uain)
         held_uain = self.balance(source)

@@ -154,7 +154,7 @@ class Machine:
         """Executes a verified transaction once, in the open block; a failed one is undone and charged."""
         block = self._open
         assert block is not None, "no block is open"
-        execution = self._executor.execute(transaction, block.number, block.time_ms, block.time_ms)
+        execution = self._executed(transaction, block, False)
         self._note(execution)
         if execution.is_precheck_failure:
             return Inserted(transaction, execution.result, (), False, True, -1)
@@ -169,9 +169,7 @@ class Machine:
         """What `insert` would give now; nothing is kept. Needs an open block."""
         block = self._open
         assert block is not None, "no block is open"
-        execution = self._executor.execute(
-            transaction, block.number, block.time_ms, block.time_ms, is_dry_run=True
-        )
+        execution = self._executed(transaction, block, True)
         self._note(execution)
         return Inserted(transaction, execution.result, (), False, execution.has_failed, -1)
 
@@ -276,6 +274,20 @@ class Machine:
         return SealedBlock(
             made, block.number, block.time_ms, made["hash"], block.opening_changes, tuple(block.inserted)
         )
+
+    def _executed(self, transaction: Transaction, block: _OpenBlock, is_dry_run: bool) -> Execution:
+        """Executes; if the kernel itself throws, the transaction is undone, or the block is given up if it cannot be."""
+        try:
+            return self._executor.execute(
+                transaction, block.number, block.time_ms, block.time_ms, is_dry_run=is_dry_run
+            )
+        except Exception:
+            if self._tree.has_backup:
+                self._tree.restore()
+                self._state.forget()
+            else:
+                self.drop_open_block()
+            raise
 
     def _work_due_queue(self, block: _OpenBlock) -> list[Change]:
         """Does what is due, oldest first, up to the bound; one that throws is undone and taken out."""

@@ -15,8 +15,8 @@ from openresource.ledger.config_trees import (
 )
 from openresource.ledger.context import TxContext
 from openresource.ledger.draft import BY_NATIVE, BY_USER, Change
-from openresource.ledger.functions import match_function
-from openresource.ledger.matching import eval_write_rule, gc_targets
+from openresource.ledger.functions import triggers_of
+from openresource.ledger.matching import NO_FUNCTIONS, match_function
 from openresource.ledger.nodes import NOTHING, Branch
 from openresource.ledger.owners import WRITE_FUNCTION, WRITE_OWNER, WRITE_RULE, eval_owner
 from openresource.ledger.results import (
@@ -39,6 +39,7 @@ from openresource.ledger.results import (
     UNKNOWN_OPERATION,
     Result,
 )
+from openresource.ledger.rule_evaluation import eval_write_rule, gc_targets
 from openresource.ledger.transactions import (
     DEC_VALUE,
     INC_VALUE,
@@ -202,13 +203,13 @@ class Operations:
 
     def _write_and_call(self, labels: list[str], value: Any, auth: Auth, context: TxContext) -> Result:
         state = context.state
-        functions = match_function(state, labels) if auth.addr or auth.fid else None
-        previous = None if functions is None else state.read_value(labels)
+        match = match_function(state, labels) if auth.addr or auth.fid else NO_FUNCTIONS
+        previous: Any = state.read_value(labels) if match.has_functions else None
         state.write_value(labels, value)
         context.changes.append(Change(("values", *labels), value, BY_USER if auth.fid is None else BY_NATIVE))
-        if functions is None:
+        if not match.has_functions:
             return succeeded(context)
-        return self._calls.run_all(labels, value, previous, auth, context)
+        return self._calls.run_all(triggers_of(match, labels, value, previous), auth, context)
 
     def _write_config(
         self,
