@@ -87,6 +87,11 @@ class Tree(View):
         self._backup_token = self._token
         self._begin_version()
 
+    @property
+    def has_backup(self) -> bool:
+        """Whether a backup is open."""
+        return self._backup is not None
+
     def restore(self) -> None:
         """Return to the backup, which ends with that."""
         assert self._backup is not None, "no backup is open"

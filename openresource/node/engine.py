@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openresource.ledger.blocks import sign_block
@@ -24,17 +24,22 @@ from openresource.ledger.machine import Inserted, Machine, SealedBlock
 from openresource.ledger.transactions import Transaction
 from openresource.ledger.tree import Tree
 from openresource.ledger.views import View
-from openresource.node.events import BLOCK, DROPPED, PENDING, WRITE, Cursor, Event, EventHub
+from openresource.node.announcements import (
+    decoded,
+    decoded_block,
+    event_bytes,
+    events_of_block,
+    hints,
+    stored_event,
+)
+from openresource.node.events import DROPPED, Event, EventHub
 from openresource.node.metrics import Metrics
 from openresource.node.rpc import encode
 from openresource.node.store import BlockBatch, Store
 from openresource.node.store import DiskFull as StoreFull
-from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import is_hash
 from openresource.primitives.keys import PrivateKey
-from openresource.primitives.limits import JSON_DEPTH_MAX
-from openresource.primitives.paths import VALUES, format_path
 
 # A busy chain waits this long for company, so that a sync to disk serves many; a resting one does not wait.
 GATHER_SECONDS = 0.010
@@ -47,8 +52,6 @@ DUE_CHECK_SECONDS_MAX = 3_600.0
 DUE_STUCK_SECONDS = 1.0
 RESULTS_KEPT_MAX = 20_000
 BLOCKS_KEPT_MAX = 64
-# What this node wrote itself is not hostile, but nothing is read without a bound.
-STORED_BYTES_MAX = 1024 * 1024 * 1024
 
 EXECUTED = "EXECUTED"
 PENDING_FAILED = "PENDING"
@@ -206,7 +209,7 @@ class Engine:
     def result_of(self, height: int, index: int) -> Any:
         """What executing a final transaction gave."""
         raw = self.store.receipt(height, index)
-        return None if raw is None else _decoded(raw)
+        return None if raw is None else decoded(raw)
 
     def events_of(self, height: int) -> Sequence[Event]:
         """The final events of a block."""
@@ -214,7 +217,7 @@ class Engine:
         for event_height, index, raw in self.store.events(height):
             if event_height != height:
                 break
-            events.append(_event_from(height, index, _decoded(raw)))
+            events.append(stored_event(height, index, raw))
         return events
 
     def pending_transactions(self) -> list[Tracked]:
@@ -280,7 +283,7 @@ class Engine:
         if self._maker is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._maker
-        self._drop_pending()
+        self._drop_pending(0)
         self.hub.close()
         for futures in self._waiting.values():
             for future in futures:
@@ -309,9 +312,17 @@ class Engine:
         if transaction.hash in self._pending:
             raise AlreadyReceived(tx_hash=transaction.hash)
         started = time.perf_counter()
+        number = self._open_number()
         if not self.machine.is_open:
             self._open()
-        inserted = self.machine.insert(transaction)
+        try:
+            inserted = self.machine.insert(transaction)
+        except Exception:
+            self.metrics.count("kernel_mistakes_total")
+            if not self.machine.is_open:
+                _log.error("the open block was given up", extra={"facts": {"tx_hash": transaction.hash}})
+                self._drop_pending(number)
+            raise
         self.metrics.observe("execution_seconds", time.perf_counter() - started)
         if not inserted.is_included:
             self.metrics.count("transactions_refused_total")
@@ -321,7 +332,6 @@ class Engine:
         self.metrics.count(
             "transactions_failed_total" if inserted.has_failed else "transactions_executed_total"
         )
-        number = self.last_height() + (2 if self._unwritten is not None else 1)
         self._pending[transaction.hash] = Tracked(inserted, self._clock_ms(), number)
         if self.machine.open_count >= TRANSACTIONS_PER_BLOCK_MAX:
             self._room.clear()
@@ -329,24 +339,18 @@ class Engine:
         self._wanted.set()
         return inserted
 
+    def _open_number(self) -> int:
+        """The number of the block that is or will be filled."""
+        return self.last_height() + (2 if self._unwritten is not None else 1)
+
     def _open(self) -> None:
         self._pending_index = 0
         self.machine.open_block(self._clock_ms(), self.producer_address)
 
     def _hint(self, number: int, changes: Sequence[Change], tx_hash: str) -> None:
-        if not self.hub.has_pending_readers():
-            self._pending_index += len(changes)
-            return
-        hints: list[Event] = []
-        for change in changes:
-            if change.path[0] == VALUES:
-                cursor = Cursor(number, self._pending_index)
-                path = format_path(change.path[1:])
-                hints.append(
-                    Event(cursor, PENDING, path, change.value, change.by, tx_hash, self._clock_ms(), False)
-                )
-            self._pending_index += 1
-        self.hub.publish(hints)
+        if self.hub.has_pending_readers():
+            self.hub.publish(hints(number, changes, tx_hash, self._pending_index, self._clock_ms()))
+        self._pending_index += len(changes)
 
     # Making blocks.
 
@@ -423,7 +427,7 @@ class Engine:
         records = self._tree.collect_changes()
         self._last_count = len(sealed.inserted)
         return _Unwritten(
-            sealed, block, records, self._tree.root_number, _events_of(sealed), View(self._tree.root)
+            sealed, block, records, self._tree.root_number, events_of_block(sealed), View(self._tree.root)
         )
 
     async def _write_down(self, unwritten: _Unwritten) -> None:
@@ -458,7 +462,7 @@ class Engine:
                 transactions=[
                     (bytes.fromhex(one.transaction.hash[2:]), encode(one.result)) for one in sealed.inserted
                 ],
-                events=[encode(_packed(event)) for event in unwritten.events],
+                events=[event_bytes(event) for event in unwritten.events],
             )
         )
 
@@ -478,66 +482,21 @@ class Engine:
         self.metrics.count("transactions_final_total", len(unwritten.sealed.inserted))
         self.hub.publish(unwritten.events)
 
-    def _drop_pending(self) -> None:
-        """Tell readers of hints that what they saw did not come true."""
-        for tx_hash, tracked in self._pending.items():
-            cursor = Cursor(tracked.block_number, 0)
-            self.hub.publish(
-                [
-                    Event(
-                        cursor,
-                        DROPPED,
-                        format_path(change.path[1:]),
-                        None,
-                        change.by,
-                        tx_hash,
-                        self._clock_ms(),
-                        False,
-                    )
-                    for change in tracked.inserted.changes
-                    if change.path[0] == VALUES
-                ]
-            )
-
-
-def decoded_block(raw: bytes) -> dict[str, Any]:
-    """A block from the store."""
-    block: dict[str, Any] = _decoded(raw)
-    return block
-
-
-def _decoded(raw: bytes) -> Any:
-    # A request may be as deep as JSON from outside may be, and the block adds its own levels.
-    return parse_json(raw, bytes_max=STORED_BYTES_MAX, depth_max=2 * JSON_DEPTH_MAX)
-
-
-def _events_of(sealed: SealedBlock) -> list[Event]:
-    """The final events of a block: writes of due actions, of transactions in order, then the block itself."""
-    events: list[Event] = []
-
-    def add(changes: Sequence[Change], tx_hash: str) -> None:
-        for change in changes:
-            if change.path[0] == VALUES:
-                cursor = Cursor(sealed.number, len(events))
-                path = format_path(change.path[1:])
-                events.append(
-                    Event(cursor, WRITE, path, change.value, change.by, tx_hash, sealed.time_ms, True)
+    def _drop_pending(self, from_number: int) -> None:
+        """Let go of what was pending from a block on, and tell readers of hints that it did not come true."""
+        for tx_hash, tracked in list(self._pending.items()):
+            if tracked.block_number < from_number:
+                continue
+            del self._pending[tx_hash]
+            for future in self._waiting.pop(tx_hash, ()):
+                if not future.done():
+                    future.set_result(None)
+            if self.hub.has_pending_readers():
+                self.hub.publish(
+                    [
+                        replace(hint, kind=DROPPED, value=None)
+                        for hint in hints(
+                            tracked.block_number, tracked.inserted.changes, tx_hash, 0, self._clock_ms()
+                        )
+                    ]
                 )
-
-    add(sealed.opening_changes, "")
-    for inserted in sealed.inserted:
-        add(inserted.changes, inserted.transaction.hash)
-    about = {"hash": sealed.hash, "number": sealed.number, "transactions": len(sealed.inserted)}
-    events.append(
-        Event(Cursor(sealed.number, len(events)), BLOCK, "/", about, "node", "", sealed.time_ms, True)
-    )
-    return events
-
-
-def _packed(event: Event) -> list[Any]:
-    return [event.kind, event.path, event.value, event.by, event.tx_hash, event.time_ms]
-
-
-def _event_from(height: int, index: int, packed: Sequence[Any]) -> Event:
-    kind, path, value, by, tx_hash, time_ms = packed
-    return Event(Cursor(height, index), kind, path, value, by, tx_hash, time_ms, True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openresource.ledger.genesis import TOTAL_SUPPLY_UAIN
-from openresource.node.engine import decoded_block
+from openresource.node.announcements import block_event, decoded_block, event_bytes
 from openresource.node.rpc import encode
 from openresource.node.store import BlockBatch, Store
 from openresource.primitives.encoding import parse_json
@@ -113,8 +113,7 @@ class NodeHome:
 def store_first_block(store: Store, block: Mapping[str, Any], tree: Any) -> None:
     """Block 0 with its state, as the beginning of an empty store."""
     records = tree.collect_changes()
-    about = {"hash": block["hash"], "number": 0, "transactions": 0}
-    event = ["BLOCK", "/", about, "node", "", block["timestamp"]]
+    event = block_event(0, block["hash"], 0, block["timestamp"], 0)
     store.append(
         BlockBatch(
             height=0,
@@ -122,7 +121,7 @@ def store_first_block(store: Store, block: Mapping[str, Any], tree: Any) -> None
             block=encode(block),
             nodes=records,
             root_number=tree.root_number,
-            events=[encode(event)],
+            events=[event_bytes(event)],
         )
     )
 

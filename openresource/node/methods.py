@@ -10,6 +10,7 @@ from openresource.ledger.draft import balance_labels
 from openresource.ledger.proofs import state_proof
 from openresource.ledger.reads import ReadOptions, TooManyBytes, TooManySiblings, check_read, read, state_info
 from openresource.node.engine import EXECUTED, FAILED_IN_BLOCK, FINALIZED, PENDING_FAILED, Engine, Tracked
+from openresource.node.evaluation import Evaluation
 from openresource.node.rpc import PROTOCOL_VERSION, Answer, Method, Params, answer, check_version, refused
 from openresource.node.submission import Submission
 from openresource.primitives.keys import checksum_address, is_address
@@ -38,6 +39,7 @@ class AinMethods:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._evaluation = Evaluation(engine)
 
     def methods(self) -> dict[str, Method]:
         """Every method by its name on the wire."""
@@ -82,6 +84,9 @@ class AinMethods:
             )
             synchronous[f"ain_getValidatorsBy{way}"] = self._of_block(key, lambda block: block["validators"])
             synchronous[f"ain_getProposerBy{way}"] = self._of_block(key, lambda block: block["proposer"])
+        for kind, question in self._evaluation.by_type.items():
+            verb, _, noun = kind.lower().partition("_")
+            synchronous[f"ain_{verb}{noun.capitalize()}"] = _answering(question)
         methods = {name: _asynchronous(method) for name, method in synchronous.items()}
         methods["ain_sendSignedTransaction"] = submission.single
         methods["ain_sendSignedTransactionDryrun"] = submission.dry_run
@@ -271,7 +276,7 @@ class AinMethods:
 
     def get(self, params: Params) -> Answer:
         kind = params.get("type")
-        if kind in _TREE_OF_TYPE:
+        if isinstance(kind, str) and kind in _TREE_OF_TYPE:
             return self._get_one(params, _TREE_OF_TYPE[kind])
         if kind != "GET":
             return refused(30001, "Invalid get operation")
@@ -286,14 +291,18 @@ class AinMethods:
             )
         found: list[Any] = []
         for operation in listed:
-            one = self._get_listed(operation if isinstance(operation, dict) else {}, params)
+            one = self._get_listed(operation if isinstance(operation, dict) else {})
             if one is not None:
                 found.append(one.get("result"))
         return answer(found)
 
-    def _get_listed(self, operation: Params, outer: Params) -> Answer | None:
-        tree = _TREE_OF_TYPE.get(operation.get("type", "GET_VALUE"))
-        return None if tree is None else self._get_one(operation, tree)
+    def _get_listed(self, operation: Params) -> Answer | None:
+        kind = operation.get("type", "GET_VALUE")
+        if not isinstance(kind, str):
+            return None
+        if kind in self._evaluation.by_type:
+            return answer(self._evaluation.by_type[kind](operation))
+        return self._get_one(operation, _TREE_OF_TYPE[kind]) if kind in _TREE_OF_TYPE else None
 
     def _get_one(self, params: Params, tree: str) -> Answer:
         options = read_options(params)
@@ -391,6 +400,13 @@ def _number(given: Any) -> float | int | None:
 
 def _is_true(given: object) -> bool:
     return given is True or given == "true"
+
+
+def _answering(question: Callable[[Params], Any]) -> Synchronous:
+    def method(params: Params) -> Answer:
+        return answer(question(params))
+
+    return method
 
 
 def _asynchronous(method: Synchronous) -> Method:

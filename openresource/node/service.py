@@ -17,9 +17,10 @@ from typing import Any
 
 from openresource import __version__
 from openresource.ledger.nodes import Branch
+from openresource.node.announcements import decoded_block
 from openresource.node.content import QUOTA_BYTES, SWEEP_SECONDS, ContentStore
 from openresource.node.door import LOCAL_NAMES, Door
-from openresource.node.engine import Engine, decoded_block
+from openresource.node.engine import Engine
 from openresource.node.homes import NodeHome, blocks_from, store_first_block
 from openresource.node.metrics import Metrics
 from openresource.node.server import Server

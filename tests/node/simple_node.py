@@ -12,9 +12,10 @@ from typing import Any
 from openresource.client.chain import Chain
 from openresource.ledger.profile import Network, Profile
 from openresource.ledger.transactions import Transaction, sign_transaction
+from openresource.node.announcements import decoded_block
 from openresource.node.content import ContentStore
 from openresource.node.door import LOCAL_NAMES, Door
-from openresource.node.engine import Engine, decoded_block
+from openresource.node.engine import Engine
 from openresource.node.metrics import Metrics
 from openresource.node.rpc import encode
 from openresource.node.server import Server

@@ -19,7 +19,7 @@ import pytest
 from openresource.client.answers import NodeAway, TransactionRefused, WrongNetwork
 from openresource.client.chain import Chain, set_value
 from openresource.client.proofs import verify_state_proof
-from openresource.node.engine import decoded_block
+from openresource.node.announcements import decoded_block
 from openresource.node.store import Store
 from openresource.primitives.amounts import ain_number
 from openresource.primitives.keys import PrivateKey
