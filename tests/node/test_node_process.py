@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import shutil
@@ -167,11 +168,11 @@ def test_whatever_was_said_to_be_final_survives_kill_9(seed: int) -> None:
         chain: Chain, keys: list[PrivateKey], to: str, final: dict[str, int]
     ) -> None:
         async def one_writer(key: PrivateKey, writer: int) -> None:
-            for number in range(10_000):
-                operation = transfer(key, to, f"w{writer}n{number}", 1)
-                submitted = await chain.submit(operation, key)
-                info = await chain.wait_final(submitted.tx_hash)
-                final[submitted.tx_hash] = info.height
+            with contextlib.suppress(NodeAway):
+                for number in range(10_000):
+                    submitted = await chain.submit(transfer(key, to, f"w{writer}n{number}", 1), key)
+                    info = await chain.wait_final(submitted.tx_hash)
+                    final[submitted.tx_hash] = info.height
 
         await asyncio.gather(*[one_writer(key, writer) for writer, key in enumerate(keys)])
 
@@ -184,8 +185,7 @@ def test_whatever_was_said_to_be_final_survives_kill_9(seed: int) -> None:
             writing = asyncio.create_task(write_until_killed(chain, keys, target, final))
             await asyncio.sleep(chance.uniform(0.2, 1.2))
             node.kill()
-            with pytest.raises((NodeAway, TransactionRefused)):
-                await writing
+            await writing
             assert final
             node.start()
             after = node.chain()
