@@ -112,9 +112,14 @@ class Jobs:
         if event.is_final and event.cursor:
             self._cursor = event.cursor
         labels = event.path.split("/")
-        if len(labels) == 4 and labels[3] == "state" and isinstance(event.value, dict):
-            if event.value.get("status") == REQUESTED:
-                self._want(labels[2])
+        value = event.value
+        if (
+            len(labels) == 4
+            and labels[3] == "state"
+            and isinstance(value, dict)
+            and value.get("status") == REQUESTED
+        ):
+            self._want(labels[2])
 
     async def _follow(self) -> None:
         """The stream of events from where the last process stopped; a first start also looks at what waits."""
@@ -204,10 +209,10 @@ class Jobs:
         await self._finish(job, result)
 
     def _is_worth_it(self, offer: Offer, request: Mapping[str, Any]) -> bool:
-        return (
-            request.get("budget_uain", 0) >= offer.price.total_uain
-            and request.get("deadline_ms", 0) > self._clock_ms() + FINISH_MS
+        budget_uain, deadline_ms = (
+            int(request.get(member) or 0) for member in ("budget_uain", "deadline_ms")
         )
+        return budget_uain >= offer.price.total_uain and deadline_ms > self._clock_ms() + FINISH_MS
 
     async def _lease(self, job: str) -> bool:
         path = f"/jobs/{job}/leases/{self._key.address}"

@@ -1,0 +1,428 @@
+"""A provider's whole life: probe, open the books, listen, place, claim, work on jobs, drain, go.
+
+    provider = Provider(settings, key=wallet, chain=chain, sandbox=sandbox)
+    await provider.start()
+    ...
+    await provider.stop()
+
+Everything that is killed halfway goes on where it was: the journal has the payment state, the chain the placements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openresource import __version__
+from openresource.client.chain import BadAnswer, Chain, Event, NodeAway, WrongNetwork
+from openresource.ledger.draft import NetworkDomain
+from openresource.market.accounts import channel_account
+from openresource.market.prices import price_json
+from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import PrivateKey
+from openresource.provider.admission import Admission
+from openresource.provider.answers import KEPT_MS, Answers
+from openresource.provider.books import Books, drop_old
+from openresource.provider.calls import Calls
+from openresource.provider.claims import INTERVAL_MS_DEFAULT, THRESHOLD_UAIN_DEFAULT, Claims
+from openresource.provider.earnings import earnings
+from openresource.provider.gateway import Gateway
+from openresource.provider.jobs import Jobs
+from openresource.provider.journal import Journal, SyncPolicy
+from openresource.provider.metrics import Metrics
+from openresource.provider.offers import Offers
+from openresource.provider.placements import Machine, Placements, StartRunner
+from openresource.provider.policies import Policy, check_level
+from openresource.provider.runtimes import cache_folder, list_runtimes
+from openresource.provider.server import GatewayServer
+from openresource.provider.tls import load_or_make_identity, server_context
+from openresource.sandbox.driver import Sandbox, SandboxUnavailable
+
+log = logging.getLogger("openresource.provider")
+
+NODE_SECONDS_MAX = 60.0
+DRAIN_SECONDS = 30.0
+SETTLE_SECONDS = 20.0
+TEND_SECONDS = 5.0
+RESTART_SECONDS = 1.0
+EVENT_PATTERNS = ("/services/*/*/versions", "/services/*/*/permissions", "/channels/*/*/state")
+
+
+class NetworkUnknown(Refusal):
+    template = "The node did not answer within {seconds} seconds, and this provider has never met it before: {reason}"
+    way_out = "Start the node first, or name another with --node."
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator chooses."""
+
+    folder: Path
+    policy: Policy
+    host: str = "127.0.0.1"
+    port: int = 0
+    # What is announced; empty means https://<host>:<port>.
+    endpoint: str = ""
+    ask_uain: int | None = None
+    sync: SyncPolicy = "always"
+    claim_threshold_uain: int = THRESHOLD_UAIN_DEFAULT
+    claim_interval_ms: int = INTERVAL_MS_DEFAULT
+    drain_seconds: float = DRAIN_SECONDS
+    cache: Path | None = None
+
+
+class Provider:
+    """A provider that runs within one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        key: PrivateKey,
+        chain: Chain,
+        sandbox: Sandbox,
+        start_runner: StartRunner,
+        find_methods: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.offers = Offers()
+        self.endpoint = ""
+        self._key = key
+        self._chain = chain
+        self._sandbox = sandbox
+        self._start_runner = start_runner
+        self._find_methods = find_methods
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started_at_ms = 0
+        self._node_trouble = ""
+        self._faults = 0
+        self._is_stopping = False
+
+    @property
+    def address(self) -> str:
+        return self._key.address
+
+    # ── Beginning ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Listens when this returns; placements follow as their programs are ready."""
+        settings = self.settings
+        settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        capabilities = await asyncio.to_thread(self._sandbox.probe)
+        if not capabilities.available:
+            raise SandboxUnavailable(level=capabilities.level, why_not=capabilities.why_not)
+        check_level(settings.policy, capabilities.level)
+        self.isolation = capabilities.level
+        self._journal = Journal(settings.folder / "journal", sync=settings.sync)
+        records = self._journal.open()
+        if self._journal.torn_bytes:
+            log.warning("cut %d torn bytes off the journal's end", self._journal.torn_bytes)
+        self.network = await self._meet_network()
+        self.books = Books(settings.folder / "provider.sqlite")
+        self.books.open()
+        self._answers = Answers(settings.folder / "answers", self.books)
+        self._answers.open()
+        self.admission = Admission(
+            chain=self._chain,
+            journal=self._journal,
+            books=self.books,
+            answers=self._answers,
+            provider=self.address,
+            network=self.network,
+            clock_ms=clock_ms,
+        )
+        self.admission.start(records)
+        self.claims = Claims(
+            admission=self.admission,
+            chain=self._chain,
+            key=self._key,
+            books=self.books,
+            metrics=self.metrics,
+            clock_ms=clock_ms,
+            threshold_uain=settings.claim_threshold_uain,
+            interval_ms=settings.claim_interval_ms,
+        )
+        self.calls = Calls(
+            admission=self.admission,
+            answers=self._answers,
+            network=self.network,
+            key=self._key,
+            metrics=self.metrics,
+            clock_ms=clock_ms,
+            random_bytes=os.urandom,
+        )
+        await self._listen()
+        runtimes = await asyncio.to_thread(list_runtimes, settings.cache or cache_folder())
+        self.placements = Placements(
+            chain=self._chain,
+            key=self._key,
+            network=self.network,
+            policy=settings.policy,
+            machine=Machine(
+                self.endpoint,
+                bytes.fromhex(self._identity.key_hash[2:]),
+                capabilities,
+                runtimes,
+                settings.folder / "releases",
+                settings.ask_uain,
+            ),
+            offers=self.offers,
+            start_runner=self._start_runner,
+            find_methods=self._find_methods,
+        )
+        self.jobs = Jobs(
+            chain=self._chain,
+            key=self._key,
+            offers=self.offers,
+            metrics=self.metrics,
+            cursor_file=settings.folder / "jobs.cursor",
+            clock_ms=clock_ms,
+        )
+        self._runtimes = runtimes
+        self._started_at_ms = clock_ms()
+        for name, work in [
+            ("placements", self.placements.run),
+            ("claims", self.claims.run),
+            ("jobs", self.jobs.run),
+            ("events", self._follow),
+            ("tending", self._tend),
+        ]:
+            self._tasks.append(asyncio.create_task(self._keep_alive(name, work), name=name))
+        log.info("provider %s listens at %s, isolation %s", self.address, self.endpoint, self.isolation)
+
+    async def _meet_network(self) -> NetworkDomain:
+        """Which network this is; a provider that has met it before need not wait for the node."""
+        file = self.settings.folder / "network.json"
+        known: NetworkDomain | None = None
+        if file.exists():
+            kept = json.loads(file.read_text())
+            known = NetworkDomain(chain_id=kept["chain_id"], genesis_hash=kept["genesis_hash"])
+        try:
+            status = await self._chain.wait_ready(NODE_SECONDS_MAX if known is None else 1.0)
+        except NodeAway as away:
+            if known is None:
+                raise NetworkUnknown(seconds=NODE_SECONDS_MAX, reason=away.message) from away
+            log.warning("going on without the node: %s", away.message)
+            return known
+        found = NetworkDomain(chain_id=status.chain_id, genesis_hash=status.genesis_hash)
+        if known is not None and known != found:
+            raise WrongNetwork(url=self._chain.url, expected=known.genesis_hash, found=found.genesis_hash)
+        file.write_text(json.dumps({"chain_id": found.chain_id, "genesis_hash": found.genesis_hash}))
+        return found
+
+    async def _listen(self) -> None:
+        settings = self.settings
+        self._identity = load_or_make_identity(
+            settings.folder / "tls.pem", settings.host, now=datetime.datetime.now(datetime.UTC)
+        )
+        self.gateway = Gateway(
+            self.offers,
+            self.calls,
+            self.claims,
+            overview=self.overview,
+            health=self.health,
+            gauges=self._gauges,
+        )
+        port = settings.port or _kept_port(settings.folder)
+        try:
+            server = GatewayServer(self.gateway, server_context(self._identity), settings.host, port)
+        except Refusal:
+            if settings.port:
+                raise
+            # The port of the last run is taken; a new one is announced.
+            server = GatewayServer(self.gateway, server_context(self._identity), settings.host, 0)
+        self._server = server
+        (settings.folder / "port").write_text(str(server.port))
+        shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.endpoint = settings.endpoint or f"https://{shown_host}:{server.port}"
+        self.gateway.endpoint = self.endpoint
+        await server.start()
+
+    async def _keep_alive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """A fault in one part is written down and the part begins anew; the others go on."""
+        while True:
+            try:
+                await work()
+            except asyncio.CancelledError:
+                raise
+            except (NodeAway, BadAnswer) as refusal:
+                log.warning("%s waits for the node: %s", name, refusal.message)
+            except Exception:
+                self._faults += 1
+                self.metrics.count("openresource_faults_total", f'part="{name}"')
+                log.exception("%s failed and begins anew", name)
+            await asyncio.sleep(RESTART_SECONDS)
+
+    # ── Living ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _follow(self) -> None:
+        """What happens on the chain to services and channels."""
+        async for event in self._chain.events(EVENT_PATTERNS):
+            self._node_trouble = ""
+            labels = event.path.strip("/").split("/")
+            if labels[0] == "services":
+                self.placements.look_again()
+            elif len(labels) >= 4 and labels[0] == "channels":
+                await self._channel_event(event, labels)
+
+    async def _channel_event(self, event: Event, labels: list[str]) -> None:
+        name = f"{labels[1]}/{labels[2]}"
+        account = self.admission.known_account(name)
+        try:
+            if account is not None:
+                await self.admission.refresh(account)
+            elif (
+                len(labels) == 4
+                and isinstance(event.value, dict)
+                and event.value.get("provider") == self.address
+            ):
+                value_uain = await self._chain.balance(channel_account(labels[1], labels[2]))
+                self.admission.channel_opened(name, event.value, value_uain)
+        except (NodeAway, BadAnswer):
+            # Its first call reads it.
+            return
+        except Refusal as refusal:
+            log.warning("channel %s: %s", name, refusal.message)
+
+    async def _tend(self) -> None:
+        """What keeps memory and disk within their bounds, and knows whether the node is there."""
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            await self.admission.compact()
+            drop_old(self.books, answers_before_ms=clock_ms() - KEPT_MS)
+            await asyncio.to_thread(self._answers.drop_files, clock_ms() - KEPT_MS)
+            try:
+                await self._chain.status()
+                self._node_trouble = ""
+            except (NodeAway, BadAnswer) as refusal:
+                self._node_trouble = refusal.message
+                log.warning("the node is away, paid calls go on: %s", refusal.message)
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether calls can be taken, and what is waited for."""
+        refusal = self._journal.refusal
+        is_well = refusal is None and not self._is_stopping
+        facts = {
+            "status": "stopping" if self._is_stopping else "ok" if is_well else "refusing calls",
+            "journal": "ok" if refusal is None else refusal.message,
+            "node": self._node_trouble or "ok",
+            "claims": self.claims.waits_for or "ok",
+            "services": len(self.offers),
+            "faults": self._faults,
+        }
+        return is_well, facts
+
+    def overview(self) -> dict[str, Any]:
+        """What this provider is and serves, for everybody."""
+        return {
+            "provider": self.address,
+            "software": f"openresource {__version__}",
+            "network": {"chain_id": self.network.chain_id, "genesis_hash": self.network.genesis_hash},
+            "endpoint": self.endpoint,
+            "tls_key": self._identity.key_hash,
+            "isolation": self.isolation,
+            "runtimes": sorted({runtime.name for runtime in self._runtimes.values()}),
+            "started_at_ms": self._started_at_ms,
+            "services": [
+                {
+                    "publisher": offer.publisher,
+                    "name": offer.name,
+                    "program": offer.program,
+                    "version": offer.version.version,
+                    "summary": offer.version.summary,
+                    "price": price_json(offer.price),
+                    "isolation": offer.isolation,
+                    "capacity": offer.lane.capacity,
+                    "interface": f"{offer.path}/interface.json",
+                }
+                for offer in self.offers
+            ],
+        }
+
+    async def earnings(self, *, days: int = 30) -> dict[str, Any]:
+        """What was earned and what of it is claimed."""
+        found = await earnings(self.books, days=days)
+        return {**found, "unclaimed_uain": self._unclaimed_uain()}
+
+    def _unclaimed_uain(self) -> int:
+        return sum(account.tab.spent_uain for account in self.admission.accounts)
+
+    def _gauges(self) -> dict[str, float]:
+        return {
+            "openresource_calls_running": sum(offer.lane.running for offer in self.offers),
+            "openresource_calls_waiting": sum(offer.lane.waiting for offer in self.offers),
+            "openresource_jobs_running": self.jobs.running,
+            "openresource_services": len(self.offers),
+            "openresource_channels": len(self.admission.accounts),
+            "openresource_unclaimed_uain": self._unclaimed_uain(),
+            "openresource_journal_bytes": self._journal.size_bytes,
+            "openresource_journal_syncs_total": self._journal.syncs,
+            "openresource_journal_is_refusing": float(self._journal.refusal is not None),
+        }
+
+    # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def stop(self) -> None:
+        """Says that it leaves, lets calls end, claims, sends deposits back, says that it is gone."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        self.calls.is_draining = True
+        self.jobs.is_leaving = True
+        await self._said("draining", self.placements.say_draining)
+        await self._drained()
+        unsettled = await self.claims.settle_all(SETTLE_SECONDS)
+        for account in unsettled:
+            log.warning(
+                "channel %s could not be settled; %d µAIN will be claimed at the next start",
+                account.name,
+                account.tab.spent_uain,
+            )
+        await self._said("gone", self.placements.say_gone)
+        self.jobs.keep_cursor()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.stop(self.settings.drain_seconds)
+        await self.placements.close()
+        await self.admission.close()
+        await self._journal.close()
+        await self.books.close()
+        log.info("provider %s is gone", self.address)
+
+    async def _said(self, what: str, say: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await say()
+        except Refusal as refusal:
+            log.warning("could not announce that this provider is %s: %s", what, refusal.message)
+
+    async def _drained(self) -> None:
+        """Waits until no call and no job runs, within the drain time."""
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                while self.jobs.running or any(offer.lane.running for offer in self.offers):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            log.warning("calls still run after %s seconds and are cut off", self.settings.drain_seconds)
+
+
+def clock_ms() -> int:
+    """The time of this machine, as the whole provider reads it."""
+    return time.time_ns() // 1_000_000
+
+
+def _kept_port(folder: Path) -> int:
+    """The port of the last run, so that a restart is where the chain says."""
+    try:
+        return int((folder / "port").read_text())
+    except (OSError, ValueError):
+        return 0
