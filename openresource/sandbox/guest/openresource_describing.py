@@ -205,7 +205,7 @@ def schema_of_class(kind, depth):
             "properties": {name: schema_of(hint, depth + 1) for name, hint in hints.items()},
             "required": sorted(kind.__required_keys__),
         }
-    if kind is object:
+    if kind in (object, typing.Any):
         return {}
     return {"type": "object"}
 

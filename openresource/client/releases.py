@@ -1,0 +1,267 @@
+"""Turns a folder into what will be published: its manifest, its files, and an interface that callers can read.
+
+Nothing is run here and nothing is sent. What lies in the folder without belonging to the program stays out, and what
+must never become public is refused.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from openresource.client.services import INTERFACE_BYTES_MAX, INTERFACE_FILE, parse_interface
+from openresource.market.manifests import (
+    MANIFEST_CHARACTERS_MAX,
+    MANIFEST_FILE,
+    Manifest,
+    Method,
+    document_files,
+    parse_manifest,
+    with_documents,
+)
+from openresource.market.schemas import check_value
+from openresource.primitives.cids import folder_cid
+from openresource.primitives.encoding import parse_json
+from openresource.primitives.errors import Refusal
+
+RELEASE_BYTES_MAX: Final = 64 * 1024 * 1024
+RELEASE_FILES_MAX: Final = 2_000
+DOCUMENT_BYTES_MAX: Final = 1024 * 1024
+DOCUMENT_DEPTH_MAX: Final = 64
+
+# What tools leave behind; a program never needs it.
+LEFT_OUT_FOLDERS: Final = frozenset(
+    (".git", ".hg", ".svn", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".idea",
+     ".vscode", ".ipynb_checkpoints")
+)  # fmt: skip
+LEFT_OUT_FILES: Final = ("*.pyc", ".DS_Store", "*.swp", ".gitignore")
+# What is published is public and stays: these are mistakes.
+SECRET_FILES: Final = (".env", ".env.*", ".netrc", "id_rsa", "id_ed25519", "wallet.json", "funding.json")
+
+
+class NoSuchFolder(Refusal):
+    template = "There is no folder {folder}."
+    way_out = "Name a folder with an openresource.toml in it."
+
+
+class NoManifest(Refusal):
+    template = "The folder {folder} has no openresource.toml."
+    way_out = 'Two lines and a table are enough:  name = "my-service"   [run]   kind = "python"   entry = "service:MyClass"'
+
+
+class NotPublishable(Refusal):
+    template = "{file} cannot be published: {reason}."
+    way_out = "Move it out of the folder, or put a plain file in its place."
+
+
+class ReleaseTooLarge(Refusal):
+    template = "The folder {folder} has more than {limit} {unit}."
+    way_out = "Publish the program only; models and data belong into a prepared runtime."
+
+
+class SecretInFolder(Refusal):
+    template = "{file} looks like a secret, and whatever is published is public and stays."
+    way_out = "Move it out of the folder; a program needs no key of yours."
+
+
+class EntryMissing(Refusal):
+    template = "openresource.toml names {entry}, but the folder has no {file}."
+    way_out = "Correct the entry in [run], or add the file."
+
+
+class DocumentInvalid(Refusal):
+    template = "{file} cannot be read: {reason}."
+    way_out = "It must be one JSON object."
+
+
+class MethodNotInProgram(Refusal):
+    template = "openresource.toml names the method {method}; the program has {known}."
+    way_out = "Correct the name in [[methods]], or give the program a public method of that name."
+
+
+class ExampleInvalid(Refusal):
+    template = "The example of {method} does not fit the method: {reason}"
+    way_out = "Correct the example in openresource.toml; it is what every provider tries first."
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A folder as it will be published; `manifest` has its documents in place."""
+
+    folder: Path
+    files: Mapping[str, bytes]
+    manifest: Manifest
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files together."""
+        return sum(len(content) for content in self.files.values())
+
+    @property
+    def program(self) -> str:
+        """The CID that names exactly these files."""
+        return folder_cid(self.files)
+
+    def write_to(self, folder: Path) -> None:
+        """Lay the files out below an empty folder."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def read_release(folder: Path) -> Release:
+    """The release that a folder holds, checked as far as reading can."""
+    if not folder.is_dir():
+        raise NoSuchFolder(folder=str(folder))
+    if not (folder / MANIFEST_FILE).exists():
+        raise NoManifest(folder=str(folder))
+    files = _read_files(folder)
+    content = files[MANIFEST_FILE]
+    try:
+        text = content[: 4 * MANIFEST_CHARACTERS_MAX + 1].decode()
+    except UnicodeDecodeError as problem:
+        raise DocumentInvalid(
+            file=MANIFEST_FILE, reason=f"it is not UTF-8 ({problem.reason})", remedy="Save it as UTF-8."
+        ) from None
+    manifest = parse_manifest(text)
+    documents = {name: _document(name, files) for name in document_files(manifest) if name in files}
+    manifest = with_documents(manifest, documents)
+    _check_entry(manifest, files)
+    return Release(folder, files, manifest)
+
+
+def with_interface(release: Release, described: Sequence[Mapping[str, Any]] | None) -> Release:
+    """The release with its `interface.json`: what the program says about itself, completed by the manifest."""
+    if described is None and INTERFACE_FILE in release.files:
+        parse_interface(release.files[INTERFACE_FILE], release.manifest.name)
+        return release
+    methods = merged_methods(release.manifest, described)
+    interface = {
+        "spec": 1,
+        "name": release.manifest.name,
+        "version": release.manifest.version,
+        "methods": [_method_json(method) for method in methods],
+    }
+    content = json.dumps(interface, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    if len(content) > INTERFACE_BYTES_MAX:
+        raise ReleaseTooLarge(
+            folder=str(release.folder),
+            limit=INTERFACE_BYTES_MAX,
+            unit="bytes in its interface",
+            remedy="Shorten the schemas and examples of its methods.",
+        )
+    return replace(
+        release,
+        files={**release.files, INTERFACE_FILE: content},
+        manifest=replace(release.manifest, methods=methods),
+    )
+
+
+def merged_methods(manifest: Manifest, described: Sequence[Mapping[str, Any]] | None) -> tuple[Method, ...]:
+    """The program's methods: those of the manifest first, each completed by what the program says about itself."""
+    if described is None:
+        return manifest.methods
+    found = {str(entry["name"]): entry for entry in described}
+    methods = []
+    for method in manifest.methods:
+        if method.name not in found:
+            raise MethodNotInProgram(method=method.name, known=", ".join(found))
+        methods.append(_completed(method, found.pop(method.name)))
+    methods.extend(_completed(Method(name, str(entry["path"])), entry) for name, entry in found.items())
+    return tuple(methods)
+
+
+def check_examples(methods: Sequence[Method]) -> None:
+    """Refuse an example whose input does not fit its own method."""
+    for method in methods:
+        if isinstance(method.example, Mapping) and isinstance(method.input, Mapping):
+            try:
+                check_value(method.input, method.example.get("input"))
+            except Refusal as refusal:
+                raise ExampleInvalid(method=method.name, reason=refusal.message) from refusal
+
+
+def _completed(method: Method, entry: Mapping[str, Any]) -> Method:
+    return replace(
+        method,
+        summary=method.summary or str(entry.get("summary") or ""),
+        input=entry.get("input") if method.input is None else method.input,
+        output=entry.get("output") if method.output is None else method.output,
+        stream=method.stream or entry.get("stream") is True,
+    )
+
+
+def _method_json(method: Method) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "name": method.name,
+        "path": method.path,
+        "summary": method.summary,
+        "input": method.input or {},
+        "output": method.output or {},
+        "stream": method.stream,
+    }
+    if method.example is not None:
+        members["example"] = method.example
+    return members
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    bytes_left = RELEASE_BYTES_MAX
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if name not in LEFT_OUT_FOLDERS)
+        for name in [*folders, *sorted(names)]:
+            path = Path(place) / name
+            relative = path.relative_to(folder).as_posix()
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise NotPublishable(
+                    file=relative, reason="it is a link, and links lead elsewhere on other machines"
+                )
+            if stat.S_ISDIR(mode):
+                continue
+            if _is_like(name, LEFT_OUT_FILES):
+                continue
+            if _is_like(name, SECRET_FILES):
+                raise SecretInFolder(file=relative)
+            if not stat.S_ISREG(mode):
+                raise NotPublishable(file=relative, reason="it is neither a file nor a folder")
+            bytes_left -= path.stat().st_size
+            if bytes_left < 0:
+                raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_BYTES_MAX, unit="bytes")
+            if len(files) >= RELEASE_FILES_MAX:
+                raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_FILES_MAX, unit="files")
+            files[relative] = path.read_bytes()
+    return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _document(name: str, files: Mapping[str, bytes]) -> Any:
+    try:
+        return parse_json(files[name], bytes_max=DOCUMENT_BYTES_MAX, depth_max=DOCUMENT_DEPTH_MAX)
+    except Refusal as refusal:
+        raise DocumentInvalid(file=name, reason=refusal.message.rstrip(".")) from refusal
+
+
+def _check_entry(manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    run = manifest.run
+    if run.entry:
+        module = run.entry.partition(":")[0].replace(".", "/")
+        if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
+            raise EntryMissing(entry=run.entry, file=f"{module}.py")
+    elif run.command[0].startswith("./") and run.command[0][2:] not in files:
+        raise EntryMissing(entry=run.command[0], file=run.command[0][2:])
