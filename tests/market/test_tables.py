@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 
 import openresource.market
 from openresource.ledger import draft, due
 from openresource.market import natives
 from openresource.market.codes import ResultCode
+from openresource.market.placements import TEST_CALL_TYPE, TLS_KEY_TYPE
+from openresource.market.receipts import RECEIPT_TYPE
 from openresource.market.tables import code_rows, coded_refusals, codes_markdown, path_rows, paths_markdown
+from openresource.market.vouchers import SETTLE_TYPE, VOUCHER_TYPE
 
 
 def test_every_result_code_belongs_to_exactly_one_refusal() -> None:
@@ -63,3 +67,15 @@ def test_every_due_action_has_its_own_kind() -> None:
 def test_the_tables_print() -> None:
     assert f"| {ResultCode.CHANNEL_EXISTS.value} | `ChannelExists` |" in codes_markdown()
     assert "`_claimChannel`" in paths_markdown()
+
+
+def test_the_documentation_shows_the_tables_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "market.md").read_text(encoding="utf-8")
+    for table in (paths_markdown(), codes_markdown()):
+        assert table in page, f"put this into docs/market.md:\n\n{table}"
+
+
+def test_the_documentation_shows_the_types_of_papers_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "market.md").read_text(encoding="utf-8")
+    for paper in (VOUCHER_TYPE, SETTLE_TYPE, RECEIPT_TYPE, TLS_KEY_TYPE, TEST_CALL_TYPE):
+        assert f"`{paper}`" in page
