@@ -3,7 +3,7 @@
 It is run as a script with nothing but the standard library, in a process of its own, and reads its plan (JSON) from
 the descriptor that its one argument names. A plan's members, each optional but `argv`:
 groups (cgroup.procs files to enter), stage (folders to show at other places of a private mount namespace),
-supervise (stay behind as parent, reap and kill the whole tree), limits, uid, folder, nice, landlock, filter, argv, env.
+supervise (stay behind as parent, reap and kill the whole tree), limits, uid, folder, landlock, filter, argv, env.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import time
+from typing import Any
 
 EXIT_REFUSED = 120
 KILL_ROUNDS_MAX = 2_000
@@ -58,11 +59,12 @@ def check(result: int, what: str) -> int:
     return result
 
 
-def show_elsewhere(stage: dict) -> None:
+def show_elsewhere(stage: dict[str, Any]) -> None:
     """Bind folders that only root can reach below a folder that everybody can, seen by this process tree alone."""
-    sources = [(os.open(source, os.O_PATH), target) for source, target in stage["binds"]]
     check(libc.unshare(CLONE_NEWNS), "private mounts")
     mount(None, "/", None, MS_REC | MS_PRIVATE)
+    # Opened in the new namespace, and before anything covers them.
+    sources = [(os.open(source, os.O_PATH), target) for source, target in stage["binds"]]
     point = stage["point"]
     mount("tmpfs", point, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     for descriptor, target in sources:
@@ -85,7 +87,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     check(libc.mount(*words, ctypes.c_ulong(flags), options), f"mount {target}")
 
 
-def confine(plan: dict) -> None:
+def confine(plan: dict[str, Any]) -> None:
     """Limits, identity, folder and filters of the process that will be the program."""
     for name, value in plan.get("limits", {}).items():
         limit = getattr(resource, name)
@@ -93,8 +95,7 @@ def confine(plan: dict) -> None:
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
-    if plan.get("nice"):
-        os.nice(plan["nice"])
+    prefer_for_oom()
     if "uid" in plan:
         os.setgroups([])
         os.setresgid(plan["uid"], plan["uid"], plan["uid"])
@@ -112,7 +113,16 @@ def confine(plan: dict) -> None:
         install_filter(bytes.fromhex(plan["filter"]["code"]), plan["filter"]["pid_offsets"])
 
 
-def restrict_paths(rules: dict) -> None:
+def prefer_for_oom() -> None:
+    """If this machine runs out of memory, its own processes shall survive the programs."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("500")
+    except OSError as problem:
+        sys.stderr.write(f"launcher: oom_score_adj: {problem.strerror}\n")
+
+
+def restrict_paths(rules: dict[str, Any]) -> None:
     """Landlock: only the named folders, each with the named rights, and no signals or sockets beyond ourselves."""
     attributes = struct.pack("=QQQ", rules["handled"], rules["handled_net"], rules["scoped"])[
         : rules["bytes"]
@@ -132,7 +142,7 @@ def restrict_paths(rules: dict) -> None:
     os.close(ruleset)
 
 
-def install_filter(code: bytes, pid_offsets: list) -> None:
+def install_filter(code: bytes, pid_offsets: list[int]) -> None:
     """seccomp: our own process number goes where the filter compares with it."""
     filled = bytearray(code)
     for offset in pid_offsets:
@@ -142,7 +152,7 @@ def install_filter(code: bytes, pid_offsets: list) -> None:
     check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0), "seccomp")
 
 
-def supervise(plan: dict) -> None:
+def supervise(plan: dict[str, Any]) -> None:
     """Fork: the child returns and becomes the program, the parent reaps orphans and leaves nothing behind."""
     check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "sub-reaper")
     uid = plan.get("uid")
@@ -235,9 +245,9 @@ def kill_descendants() -> None:
             time.sleep(0.002)
 
 
-def descendants(pid: int) -> list:
+def descendants(pid: int) -> list[int]:
     """Process numbers below one; zombies that nobody has reaped yet count as well."""
-    parents: dict = {}
+    parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -246,7 +256,7 @@ def descendants(pid: int) -> list:
             except OSError:
                 continue
             parents.setdefault(int(fields[1]), []).append(int(name))
-    found: list = []
+    found: list[int] = []
     layer = [pid]
     while layer:
         layer = [child for parent in layer for child in parents.get(parent, ())]

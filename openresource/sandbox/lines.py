@@ -257,8 +257,8 @@ class LineChannel:
             ticket.end()
         else:
             self._finish(ticket)
-            missing = isinstance(answer.output, msgspec.UnsetType)
-            ticket.answer(200, JSON_TYPE, b"null" if missing else bytes(answer.output))
+            output = b"null" if isinstance(answer.output, msgspec.UnsetType) else bytes(answer.output)
+            ticket.answer(200, JSON_TYPE, output)
 
     def _finish(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.number, None)

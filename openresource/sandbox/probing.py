@@ -1,0 +1,74 @@
+"""Finds out what a driver reaches by really starting a program: what a machine promises and what it does differ."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from openresource.market.manifests import MANIFEST_FILE, parse_manifest
+from openresource.primitives.errors import Refusal
+from openresource.sandbox.driver import Capabilities, Instance, Limits, ProgramCall, Release, Sandbox
+from openresource.sandbox.groups import make_groups
+
+PROBE_SECONDS_MAX: Final = 30.0
+WHY_NOT_CHARACTERS_MAX: Final = 500
+_MANIFEST: Final = 'name = "probe"\n[run]\nkind = "python"\nentry = "probe:answer"\n'
+_PROGRAM: Final = "def answer() -> int:\n    return 42\n"
+_LIMITS: Final = Limits(memory_bytes=128 << 20, disk_bytes=1 << 20, processes=8, startup_seconds=20.0)
+
+
+def probe_by_start(
+    sandbox: Sandbox, level: str, *, disk: Literal["tmpfs", "watched", "none"], **known: Any
+) -> Capabilities:
+    """Capabilities after a start, a call and a stop, or why it did not come to that."""
+    outcome: list[str] = []
+    # A thread of its own, as the caller may be inside an event loop already.
+    thread = threading.Thread(target=lambda: outcome.append(_try(sandbox)), name="sandbox-probe")
+    thread.start()
+    thread.join()
+    as_root = os.geteuid() == 0
+    if outcome[0]:
+        return Capabilities(level, False, outcome[0], as_root=as_root, **known)
+    groups = make_groups(_LIMITS)
+    exact = groups is not None
+    has_cpu = groups is not None and "cpu" in groups.folders
+    if groups is not None:
+        groups.remove()
+    return Capabilities(
+        level,
+        True,
+        memory="cgroup" if exact else "rlimit",
+        processes="cgroup" if exact else "rlimit",
+        cpu="cgroup" if has_cpu else "none",
+        disk=disk,
+        as_root=as_root,
+        **known,
+    )
+
+
+def _try(sandbox: Sandbox) -> str:
+    """Why a program cannot be run here; empty if it can."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="openresource-probe-") as name:
+            folder = Path(name)
+            (folder / MANIFEST_FILE).write_text(_MANIFEST)
+            (folder / "probe.py").write_text(_PROGRAM)
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                return runner.run(_start(sandbox, Release(folder, parse_manifest(_MANIFEST))))
+    except Refusal as refusal:
+        return f"{refusal.message} {refusal.facts.get('stderr', '')}".strip()[:WHY_NOT_CHARACTERS_MAX]
+    except OSError as problem:
+        return f"{problem.strerror or problem}"[:WHY_NOT_CHARACTERS_MAX]
+
+
+async def _start(sandbox: Sandbox, release: Release) -> str:
+    instance: Instance = await asyncio.wait_for(sandbox.start(release, _LIMITS), PROBE_SECONDS_MAX)
+    try:
+        reply = await instance.call(ProgramCall("answer", "/answer", b"{}", deadline_seconds=10.0))
+        return "" if reply.body == b"42" else "a program gave a wrong answer"
+    finally:
+        await instance.stop()
