@@ -121,7 +121,8 @@ class Token:
         self.follows_newline: bool = follows_newline
         self.number: float | int = 0
         self.flags: str = ""
-        # A name written with escapes is no keyword; a template's piece may be its last.
+        # A name written with escapes is no keyword, nor is a template with wrong escapes a text; a piece of a
+        # template may be its last, a closing bracket may end an expression.
         self.is_escaped: bool = False
         self.is_tail: bool = False
 
@@ -192,8 +193,6 @@ class _Lexer:
                 self._number(piece, at)
             else:
                 self._rare(kind, at)
-        if self._braces and self._braces[-1] == "`":
-            raise RuleTokenError("Unterminated template")
         tokens.append(Token(END, "", end, self._follows_newline))
         return tokens
 
@@ -237,11 +236,7 @@ class _Lexer:
                 self._braces.pop()
                 self._template(at)
                 return
-        elif (
-            piece == "--"
-            and self._text.startswith(">", self._at)
-            and (self._follows_newline or not self._tokens)
-        ):
+        elif piece == "--" and self._text.startswith(">", self._at) and self._follows_newline:
             # Scripts may end an HTML comment at the start of a line; the rest of the line is a comment.
             while self._at < len(self._text) and self._text[self._at] not in _NEWLINES:
                 self._at += 1
@@ -250,7 +245,7 @@ class _Lexer:
         if piece == "}":
             token.is_tail = bool(self._braces) and self._braces.pop() == "o"
         elif piece == ")":
-            token.is_tail = not (self._parentheses and self._parentheses.pop())
+            token.is_tail = bool(self._parentheses) and not self._parentheses.pop()
 
     def _follows_condition_keyword(self) -> bool:
         if not self._tokens:
@@ -275,16 +270,19 @@ class _Lexer:
         if not self._tokens:
             # The text is the operand of a return; on a line of its own a brace opens a block.
             return not (is_brace and self._follows_newline)
-        last = self._tokens[-1]
+        position = len(self._tokens) - 1
+        last = self._tokens[position]
+        # Steps before or behind an operand change nothing.
+        while last.kind == PUNCTUATOR and (last.value == "++" or last.value == "--") and position > 0:
+            position -= 1
+            last = self._tokens[position]
         if last.kind == PUNCTUATOR:
             if last.value == ")":
                 return not last.is_tail and not is_brace
-            if last.value == "]":
+            if last.value == "]" or last.value == "." or last.value == "?.":
                 return False
             if last.value == "}":
-                return not last.is_tail and not is_brace
-            if last.value == "++" or last.value == "--":
-                return False
+                return not last.is_tail
             if is_brace and (last.value == ";" or last.value == "{"):
                 return False
             if is_brace and last.value == ":":
@@ -379,6 +377,12 @@ class _Lexer:
         text = self._text
         parts: list[str] = []
         position = at + 1
+        if position == len(text):
+            # A template that does not even begin is for the parser to refuse.
+            self._at = position
+            self._add(TEMPLATE, "", at).flags = "head" if text[at] == "`" else "middle"
+            return
+        is_broken = False
         while True:
             if position >= len(text):
                 raise RuleTokenError("Unterminated template")
@@ -388,7 +392,13 @@ class _Lexer:
             if character == "$" and text.startswith("{", position + 1):
                 break
             if character == "\\":
-                piece, position = _escape(text, position)
+                try:
+                    piece, position = _escape(text, position)
+                except RuleTokenError:
+                    # Only the parser refuses it: a tag might want the text as it is written.
+                    is_broken = True
+                    piece = ""
+                    position += 2
                 parts.append(piece)
             elif character == "\r":
                 parts.append("\n")
@@ -401,6 +411,7 @@ class _Lexer:
         is_head = text[at] == "`"
         token = self._add(TEMPLATE, joined("".join(parts)), at)
         token.is_tail = is_tail
+        token.is_escaped = is_broken
         token.flags = "head" if is_head else "middle"
         if not is_tail:
             self._braces.append("`")
@@ -437,7 +448,7 @@ class _Lexer:
     def _refuse_name_here(self) -> None:
         if self._at < len(self._text):
             character = self._text[self._at]
-            if character == "\\" or is_identifier_part(character):
+            if character == "\\" or is_identifier_start(character):
                 raise RuleTokenError("Identifier directly after number")
 
 

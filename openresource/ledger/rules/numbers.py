@@ -76,15 +76,17 @@ def _round_up(digits: list[int], radix: int) -> int:
 def _whole_text(whole: int, radix: int) -> str:
     if whole == 0:
         return "0"
-    # Digits below the precision of a double are written as zeros.
+    # Digits below the precision of a double are zeros; the ones above come from divisions of doubles.
+    value = float(whole)
     zeros = 0
-    while whole > 2**53:
-        whole //= radix
+    while value >= 2.0**53:
+        value /= radix
         zeros += 1
     digits: list[str] = []
-    while whole > 0:
-        digits.append(_DIGITS[whole % radix])
-        whole //= radix
+    while value > 0:
+        rest = math.fmod(value, radix)
+        digits.append(_DIGITS[int(rest)])
+        value = (value - rest) / radix
     return "".join(reversed(digits)) + "0" * zeros
 
 
@@ -122,15 +124,22 @@ def _significant(number: float | int, count: int) -> tuple[str, int]:
     if number == 0:
         return "0" * count, 0
     exponent = math.floor(math.log10(number))
+    # The logarithm may be one off.
+    if not _reaches(number, exponent):
+        exponent -= 1
+    elif _reaches(number, exponent + 1):
+        exponent += 1
     digits = str(_scaled(number, count - 1 - exponent))
-    # The logarithm may be one off, and rounding may add a digit.
-    while len(digits) > count:
+    if len(digits) > count:
         exponent += 1
         digits = str(_scaled(number, count - 1 - exponent))
-    while len(digits) < count:
-        exponent -= 1
-        digits = str(_scaled(number, count - 1 - exponent))
     return digits, exponent
+
+
+def _reaches(number: float | int, exponent: int) -> bool:
+    """Whether a magnitude is at least a power of ten."""
+    top, bottom = number.as_integer_ratio()
+    return top >= bottom * 10**exponent if exponent >= 0 else top * 10**-exponent >= bottom
 
 
 def _to_precision(meter: Meter, this: object, arguments: list[object]) -> object:

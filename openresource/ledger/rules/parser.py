@@ -484,6 +484,7 @@ class _Parser:
 
     def _template(self) -> Node:
         token = self._next()
+        is_broken = token.is_escaped
         pieces = [token.value]
         expressions: list[Node] = []
         while not token.is_tail:
@@ -492,7 +493,10 @@ class _Parser:
             if token.kind != TEMPLATE or token.flags == "head":
                 self._back(token)
                 raise self._unexpected()
+            is_broken = is_broken or token.is_escaped
             pieces.append(token.value)
+        if is_broken:
+            raise RuleSyntaxError("Invalid escape sequence in template")
         return self._checked(Template(pieces, expressions))
 
     def _entries(self) -> Node:
