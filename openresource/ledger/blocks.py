@@ -98,8 +98,9 @@ def build_block(
     gas_amount_total: float | int,
     gas_cost_total: float | int,
     hash_of_transactions: str = "",
+    bytes_of_transactions: int = -1,
 ) -> dict[str, Any]:
-    """A whole block: bodies, header, hash and size."""
+    """A whole block: bodies, header, hash and size; what is known about the transactions is not computed again."""
     header: dict[str, Any] = {
         "last_hash": last_hash,
         "last_votes_hash": content_hash(last_votes),
@@ -121,11 +122,14 @@ def build_block(
         "transactions": transactions,
         "receipts": receipts,
     }
+    if bytes_of_transactions < 0:
+        bytes_of_transactions = size_of(transactions)
+    others = {"last_votes": last_votes, "evidence": evidence, "transactions": None, "receipts": receipts}
     return {
         **bodies,
         **header,
         "hash": header_hash(header),
-        "size": size_of(header) + size_of(bodies),
+        "size": size_of(header) + size_of(others) + bytes_of_transactions,
     }
 
 

@@ -209,7 +209,7 @@ class Calls:
                     failure = self.run_programs(change, context)
                     if failure is not None:
                         return failure
-        return {"code": FUNCTION_SUCCESS, "bandwidth_gas_amount": context.unit_gas() * len(written)}
+        return {"code": FUNCTION_SUCCESS, "bandwidth_gas_amount": context.limits.unit_gas * len(written)}
 
     def run_programs(self, change: Change, context: TxContext) -> Result | None:
         """Starts the programs whose entries stand where a native wrote; the result of the one that failed, if any."""
@@ -242,7 +242,7 @@ class Calls:
         except Exception as error:
             return exception_result(PROGRAM, error, context)
         written = len(context.changes) - first
-        return {"code": FUNCTION_SUCCESS, "bandwidth_gas_amount": context.unit_gas() * written}
+        return {"code": FUNCTION_SUCCESS, "bandwidth_gas_amount": context.limits.unit_gas * written}
 
 
 def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], context: TxContext) -> Result:
@@ -262,7 +262,7 @@ def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], conte
     if subtree_results:
         result["subtree_func_results"] = subtree_results
     result["code"] = code
-    result["bandwidth_gas_amount"] = context.unit_gas()
+    result["bandwidth_gas_amount"] = context.limits.unit_gas
     return result
 
 
@@ -315,7 +315,7 @@ def refusal_result(refusal: Refusal, context: TxContext) -> Result:
         "message": str(refusal),
         "refusal": refusal.to_json(),
         "code": code if isinstance(code, int) and code >= REFUSED else REFUSED,
-        "bandwidth_gas_amount": context.unit_gas(),
+        "bandwidth_gas_amount": context.limits.unit_gas,
     }
 
 
@@ -325,5 +325,5 @@ def exception_result(name: str, error: Exception, context: TxContext) -> Result:
     return {
         "message": f"{name} failed inside; this is a mistake of the network's software, not of the transaction.",
         "code": NATIVE_THREW,
-        "bandwidth_gas_amount": context.unit_gas(),
+        "bandwidth_gas_amount": context.limits.unit_gas,
     }

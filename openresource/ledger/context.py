@@ -8,9 +8,8 @@ from typing import Any
 from openresource.ledger.draft import Change, NetworkDomain
 from openresource.ledger.profile import Network
 from openresource.ledger.rule_evaluation import eval_write_rule
-from openresource.ledger.state import State
+from openresource.ledger.state import Limits, State
 from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
-from openresource.primitives.limits import LABEL_LENGTH_MAX
 
 LOWER_CASE_NAMES = "allow_lower_case_app_names_only"
 
@@ -74,14 +73,15 @@ class TxContext:
         """Whether a change of the protocol is in force in this block."""
         return self.network.is_enabled(flag, self.block_number)
 
-    def unit_gas(self) -> Any:
-        """What one write costs in gas; a write may change it for the next one."""
-        return self.parameter("resource", "unit_write_gas_amount")
+    @property
+    def limits(self) -> Limits:
+        """The limits in force; a write may change them for the next one."""
+        if self.block_number > 0:
+            return self.state.limits
+        return Limits(self._configured_resource)
 
-    def label_length_max(self) -> int:
-        """How long a label may be."""
-        limit: Any = self.parameter("resource", "state_label_length_limit")
-        return limit if isinstance(limit, int) else LABEL_LENGTH_MAX
+    def _configured_resource(self, name: str) -> Any:
+        return self.network.configured("resource", name)
 
     # -- the state as natives with a draft see it --------------------------------------------------------------------
 

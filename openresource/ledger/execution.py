@@ -31,7 +31,7 @@ from openresource.ledger.results import (
     has_failed,
     operation_has_failed,
 )
-from openresource.ledger.state import State
+from openresource.ledger.state import Limits, State, Usage
 from openresource.ledger.transactions import ORDERED_BY_TIME_NONCE, SET, UNORDERED_NONCE, Transaction
 from openresource.ledger.verdicts import Auth
 from openresource.primitives.numbers import is_number, number_text
@@ -183,49 +183,47 @@ class Executor:
             result["code"] = NO_OPERATION
             result["bandwidth_gas_amount"] = 0
             return gas
-        apps = app_names(operation)
-        apps_before = state.apps_bytes()
-        service_before = state.tree_bytes() - apps_before
-        app_bytes_before = [state.app_bytes(app) for app in apps]
+        apps = app_names(transaction.labels)
+        before = state.usage(apps)
         counts_registration = context.is_enabled(REGISTRATION_FLAG) and transaction.nonce != UNORDERED_NONCE
         was_registered = not counts_registration or self._is_registered(transaction.address)
 
-        self._run_singles(operation, Auth(transaction.address), context, result)
+        self._run_singles(transaction, Auth(transaction.address), context, result)
         if not was_registered and not self._is_registered(transaction.address):
             _add_registration_gas(result, context)
 
-        bandwidth = bandwidth_gas(operation, result)
+        bandwidth = bandwidth_gas(transaction.labels, result)
         total: dict[str, Any] = result["gas_amount_total"]
         total["bandwidth"] = bandwidth.to_json()
         gas.bandwidth = bandwidth.service
         if has_failed(result, self.network.profile.list_ignores_own_code):
             return gas
-        if not _check_tree_limits(state, context, result):
+        limits = context.limits
+        if not _check_tree_limits(state, limits, result):
             return gas
 
-        apps_after = state.apps_bytes()
-        service_after = state.tree_bytes() - apps_after
-        coefficient: Any = context.parameter("resource", "state_gas_coefficient")
+        after = state.usage(apps)
         state_gas = GasTally()
-        state_gas.service = max(0, service_after - service_before) * coefficient
+        state_gas.service = max(0, after.service_bytes - before.service_bytes) * limits.state_gas_coefficient
         for index, app in enumerate(apps):
-            used = (state.app_bytes(app) - app_bytes_before[index]) * coefficient
+            used = (after.app_bytes[index] - before.app_bytes[index]) * limits.state_gas_coefficient
             if used > 0:
                 state_gas.app[app] = used
         total["state"] = state_gas.to_json()
         gas.state = state_gas.service
-        if not _check_budgets(state, context, result, apps, service_after, apps_after):
+        if not _check_budgets(state, limits, result, apps, after):
             return gas
         self._update_nonce(transaction)
         return gas
 
-    def _run_singles(self, operation: dict[str, Any], auth: Auth, context: TxContext, result: Result) -> None:
+    def _run_singles(self, transaction: Transaction, auth: Auth, context: TxContext, result: Result) -> None:
+        operation: dict[str, Any] = transaction.operation
         if operation.get("type") != SET:
-            result.update(self._operations.run(operation, auth, context))
+            result.update(self._operations.run(operation, transaction.labels[0], auth, context))
             return
         op_list: list[Any] = operation["op_list"]
-        limit: Any = context.parameter("resource", "set_op_list_size_limit")
-        if context.block_number > 0 and is_number(limit) and len(op_list) > limit:
+        limit: Any = context.limits.op_list_max
+        if context.block_number > 0 and len(op_list) > limit:
             result["result_list"] = None
             result["code"] = OP_LIST_SIZE
             result["message"] = (
@@ -235,7 +233,7 @@ class Executor:
         result_list: dict[str, Any] = {}
         result["result_list"] = result_list
         for index, single in enumerate(op_list):
-            single_result = self._operations.run(single, auth, context)
+            single_result = self._operations.run(single, transaction.labels[index], auth, context)
             result_list[str(index)] = single_result
             if operation_has_failed(single_result):
                 return
@@ -261,56 +259,46 @@ def _add_registration_gas(result: Result, context: TxContext) -> None:
         first["bandwidth_gas_amount"] += amount if is_number(amount) else 0
 
 
-def _check_tree_limits(state: State, context: TxContext, result: Result) -> bool:
+def _check_tree_limits(state: State, limits: Limits, result: Result) -> bool:
     height = state.tree_height()
-    height_max: Any = context.parameter("resource", "state_tree_height_limit")
-    if is_number(height_max) and height > height_max:
+    if height > limits.tree_height_max:
         result["code"] = TREE_HEIGHT
-        result["message"] = f"Out of tree height limit ({height} > {number_text(height_max)})"
+        result["message"] = f"Out of tree height limit ({height} > {number_text(limits.tree_height_max)})"
         return False
     size = state.tree_bytes()
-    bytes_max: Any = context.parameter("resource", "state_tree_bytes_limit")
-    if is_number(bytes_max) and size > bytes_max:
+    if size > limits.tree_bytes_max:
         result["code"] = TREE_BYTES
-        result["message"] = f"Out of tree bytes limit ({size} > {number_text(bytes_max)})"
+        result["message"] = f"Out of tree bytes limit ({size} > {number_text(limits.tree_bytes_max)})"
         return False
     return True
 
 
-def _check_budgets(
-    state: State, context: TxContext, result: Result, apps: list[str], service_bytes: int, apps_bytes: int
-) -> bool:
-    bytes_max: Any = context.parameter("resource", "state_tree_bytes_limit")
-    service_budget: Any = bytes_max * context.parameter("resource", "service_state_budget_ratio")
-    if service_bytes > service_budget:
-        sizes = f"({service_bytes} > {number_text(service_budget)})"
+def _check_budgets(state: State, limits: Limits, result: Result, apps: list[str], usage: Usage) -> bool:
+    if usage.service_bytes > limits.service_budget:
+        sizes = f"({usage.service_bytes} > {number_text(limits.service_budget)})"
         result["code"] = SERVICE_BUDGET
         result["message"] = f"Exceeded state budget limit for services {sizes}"
         return False
-    apps_budget: Any = bytes_max * context.parameter("resource", "apps_state_budget_ratio")
-    if apps_bytes > apps_budget:
+    if usage.apps_bytes > limits.apps_budget:
+        sizes = f"({usage.apps_bytes} > {number_text(limits.apps_budget)})"
         result["code"] = APPS_BUDGET
-        result["message"] = f"Exceeded state budget limit for apps ({apps_bytes} > {number_text(apps_budget)})"
+        result["message"] = f"Exceeded state budget limit for apps {sizes}"
         return False
-    if not apps:
-        return True
-    free_budget: Any = bytes_max * context.parameter("resource", "free_state_budget_ratio")
-    for app in apps:
+    for index, app in enumerate(apps):
         stake = state.app_stake(app)
         if stake == 0:
             # All apps together are an upper bound of those without a stake, and need no walk.
-            free_tier = state.free_tier_bytes() if apps_bytes >= free_budget else None
-            if free_tier is not None and free_tier >= free_budget:
-                sizes = f"({free_tier} > {number_text(free_budget)})"
+            free_tier = state.free_tier_bytes() if usage.apps_bytes >= limits.free_budget else None
+            if free_tier is not None and free_tier >= limits.free_budget:
+                sizes = f"({free_tier} > {number_text(limits.free_budget)})"
                 result["code"] = FREE_TIER_BUDGET
                 result["message"] = f"Exceeded state budget limit for free tier {sizes}.\n{_STAKING_HELP}"
                 return False
         else:
-            app_bytes = state.app_bytes(app)
-            app_budget: Any = apps_budget * stake / state.app_stakes_total()
-            if app_bytes > app_budget:
-                sizes = f"({app_bytes} > {number_text(app_budget)})"
+            app_budget: Any = limits.apps_budget * stake / state.app_stakes_total()
+            if usage.app_bytes[index] > app_budget:
+                sizes = f"({usage.app_bytes[index]} > {number_text(app_budget)})"
                 result["code"] = APP_BUDGET
-                result["message"] = f"Exceeded state budget limit for app {app} {sizes}\n{_STAKING_HELP}"
+                result["message"] = f"Exceeded state budget limit for app {app} {sizes}.\n{_STAKING_HELP}"
                 return False
     return True

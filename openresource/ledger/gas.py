@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from openresource.ledger.transactions import operations_of
 from openresource.primitives.numbers import to_double
 from openresource.primitives.paths import parse_path
 
@@ -34,16 +33,16 @@ class GasTally:
         return {"service": self.service, "app": self.app} if self.app else {"service": self.service}
 
 
-def bandwidth_gas(operation: dict[str, Any], result: dict[str, Any]) -> GasTally:
-    """The bandwidth that an operation used, with all that its functions wrote."""
+def bandwidth_gas(labels: list[list[str]], result: dict[str, Any]) -> GasTally:
+    """The bandwidth that operations at some paths used, with all that their functions wrote."""
     tally = GasTally()
-    result_list: dict[str, Any] | None = result.get("result_list")
-    if result_list is None:
-        add_operation(tally, parse_path(operation.get("ref")), result)
+    if "result_list" not in result:
+        add_operation(tally, labels[0], result)
         return tally
-    singles = operations_of(operation)
-    for index, single_result in result_list.items():
-        add_operation(tally, parse_path(singles[int(index)].get("ref")), single_result)
+    result_list: dict[str, Any] | None = result["result_list"]
+    if result_list is not None:
+        for index, single_result in result_list.items():
+            add_operation(tally, labels[int(index)], single_result)
     return tally
 
 
@@ -60,23 +59,18 @@ def add_operation(tally: GasTally, labels: list[str], result: dict[str, Any]) ->
                 _add_functions(tally, labels + parse_path(value_path), entry.get("func_results") or {})
 
 
-def app_names(operation: Any) -> list[str]:
-    """The apps whose paths an operation writes, in order, each once."""
-    names: dict[str, bool] = {}
-    for single in operations_of(operation):
-        labels = parse_path(single.get("ref"))
-        if len(labels) > 1 and labels[0] == APPS:
-            names[labels[1]] = True
-    return list(names)
+def app_names(labels: list[list[str]]) -> list[str]:
+    """The apps whose paths operations write, in order, each once."""
+    names: list[str] = []
+    for single in labels:
+        if len(single) > 1 and single[0] == APPS and single[1] not in names:
+            names.append(single[1])
+    return names
 
 
-def has_service_operation(operation: Any) -> bool:
+def has_service_operation(labels: list[list[str]]) -> bool:
     """Whether an operation writes outside of apps."""
-    for single in operations_of(operation):
-        labels = parse_path(single.get("ref"))
-        if not labels or labels[0] != APPS:
-            return True
-    return False
+    return any([not single or single[0] != APPS for single in labels])
 
 
 def gas_cost(price: float | int, unit: float | int, amount: float | int, is_floored: bool) -> float | int:

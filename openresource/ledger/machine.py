@@ -248,10 +248,12 @@ class Machine:
         gas_cost_total: Any = 0
         transactions: list[dict[str, Any]] = []
         canonical: list[str] = []
+        transactions_bytes = 0
         receipts: list[dict[str, Any]] = []
         for inserted in block.inserted:
             transactions.append(inserted.transaction.to_json())
             canonical.append(inserted.transaction.canonical_wire())
+            transactions_bytes += inserted.transaction.wire_bytes
             receipts.append(receipt_of(inserted.result))
             gas_amount_total += inserted.result["gas_amount_charged"]
             gas_cost_total += inserted.result["gas_cost_total"]
@@ -270,6 +272,7 @@ class Machine:
             gas_amount_total=gas_amount_total,
             gas_cost_total=to_double(gas_cost_total),
             hash_of_transactions=transactions_hash(canonical),
+            bytes_of_transactions=transactions_bytes,
         )
         return SealedBlock(
             made, block.number, block.time_ms, made["hash"], block.opening_changes, tuple(block.inserted)

@@ -68,10 +68,9 @@ class Operations:
     def __init__(self) -> None:
         self._calls: Calls = Calls(self)
 
-    def run(self, operation: dict[str, Any], auth: Auth, context: TxContext) -> Result:
-        """One single operation of a transaction."""
+    def run(self, operation: dict[str, Any], labels: list[str], auth: Auth, context: TxContext) -> Result:
+        """One single operation of a transaction, at the labels of its path."""
         kind: Any = operation.get("type", SET_VALUE)
-        labels = parse_path(operation.get("ref"))
         value: Any = operation.get("value", MISSING)
         is_global = operation.get("is_global") is True
         if kind == SET_VALUE:
@@ -92,10 +91,10 @@ class Operations:
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_VALUE: path, value, rules, write, functions, garbage collection."""
-        invalid = invalid_prefix(labels, context.label_length_max())
+        invalid = invalid_prefix(labels, context.limits.label_length_max)
         if invalid is not None:
             return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid}", context)
-        invalid = valid_value(value, context.label_length_max())
+        invalid = valid_value(value, context.limits.label_length_max)
         if invalid is not None:
             return refused(SET_VALUE_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
         if is_global:
@@ -135,7 +134,7 @@ class Operations:
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_RULE: value, path, tree, owners, merge, write."""
-        limit = context.label_length_max()
+        limit = context.limits.label_length_max
         invalid = valid_value(value, limit)
         if invalid is not None:
             return refused(SET_RULE_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
@@ -156,7 +155,7 @@ class Operations:
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_FUNCTION: value, path, tree, who may name which native, owners, merge, write."""
-        limit = context.label_length_max()
+        limit = context.limits.label_length_max
         invalid = valid_value(value, limit)
         if invalid is not None:
             return refused(SET_FUNCTION_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
@@ -184,7 +183,7 @@ class Operations:
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_OWNER: value, path, tree, owners, merge, write."""
-        limit = context.label_length_max()
+        limit = context.limits.label_length_max
         invalid = valid_value(value, limit)
         if invalid is not None:
             return refused(SET_OWNER_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
@@ -230,7 +229,7 @@ class Operations:
 def collect_garbage(labels: list[str], context: TxContext) -> None:
     """Deletes the oldest siblings where a state rule says that there are too many."""
     for target in gc_targets(context.state, labels):
-        context.state.write_value(target, None)
+        context.state.write(target, None)
 
 
 def local_labels(labels: list[str], context: TxContext) -> list[str] | None:
@@ -310,14 +309,14 @@ def check_programs(labels: list[str], tree: Any, auth: Auth, context: TxContext)
 
 def succeeded(context: TxContext) -> Result:
     """The result of an operation that went well."""
-    return {"code": SUCCESS, "bandwidth_gas_amount": context.unit_gas()}
+    return {"code": SUCCESS, "bandwidth_gas_amount": context.limits.unit_gas}
 
 
 def refused(code: int, message: str, context: TxContext) -> Result:
     """The result of an operation that did not happen."""
     if not message:
-        return {"code": code, "bandwidth_gas_amount": context.unit_gas()}
-    return {"message": message, "code": code, "bandwidth_gas_amount": context.unit_gas()}
+        return {"code": code, "bandwidth_gas_amount": context.limits.unit_gas}
+    return {"message": message, "code": code, "bandwidth_gas_amount": context.limits.unit_gas}
 
 
 def js_text(value: Any) -> str:

@@ -23,10 +23,9 @@ from openresource.ledger.results import (
     Result,
 )
 from openresource.ledger.state import State
-from openresource.ledger.transactions import ORDERED_BY_TIME_NONCE, Transaction, operations_of
+from openresource.ledger.transactions import ORDERED_BY_TIME_NONCE, Transaction
 from openresource.primitives.encoding import js_json
 from openresource.primitives.numbers import is_integer, is_number, number_text
-from openresource.primitives.paths import parse_path
 
 _APP_DEPENDENT = frozenset(("manage_app", "payments", "staking"))
 
@@ -75,8 +74,7 @@ def _check_gas_price(transaction: Transaction, context: TxContext) -> Result | N
     if is_integer(price) and price >= 0:
         if price == 0:
             return None
-        minimum: Any = context.parameter("resource", "min_gas_price")
-        if not is_number(minimum) or price >= minimum:
+        if price >= context.limits.gas_price_min:
             return None
     return _refused(GAS_PRICE, f"[precheckTransaction] Invalid gas_price: {js_json(transaction.to_json())}")
 
@@ -124,7 +122,7 @@ def _check_billing(transaction: Transaction, context: TxContext) -> Result | Non
     if not is_billing_user(billing, transaction.address, context.state):
         message = "[precheckTxBillingParams] User doesn't have permission to the billing account"
         return _refused(BILLING_USER, message)
-    apps = _apps_depended_on(transaction.operation)
+    apps = _apps_depended_on(transaction.labels)
     if len(apps) > 1:
         message = "[precheckTxBillingParams] Multiple app-dependent service operations for a billing account"
         return _refused(BILLING_SEVERAL_APPS, message)
@@ -134,8 +132,8 @@ def _check_billing(transaction: Transaction, context: TxContext) -> Result | Non
 
 
 def _check_balance(transaction: Transaction, context: TxContext) -> Result | None:
-    minimum: Any = context.parameter("resource", "min_balance_for_service_tx")
-    if not is_number(minimum) or minimum <= 0 or not has_service_operation(transaction.operation):
+    minimum: Any = context.limits.service_balance_min
+    if minimum <= 0 or not has_service_operation(transaction.labels):
         return None
     billing: Any = transaction.billing
     payer = f"billing|{billing}" if isinstance(billing, str) and billing else transaction.address
@@ -146,13 +144,12 @@ def _check_balance(transaction: Transaction, context: TxContext) -> Result | Non
     return None
 
 
-def _apps_depended_on(operation: Any) -> list[str]:
-    apps: dict[str, bool] = {}
-    for single in operations_of(operation):
-        labels = parse_path(single.get("ref"))
-        if len(labels) > 1 and labels[0] in _APP_DEPENDENT:
-            apps[labels[1]] = True
-    return list(apps)
+def _apps_depended_on(labels: list[list[str]]) -> list[str]:
+    apps: list[str] = []
+    for single in labels:
+        if len(single) > 1 and single[0] in _APP_DEPENDENT and single[1] not in apps:
+            apps.append(single[1])
+    return apps
 
 
 def _number_of(value: object) -> float | int:

@@ -2,19 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from openresource.ledger.building import value_bytes
 from openresource.ledger.nodes import NOTHING, Branch
 from openresource.ledger.tree import Tree
 from openresource.ledger.views import find, plain
+from openresource.primitives.limits import LABEL_LENGTH_MAX
+from openresource.primitives.numbers import is_number
 
 VALUES: Final = "values"
 APPS: Final = "apps"
 BLOCKCHAIN_PARAMS: Final = "blockchain_params"
 
 _CONFIG_ROOTS: Final = ("rules", "functions", "owners")
+
+
+class Limits:
+    """The parameters that every transaction needs, read once until one of them changes."""
+
+    __slots__ = (
+        "apps_budget",
+        "free_budget",
+        "gas_price_min",
+        "label_length_max",
+        "op_list_max",
+        "service_balance_min",
+        "service_budget",
+        "state_gas_coefficient",
+        "tree_bytes_max",
+        "tree_height_max",
+        "unit_gas",
+    )
+
+    def __init__(self, parameters: Callable[[str], Any]) -> None:
+        """`parameters` gives a parameter of the category `resource` by its name."""
+        label_length: Any = parameters("state_label_length_limit")
+        self.label_length_max: int = label_length if isinstance(label_length, int) else LABEL_LENGTH_MAX
+        self.unit_gas: Any = parameters("unit_write_gas_amount")
+        self.gas_price_min: Any = _number_or(parameters("min_gas_price"), 0)
+        self.op_list_max: Any = _number_or(parameters("set_op_list_size_limit"), math.inf)
+        self.service_balance_min: Any = _number_or(parameters("min_balance_for_service_tx"), 0)
+        self.state_gas_coefficient: Any = _number_or(parameters("state_gas_coefficient"), 0)
+        self.tree_height_max: Any = _number_or(parameters("state_tree_height_limit"), math.inf)
+        self.tree_bytes_max: Any = _number_or(parameters("state_tree_bytes_limit"), math.inf)
+        self.service_budget: Any = self.tree_bytes_max * _number_or(parameters("service_state_budget_ratio"), 1)
+        self.apps_budget: Any = self.tree_bytes_max * _number_or(parameters("apps_state_budget_ratio"), 1)
+        self.free_budget: Any = self.tree_bytes_max * _number_or(parameters("free_state_budget_ratio"), 1)
+
+
+class Usage:
+    """How many bytes services, all apps and some apps take."""
+
+    __slots__ = ("app_bytes", "apps_bytes", "service_bytes")
+
+    def __init__(self, service_bytes: int, apps_bytes: int, app_bytes: list[int]) -> None:
+        self.service_bytes: int = service_bytes
+        self.apps_bytes: int = apps_bytes
+        self.app_bytes: list[int] = app_bytes
 
 
 class State:
@@ -24,6 +71,10 @@ class State:
         "_app_config_bytes",
         "_has_changed_config",
         "_has_changed_parameters",
+        "_is_measured",
+        "_limits",
+        "_measured_app_bytes",
+        "_measured_apps_bytes",
         "_parameters",
         "tree",
     )
@@ -35,6 +86,11 @@ class State:
         self._app_config_bytes: dict[str, int] = {}
         self._has_changed_config: bool = False
         self._has_changed_parameters: bool = False
+        self._limits: Limits | None = None
+        # What was measured last, good until the next write.
+        self._is_measured: bool = False
+        self._measured_apps_bytes: int = 0
+        self._measured_app_bytes: dict[str, int] = {}
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -77,16 +133,30 @@ class State:
         self._parameters[key] = value
         return value
 
+    @property
+    def limits(self) -> Limits:
+        """The limits that the state's parameters set."""
+        limits = self._limits
+        if limits is None:
+            limits = Limits(self._resource_parameter)
+            self._limits = limits
+        return limits
+
+    def _resource_parameter(self, name: str) -> Any:
+        return self.parameter("resource", name)
+
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def write(self, labels: list[str], value: object) -> None:
         """Writes at full labels without any check; None deletes."""
+        self._is_measured = False
         if labels[0] != VALUES:
             self._has_changed_config = True
             self._app_config_bytes.clear()
         elif len(labels) == 1 or labels[1] == BLOCKCHAIN_PARAMS:
             self._has_changed_parameters = True
             self._parameters.clear()
+            self._limits = None
         self.tree.write(labels, value)
 
     def write_value(self, labels: Sequence[str], value: object) -> None:
@@ -106,10 +176,12 @@ class State:
     def restore(self) -> None:
         """Returns to the backup."""
         self.tree.restore()
+        self._is_measured = False
         if self._has_changed_config:
             self._app_config_bytes.clear()
         if self._has_changed_parameters:
             self._parameters.clear()
+            self._limits = None
 
     def drop_backup(self) -> None:
         """Lets go of the backup; what was written stays."""
@@ -119,6 +191,8 @@ class State:
         """Drops everything derived, after the tree was put to another version."""
         self._app_config_bytes.clear()
         self._parameters.clear()
+        self._limits = None
+        self._is_measured = False
 
     # -- usage ------------------------------------------------------------------------------------------------------
 
@@ -130,9 +204,22 @@ class State:
         """The bytes of the whole tree."""
         return value_bytes(self.tree.root)
 
-    def apps_bytes(self) -> int:
-        """The bytes of all apps under the four roots."""
-        return self._bytes_of(self._apps_value(), "")
+    def usage(self, app_names: list[str]) -> Usage:
+        """What services, all apps, and each of some apps take now."""
+        measured = self._measured_app_bytes
+        if not self._is_measured:
+            measured.clear()
+            self._measured_apps_bytes = self._bytes_of(self._apps_value(), "")
+            self._is_measured = True
+        app_bytes: list[int] = []
+        for app in app_names:
+            known = measured.get(app)
+            if known is None:
+                known = self.app_bytes(app)
+                measured[app] = known
+            app_bytes.append(known)
+        apps_bytes = self._measured_apps_bytes
+        return Usage(value_bytes(self.tree.root) - apps_bytes, apps_bytes, app_bytes)
 
     def app_bytes(self, app: str) -> int:
         """The bytes of one app under the four roots."""
@@ -186,3 +273,7 @@ class State:
                     configured += value_bytes(found)
             self._app_config_bytes[app] = configured
         return configured if value is NOTHING else configured + value_bytes(value)
+
+
+def _number_or(value: Any, otherwise: Any) -> Any:
+    return value if is_number(value) else otherwise

@@ -16,6 +16,7 @@ from openresource.primitives.keys import (
     verify_signature,
 )
 from openresource.primitives.numbers import is_integer, is_number
+from openresource.primitives.paths import parse_path
 from openresource.primitives.values import size_of
 
 SET: Final = "SET"
@@ -34,6 +35,7 @@ _BODY_FIELDS: Final = frozenset(
     ("nonce", "timestamp", "operation", "gas_price", "billing", "parent_tx_hash", "address")
 )
 _OPERATION_FIELDS: Final = frozenset(("type", "ref", "value", "is_global"))
+_WIRE_NAMES_BYTES: Final = sum(2 * len(name) for name in ("tx_body", "signature", "hash", "address"))
 _HALF_ORDER: Final = CURVE_ORDER // 2
 _WIRE_FIELDS: Final = frozenset(("tx_body", "signature", "hash", "address"))
 
@@ -59,6 +61,7 @@ class Transaction:
         "canonical",
         "gas_price",
         "hash",
+        "labels",
         "nonce",
         "operation",
         "signature",
@@ -77,6 +80,15 @@ class Transaction:
         self.gas_price: Any = body.get("gas_price")
         self.billing: Any = body.get("billing")
         self.bytes: int = size_of(body)
+        # The labels of each single operation, in order.
+        self.labels: list[list[str]] = [
+            parse_path(single.get("ref")) for single in operations_of(self.operation) if isinstance(single, dict)
+        ]
+
+    @property
+    def wire_bytes(self) -> int:
+        """What the four members count for in the size of a block."""
+        return self.bytes + _WIRE_NAMES_BYTES + 2 * (len(self.signature) + len(self.hash) + len(self.address))
 
     def to_json(self) -> dict[str, Any]:
         """The four members that travel and that blocks store."""

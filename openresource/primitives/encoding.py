@@ -188,7 +188,7 @@ def varint(number: int) -> bytes:
 
 def _canonical_fast(value: Any) -> bytes:
     """The canonical bytes if the fast encoder is known to write them, else nothing."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | list):
         return b""
     try:
         encoded: bytes = _sorted_encoder.encode(value)

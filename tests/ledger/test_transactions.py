@@ -14,11 +14,13 @@ from openresource.ledger.transactions import (
     InvalidTransactionBody,
     InvalidTransactionSignature,
     invalid_body_reason,
+    operations_of,
     sign_transaction,
     transaction_from_json,
     verified_transaction,
 )
 from openresource.primitives.keys import CURVE_ORDER
+from openresource.primitives.paths import parse_path
 from tests.support.chains import key_of
 from tests.vectors_support import vectors
 
@@ -32,7 +34,8 @@ def test_body_vectors(case: Any, document: Any) -> None:
 
 @vectors("ain/basic.json", "bandwidth_gas", expected=("gas_amount", "failed"))
 def test_bandwidth_gas_vectors(case: Any, document: Any) -> None:
-    assert bandwidth_gas(case["operation"], case["result"]).to_json() == case["gas_amount"]
+    labels = [parse_path(single.get("ref")) for single in operations_of(case["operation"])]
+    assert bandwidth_gas(labels, case["result"]).to_json() == case["gas_amount"]
     assert has_failed(case["result"], True) == case["failed"]
 
 
