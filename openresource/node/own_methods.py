@@ -11,10 +11,10 @@ from openresource.ledger.nodes import Branch
 from openresource.ledger.proofs import state_proof
 from openresource.ledger.reads import ReadOptions, check_read, read
 from openresource.ledger.views import View
+from openresource.market.supply import PEOPLE, Holder, audit_supply, walk_holders
 from openresource.node.engine import Engine
 from openresource.node.methods import AinMethods
 from openresource.node.rpc import Answer, Method, Params, answer
-from openresource.primitives.amounts import uain_of_number
 from openresource.primitives.errors import InvalidInput, Refusal
 from openresource.primitives.hashing import is_hash
 from openresource.primitives.numbers import is_integer
@@ -151,30 +151,20 @@ class OwnMethods:
             raise InvalidInput(
                 what="at", reason="the audit reads a state that stays as it is: final or a height"
             )
-        accounts_uain = holders = 0
-        by_kind: dict[str, int] = {}
-        for _, account in _branches(view.node([VALUES, "accounts"])):
-            held = account.child("balance")
-            if isinstance(held, int | float):
-                accounts_uain += uain_of_number(held)
-                holders += 1
-            if holders % HOLDERS_PER_TURN == 0:
+        holders: list[Holder] = []
+        for holder in walk_holders(_Holders(view)):
+            holders.append(holder)
+            if len(holders) % HOLDERS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        for kind, services in _branches(view.node([VALUES, "service_accounts"])):
-            for _, keys in _branches(services):
-                for _, account in _branches(keys):
-                    held = account.child("balance")
-                    if isinstance(held, int | float):
-                        by_kind[kind] = by_kind.get(kind, 0) + uain_of_number(held)
-                        holders += 1
-                    if holders % HOLDERS_PER_TURN == 0:
-                        await asyncio.sleep(0)
+        supply = audit_supply(holders)
+        by_kind = dict(supply.by_kind)
+        accounts_uain = by_kind.pop(PEOPLE, 0)
         return answer(
             {
-                "total_uain": accounts_uain + sum(by_kind.values()),
+                "total_uain": supply.total_uain,
                 "accounts_uain": accounts_uain,
                 "service_accounts_uain": by_kind,
-                "holders": holders,
+                "holders": supply.holders,
                 "height": height,
                 "at": at,
             }
@@ -202,7 +192,15 @@ def _tree(params: Params) -> str:
     return str(tree)
 
 
-def _branches(node: object) -> list[tuple[str, Branch]]:
-    if not isinstance(node, Branch):
-        return []
-    return [(label, value) for label, value in node.children() if isinstance(value, Branch)]
+class _Holders:
+    """The accounts of a view, for the audit."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def labels(self, *path: str) -> list[str]:
+        node = self._view.node([VALUES, *path])
+        return [label for label, _ in node.children()] if isinstance(node, Branch) else []
+
+    def value(self, *path: str) -> Any:
+        return self._view.get([VALUES, *path])
