@@ -102,7 +102,7 @@ def _is_within(rule: dict[str, Any], name: str, amount: int) -> bool:
 class RuleEnvironment(Environment):
     """An evaluation over a version of the state."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_state", "_values")
 
     def __init__(
         self,
@@ -116,12 +116,19 @@ class RuleEnvironment(Environment):
     ) -> None:
         super().__init__(auth, data, new_data, context, labels, variables)
         self._state: StateReader = state
+        self._values: object = None
 
     def read(self, root: str, path: object) -> object:
         """What stands at a path below one of the four roots; null if nothing does."""
         labels = parse_path(path)
         self.spend(1 + len(labels))
-        value: object = self._state.branch(root)
+        value = self._values
+        if root != "values":
+            value = self._state.branch(root)
+        elif value is None:
+            # Nothing is written while a rule is evaluated.
+            value = self._state.branch(root)
+            self._values = value
         for label in labels:
             if not isinstance(value, Branch):
                 return None

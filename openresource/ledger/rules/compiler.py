@@ -402,7 +402,11 @@ def _sum(items: list[Closure]) -> Closure:
     def total(environment: Environment) -> object:
         value = first(environment)
         for other in others:
-            value = add(value, other(environment), environment)
+            more = other(environment)
+            if isinstance(value, str) and isinstance(more, str):
+                value = concatenate(value, more, environment)
+            else:
+                value = add(value, more, environment)
         return value
 
     return total

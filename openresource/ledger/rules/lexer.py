@@ -65,22 +65,7 @@ KEYWORDS: Final = frozenset(
 
 # After these an expression may begin, so that a slash begins a regular expression.
 _KEYWORDS_BEFORE_EXPRESSION: Final = frozenset(
-    [
-        "case",
-        "default",
-        "delete",
-        "do",
-        "else",
-        "extends",
-        "in",
-        "instanceof",
-        "new",
-        "return",
-        "throw",
-        "typeof",
-        "void",
-        "while",
-    ]
+    "case default delete do else extends in instanceof new return throw typeof void".split()
 )
 
 _NEWLINES: Final = "\n\r\u2028\u2029"
@@ -88,6 +73,7 @@ _BLANK = r"\t\x0b\x0c \xa0\ufeff\u1680\u2000-\u200a\u202f\u205f\u3000\n\r\u2028\
 
 _TOKEN = re.compile(
     rf"""
+    [ ]*+(?:
     (?P<blank>[{_BLANK}]+)
   | (?P<line>//[^\n\r\u2028\u2029]*|<!--[^\n\r\u2028\u2029]*)
   | (?P<block>/\*)
@@ -101,6 +87,7 @@ _TOKEN = re.compile(
   | (?P<template>`)
   | (?P<digit>\.?[0-9])
   | (?P<wide>[^\x00-\x7f]|[A-Za-z_$\\])
+    )
     """,
     re.VERBOSE,
 )
@@ -171,15 +158,15 @@ class _Lexer:
         text = self._text
         tokens = self._tokens
         match_at = _TOKEN.match
-        end = len(text)
+        end = len(text.rstrip(" "))
         while self._at < end:
-            at = self._at
-            match = match_at(text, at)
-            if match is None:
-                raise RuleTokenError(f"Unexpected character '{text[at]}'")
+            match = match_at(text, self._at)
+            if match is None or match.lastgroup is None:
+                raise RuleTokenError(f"Unexpected character '{text[self._at :].lstrip(' ')[:1]}'")
             kind = match.lastgroup
-            piece = match.group()
+            piece = match.group(kind)
             self._at = match.end()
+            at = self._at - len(piece)
             if kind == "blank":
                 if not self._follows_newline and _has_newline(piece):
                     self._follows_newline = True
@@ -193,10 +180,10 @@ class _Lexer:
                 self._number(piece, at)
             else:
                 self._rare(kind, at)
-        tokens.append(Token(END, "", end, self._follows_newline))
+        tokens.append(Token(END, "", len(text), self._follows_newline))
         return tokens
 
-    def _rare(self, kind: str | None, at: int) -> None:
+    def _rare(self, kind: str, at: int) -> None:
         if kind == "line":
             return
         if kind == "block":

@@ -139,7 +139,8 @@ def _significant(number: float | int, count: int) -> tuple[str, int]:
 def _reaches(number: float | int, exponent: int) -> bool:
     """Whether a magnitude is at least a power of ten."""
     top, bottom = number.as_integer_ratio()
-    return top >= bottom * 10**exponent if exponent >= 0 else top * 10**-exponent >= bottom
+    power: int = 10 ** abs(exponent)
+    return top >= bottom * power if exponent >= 0 else top * power >= bottom
 
 
 def _to_precision(meter: Meter, this: object, arguments: list[object]) -> object:

@@ -19,6 +19,7 @@ from openresource.primitives.numbers import number_text, to_double
 
 NESTING_MAX: Final = 60
 NAN: Final = float("nan")
+_SHORT_UNITS: Final = 512
 
 
 class Undefined:
@@ -480,6 +481,9 @@ def sum_of(one: float | int, other: float | int) -> float | int:
 
 def concatenate(one: str, other: str, meter: Meter) -> str:
     """Two texts behind each other."""
-    meter.spend_text(len(one) + len(other))
+    length = len(one) + len(other)
+    # Short texts are paid for by the operator that joins them.
+    if length > _SHORT_UNITS:
+        meter.spend_text(length)
     text = one + other
     return text if text.isascii() else joined(text)
