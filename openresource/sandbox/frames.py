@@ -10,7 +10,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from openresource.sandbox.driver import (
     JSON_TYPE,
@@ -103,8 +103,8 @@ class FrameChannel(asyncio.Protocol):
             self._interface.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not an isinstance: uvloop's transports are of a family of their own.
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._interface.done():

@@ -160,7 +160,6 @@ def supervise(plan: dict[str, Any]) -> None:
     if uid is not None:
         kill_everything_of(uid)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
-    os.setsid()
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "death signal")
     if os.getppid() != plan["supervise"]:
         os._exit(EXIT_REFUSED)
@@ -215,12 +214,11 @@ def kill_everything_of(uid: int) -> None:
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
                 os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
                 os._exit(0)
             finally:
                 os._exit(1)
         # The helper shares their uid for a moment, so they may have killed it first: then again.
-        if os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]) == 0:
+        if os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]) >= 0:
             return
 
 

@@ -1,0 +1,300 @@
+"""The driver for machines that refuse namespaces: from a release to a running instance, and back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from openresource.adapters.confined import landlock
+from openresource.adapters.confined.stages import Stage
+from openresource.sandbox import proc, seccomp
+from openresource.sandbox.broker import Broker
+from openresource.sandbox.commands import PYTHON_NAMES, command_of, find_command
+from openresource.sandbox.driver import (
+    Capabilities,
+    KindNotServed,
+    Limits,
+    ProgramDidNotStart,
+    Release,
+    SandboxUnavailable,
+)
+from openresource.sandbox.groups import Groups, make_groups
+from openresource.sandbox.instances import RunningInstance, Watched, start_instance
+from openresource.sandbox.launching import become_subreaper, launch, resource_limits
+from openresource.sandbox.layout import (
+    BROKER_NAME,
+    GUEST_FOLDER,
+    Layout,
+    environment,
+    interpreter_of,
+    own_library_folder,
+    packages_of,
+)
+from openresource.sandbox.probing import probe_by_start
+from openresource.sandbox.processes import Ends, GuestProcess, open_ends
+from openresource.sandbox.uids import Uid, take_uid
+
+LEVEL: Final = "confined"
+KINDS: Final = ("python", "jsonl")
+STARTED_SECONDS_MAX: Final = 20.0
+READABLE: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/dev/urandom",
+                   "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo")  # fmt: skip
+DEVICES: Final = ("/dev/null",)
+WITHOUT_BOTH: Final = (
+    "this kernel has no Landlock and the provider is not root, so a program could read this user's files; "
+    "start the provider as root, or on a newer kernel"
+)
+
+
+class ConfinedProcess(GuestProcess):
+    """A supervisor of our own, which reaps and kills, and below it the program."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], ends: Ends, groups: Groups | None, main: int) -> None:
+        super().__init__(popen, ends, groups)
+        self._program = main
+        self._killed = False
+
+    def tree(self) -> list[int]:
+        """The program's processes, without the supervisor."""
+        return proc.descendants(self.root)[1:]
+
+    def find_main(self) -> int:
+        """The program's first process."""
+        return self._program
+
+    def kill(self) -> None:
+        """The supervisor kills everything below it and ends last."""
+        if not self._killed:
+            self._killed = True
+            self.popen.send_signal(signal.SIGTERM)
+
+    async def reap(self) -> None:
+        """Wait for the supervisor; should it be stuck, do its work."""
+        try:
+            await super().reap()
+        except TimeoutError:
+            for pid in reversed(proc.descendants(self.root)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            await super().reap()
+
+
+class Confined:
+    """The sandbox of level `confined`."""
+
+    def __init__(self, *, tools: Sequence[Path] = ()) -> None:
+        """`tools` are executables of this machine outside of /usr that programs may use."""
+        self._tools = tuple(tools)
+        self._landlock = landlock.version()
+        self._capabilities: Capabilities | None = None
+
+    def probe(self) -> Capabilities:
+        """What this driver reaches here, found once by a real start."""
+        if self._capabilities is None:
+            self._capabilities = self._probe()
+        return self._capabilities
+
+    async def start(self, release: Release, limits: Limits) -> RunningInstance:
+        """A running program."""
+        why_not = self._why_not()
+        if why_not:
+            raise SandboxUnavailable(level=LEVEL, why_not=why_not)
+        kind = release.manifest.run.kind
+        if kind not in KINDS:
+            raise KindNotServed(
+                kind=kind, level=LEVEL, reason="programs have no network sockets at this level"
+            )
+        interpreter = interpreter_of(release.runtime)
+        find_command(release, (*self._tools, interpreter.executable))
+        become_subreaper()
+        uid = take_uid(LEVEL) if os.geteuid() == 0 else None
+        broker = await Broker.open() if release.broker_folder is None else None
+        groups = make_groups(limits)
+        stage: Stage | None = None
+        ends = open_ends(kind)
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            stage = await asyncio.to_thread(Stage, uid.number if uid is not None else None)
+            folder = release.broker_folder or (broker.folder if broker is not None else Path())
+            line.connect(str(folder / BROKER_NAME))
+            layout, readable = await asyncio.to_thread(self._layout, release, stage, line.fileno())
+            command = command_of(release, layout, limits)
+            plan = self._plan(limits, layout, readable, stage, uid, groups)
+            plan["argv"] = [_found(command.words[0], layout), *command.words[1:]]
+            plan["env"] = environment(layout, release, limits, command.environment)
+            process = await self._launch(plan, ends, groups, line)
+        except BaseException:
+            ends.close_theirs()
+            ends.close_ours()
+            await _give_back(uid, broker, stage)
+            if groups is not None:
+                groups.remove()
+            raise
+        finally:
+            line.close()
+        process.cleanups.append(lambda: _give_back(uid, broker, stage))
+        return await start_instance(process, ends, release.manifest, limits, Watched(disk_folder=stage.home))
+
+    def _layout(self, release: Release, stage: Stage, line: int) -> tuple[Layout, list[str]]:
+        interpreter = interpreter_of(release.runtime)
+        prefix = stage.interpreter(interpreter)
+        python = prefix / interpreter.executable.relative_to(interpreter.prefix)
+        guest = stage.shown(GUEST_FOLDER)
+        app = stage.release(release.folder)
+        readable = [str(path) for path in (prefix, guest, app, stage.tools)]
+        packages = ""
+        for name in PYTHON_NAMES:
+            (stage.tools / name).symlink_to(python)
+        for tool in self._tools:
+            shown = stage.shown(tool)
+            shown = shown if shown.is_file() else shown / tool.name
+            (stage.tools / tool.name).symlink_to(shown)
+            readable.append(str(shown))
+        if release.runtime is not None:
+            runtime = stage.shown(release.runtime.folder)
+            packages = str(runtime / packages_of(release.runtime))
+            readable.append(str(runtime))
+            readable += [str(stage.shown(mount.source)) for mount in release.runtime.mounts]
+        layout = Layout(
+            app=str(app),
+            guest=str(guest),
+            python=str(python),
+            home=str(stage.home),
+            packages=packages,
+            library_path=str(prefix / "lib") if own_library_folder(interpreter) else "",
+            tools=(str(stage.tools),),
+            broker=f"fd:{line}",
+        )
+        return layout, readable
+
+    def _plan(
+        self,
+        limits: Limits,
+        layout: Layout,
+        readable: list[str],
+        stage: Stage,
+        uid: Uid | None,
+        groups: Groups | None,
+    ) -> dict[str, Any]:
+        wants = seccomp.Wants(
+            sockets=True,
+            hiding=True,
+            signals=uid is None and self._landlock < landlock.SCOPED_VERSION,
+            neighbours=uid is None,
+            changes=self._landlock == 0,
+        )
+        filter_program = seccomp.filter_program(wants=wants)
+        # A uid of its own has nothing else running; a shared one has all that its user runs.
+        taken = 0 if uid is not None else proc.tasks_of_uid(os.getuid())
+        plan: dict[str, Any] = {
+            "supervise": os.getpid(),
+            "limits": {**resource_limits(limits), "RLIMIT_NPROC": limits.processes + taken},
+            "folder": layout.app,
+            "filter": {"code": filter_program.code.hex(), "pid_offsets": filter_program.pid_offsets},
+        }
+        if uid is not None:
+            plan["uid"] = uid.number
+        if groups is not None:
+            plan["groups"] = groups.enter_files
+        if self._landlock:
+            existing = [path for path in READABLE if os.path.exists(path)]
+            plan["landlock"] = landlock.rules(
+                self._landlock,
+                [*existing, *readable],
+                [str(stage.home)],
+                [path for path in DEVICES if os.path.exists(path)],
+            )
+        return plan
+
+    async def _launch(
+        self, plan: dict[str, Any], ends: Ends, groups: Groups | None, line: socket.socket
+    ) -> ConfinedProcess:
+        ready, ready_theirs = os.pipe()
+        plan["ready"] = ready_theirs
+        try:
+            popen = launch(plan, ends, (ready_theirs, line.fileno()))
+        finally:
+            os.close(ready_theirs)
+            ends.close_theirs()
+        try:
+            main = await _main_pid(ready)
+        finally:
+            os.close(ready)
+        if main == 0:
+            popen.kill()
+            popen.wait()
+            raise ProgramDidNotStart(reason="the launcher refused", stderr=_words(ends))
+        return ConfinedProcess(popen, ends, groups, main)
+
+    def _why_not(self) -> str:
+        if not seccomp.machine_supported():
+            return "system calls cannot be filtered on this kind of processor"
+        if os.geteuid() != 0 and self._landlock == 0:
+            return WITHOUT_BOTH
+        return ""
+
+    def _probe(self) -> Capabilities:
+        why_not = self._why_not()
+        as_root = os.geteuid() == 0
+        details = (
+            ("landlock", f"version {self._landlock}" if self._landlock else "not in this kernel"),
+            (
+                "files",
+                "only its own" if self._landlock else "it can read what every user of this machine can",
+            ),
+            ("uid", "of its own" if as_root else "the provider's"),
+        )
+        if why_not:
+            return Capabilities(LEVEL, False, why_not, as_root=as_root, kinds=KINDS, details=details)
+        return probe_by_start(self, LEVEL, disk="watched" if self._landlock else "none", kinds=KINDS, details=details)
+
+
+def _found(name: str, layout: Layout) -> str:
+    """The first word of a command as a path, looked up where the program would look."""
+    if "/" in name:
+        return name if name.startswith("/") else os.path.join(layout.app, name)
+    for folder in (*layout.tools, "/usr/local/bin", "/usr/bin", "/bin"):
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK):
+            return path
+    return name
+
+
+async def _main_pid(ready: int) -> int:
+    """The program's process number, as the launcher tells it; 0 when it has ended without a word."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    loop.add_reader(ready, told.set)
+    try:
+        await asyncio.wait_for(told.wait(), STARTED_SECONDS_MAX)
+    except TimeoutError:
+        return 0
+    finally:
+        loop.remove_reader(ready)
+    text = os.read(ready, 32).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _words(ends: Ends) -> str:
+    os.set_blocking(ends.stderr, False)
+    try:
+        return os.read(ends.stderr, 4_096).decode("utf-8", "replace").strip()
+    except BlockingIOError:
+        return ""
+
+
+async def _give_back(uid: Uid | None, broker: Broker | None, stage: Stage | None) -> None:
+    if stage is not None:
+        await stage.remove()
+    if uid is not None:
+        uid.release()
+    if broker is not None:
+        await broker.close()
