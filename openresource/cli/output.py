@@ -32,9 +32,13 @@ EXIT_CODES_BY_REFUSAL = {
     "no-provider-answered": AWAY,
     "deadline-passed": DEADLINE,
     "no-placement-in-time": DEADLINE,
+    "test-call-failed": DEADLINE,
+    "transaction-not-final": DEADLINE,
     "over-spending-limit": OVER_LIMIT,
     "price-above-maximum": OVER_LIMIT,
 }
+
+HEADS_BY_EXIT_CODE = {AWAY: "Away:", DEADLINE: "Not in time:", OVER_LIMIT: "Over the limit:"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per result.")
 home_option = click.option(
@@ -109,7 +113,10 @@ def report_failure(error: Exception) -> int:
         if wants_json():
             click.echo(json.dumps({"error": error.to_json()}, ensure_ascii=False, default=str))
         else:
-            click.echo(f"\r{click.style('Refused:', fg='red', bold=True)} {error.message}", err=True)
+            head = HEADS_BY_EXIT_CODE.get(exit_code_of(error), "Refused:")
+            # On a terminal a line of progress may stand here.
+            before = "\r\x1b[2K" if sys.stderr.isatty() else ""
+            click.echo(f"{before}{click.style(head, fg='red', bold=True)} {error.message}", err=True)
             if error.remedy:
                 click.echo(f"  {error.remedy}", err=True)
         return exit_code_of(error)

@@ -1,13 +1,18 @@
-"""What most commands need: the home, the node's chain, and an event loop to run them in."""
+"""What most commands need: the home, the node's chain, a client that pays, and an event loop to run them in."""
+
+from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from openresource.client.chain import Chain
 from openresource.client.homes import Home, WalletLocked
 from openresource.primitives.keys import PrivateKey
+
+if TYPE_CHECKING:
+    from openresource.client import AsyncClient
 
 Result = TypeVar("Result")
 
@@ -29,15 +34,38 @@ async def chain_of(home: Home, node_url: str | None) -> AsyncIterator[Chain]:
         await chain.close()
 
 
+@asynccontextmanager
+async def client_of(home: str | None, node_url: str | None) -> AsyncIterator[AsyncClient]:
+    """A client that finds, calls and pays; the passphrase of an encrypted wallet is asked for on a terminal."""
+    from openresource.client import AsyncClient
+
+    async with AsyncClient(home, node_url) as client:
+        place = client.home
+        if place.has_wallet() and place.is_encrypted() and place.passphrase_from_file() is None:
+            phrase = _asked_passphrase()
+            if phrase is not None:
+                client.unlock(phrase)
+        yield client
+
+
 def key_of(home: Home) -> PrivateKey:
     """The wallet's key; asks for a passphrase only on a terminal."""
     try:
         return home.wallet()
     except WalletLocked:
-        import sys
-
-        import click
-
-        if not sys.stdin.isatty():
+        phrase = _asked_passphrase()
+        if phrase is None:
             raise
-        return home.wallet(click.prompt("Passphrase of the wallet", hide_input=True, err=True))
+        return home.wallet(phrase)
+
+
+def _asked_passphrase() -> str | None:
+    """The passphrase, asked for on a terminal; None where there is none."""
+    import sys
+
+    import click
+
+    if not sys.stdin.isatty():
+        return None
+    phrase: str = click.prompt("Passphrase of the wallet", hide_input=True, err=True)
+    return phrase

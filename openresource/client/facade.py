@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from openresource.client.calls import CALL_SECONDS, Answer, Calls, Exchange
 from openresource.client.chain import At, Chain, Event
 from openresource.client.channels import Channels
 from openresource.client.homes import Home
+from openresource.client.money import Money, money_of
 from openresource.client.services import Choice, Directory, Listing
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.placements import Placement
@@ -26,6 +28,18 @@ from openresource.primitives.keys import PrivateKey
 
 Result = TypeVar("Result")
 BOOKS_FILE: Final = "client.sqlite"
+
+
+async def values_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    """The values of a streamed answer, each as soon as it is whole; an answer at once is its only value."""
+    pending = b""
+    async for piece in pieces:
+        *blocks, pending = (pending + piece).split(b"\n\n")
+        for block in blocks:
+            if block.startswith(b"data: "):
+                yield json.loads(block[6:])
+    if pending and not pending.startswith((b"event:", b"data:")):
+        yield json.loads(pending)
 
 
 class AsyncClient:
@@ -145,8 +159,6 @@ class AsyncClient:
         **inputs: Any,
     ) -> AsyncIterator[Any]:
         """Call a streaming method; its values come as the program makes them."""
-        import json
-
         calls = await self.calls()
         plan = await calls.plan(
             service,
@@ -155,14 +167,8 @@ class AsyncClient:
             max_price_uain=None if max_price is None else uain_from_text(max_price),
             deadline_seconds=deadline_seconds,
         )
-        pending = b""
-        async for piece in calls.stream(plan, exchange or Exchange()):
-            *blocks, pending = (pending + piece).split(b"\n\n")
-            for block in blocks:
-                if block.startswith(b"data: "):
-                    yield json.loads(block[6:])
-        if pending and not pending.startswith((b"event:", b"data:")):
-            yield json.loads(pending)
+        async for value in values_of(calls.stream(plan, exchange or Exchange())):
+            yield value
 
     # The chain
 
@@ -182,6 +188,10 @@ class AsyncClient:
     async def balance(self) -> int:
         """What the wallet holds outside of channels, in µAIN."""
         return await self.chain.balance(self.home.address())
+
+    async def money(self) -> Money:
+        """Where each coin of the wallet is, and when it returns."""
+        return await money_of(self.home, self.chain, self.books)
 
 
 class Client:
@@ -263,6 +273,10 @@ class Client:
     def balance(self) -> int:
         """What the wallet holds outside of channels, in µAIN."""
         return self._run(self.asynchronous.balance())
+
+    def money(self) -> Money:
+        """Where each coin of the wallet is, and when it returns."""
+        return self._run(self.asynchronous.money())
 
     async def _make(self, home: str | Path | Home | None, node: str | None) -> AsyncClient:
         return AsyncClient(home, node)

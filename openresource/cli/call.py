@@ -1,0 +1,230 @@
+"""`call`: call a service, pay, check the receipt, print the answer."""
+
+import base64
+import json
+import sys
+from typing import Any
+
+import click
+
+from openresource.cli.output import (
+    Progress,
+    dry_run_option,
+    home_option,
+    json_option,
+    network_node_option,
+    note,
+    show,
+    usage_error,
+)
+from openresource.cli.session import client_of, run
+from openresource.primitives.amounts import text_from_uain, uain_from_text
+
+
+@click.command(
+    epilog="""\b
+Example:  openresource call sentiment text="I like it"
+          openresource call summarise text=@letter.txt --max-price 0.01
+          openresource call search search query="loans" passages:='["A bank", "A cat"]'
+          openresource call chat stream prompt="Hello" --stream
+\b
+Inputs:   key=value by the method's types · key=@file (@- is standard input) · key:=JSON · --input FILE
+Exit codes: 0 answered and paid · 1 refused or failed (nothing was paid) · 2 wrong usage or inputs
+            3 node or provider away · 4 deadline passed · 5 over a spending limit · 130 interrupted"""
+)
+@click.argument("service")
+@click.argument("words", nargs=-1, metavar="[METHOD] [KEY=VALUE]...")
+@click.option("--input", "input_file", help="A JSON object with all inputs; - is standard input.")
+@click.option("--max-price", help="The most that this call may cost, in AIN.")
+@click.option("--stream", is_flag=True, help="Print values as the program makes them.")
+@click.option(
+    "--deadline",
+    "deadline_seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
+@home_option
+@network_node_option
+@dry_run_option
+@json_option
+def call(
+    service: str,
+    words: tuple[str, ...],
+    input_file: str | None,
+    max_price: str | None,
+    stream: bool,
+    deadline_seconds: float,
+    home: str | None,
+    node_url: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Call SERVICE (name, publisher/name, either with @version), pay for it and check the receipt.
+
+    The payment channel opens by itself, within your limits (openresource money). No answer, no pay.
+    """
+    method, pairs = _method_and_pairs(words)
+    if input_file is not None and pairs:
+        usage_error("Give the inputs as key=value or in --input, not both.")
+    caller = Caller(service, method, pairs, input_file, max_price, deadline_seconds, as_json)
+    run(caller.run(home, node_url, stream=stream, dry_run=dry_run))
+
+
+class Caller:
+    """One call from its words to what is printed."""
+
+    def __init__(
+        self,
+        service: str,
+        method: str | None,
+        pairs: tuple[str, ...],
+        input_file: str | None,
+        max_price: str | None,
+        deadline_seconds: float,
+        as_json: bool,
+    ) -> None:
+        self._service = service
+        self._method = method
+        self._pairs = pairs
+        self._input_file = input_file
+        self._max_price_uain = None if max_price is None else uain_from_text(max_price)
+        self._deadline_seconds = deadline_seconds
+        self._as_json = as_json
+        self._progress = Progress(quiet=as_json)
+
+    async def run(self, home: str | None, node_url: str | None, *, stream: bool, dry_run: bool) -> None:
+        """Make the call, or only say what it would cost."""
+        async with client_of(home, node_url) as client:
+            calls = await client.calls()
+            inputs = await self._inputs(client)
+            plan = await calls.plan(
+                self._service,
+                self._method,
+                inputs,
+                max_price_uain=self._max_price_uain,
+                deadline_seconds=self._deadline_seconds,
+                progress=self._progress,
+            )
+            if dry_run:
+                await self._say_price(client, plan)
+            elif stream:
+                await self._stream(calls, plan)
+            else:
+                self._print(await calls.call(plan))
+
+    async def _inputs(self, client: Any) -> dict[str, Any]:
+        from openresource.cli.inputs import inputs_from, whole_input
+
+        if self._input_file is not None:
+            return whole_input(self._input_file)
+        choice = await client.directory.choose(self._service)
+        interface = await client.directory.interface(choice.program)
+        return inputs_from(self._pairs, interface.method(self._method, choice.service).input)
+
+    async def _say_price(self, client: Any, plan: Any) -> None:
+        choice, offers = await client.quote(self._service)
+        if not offers:
+            from openresource.client.calls import NoProvider
+
+            raise NoProvider(service=choice.service, version=choice.version.version)
+        placement, price = offers[0]
+        limits = client.home.limits()
+        record = {
+            "service": choice.service,
+            "version": choice.version.version,
+            "method": plan.method.name,
+            "provider": placement.provider,
+            "isolation": placement.isolation,
+            "price_uain": price.total_uain,
+            "price": text_from_uain(price.total_uain),
+            "within_limits": price.total_uain <= limits.per_call_uain,
+            "dry_run": True,
+        }
+        self._progress.clear()
+        within = "within" if record["within_limits"] else "above"
+        show(
+            record,
+            as_json=self._as_json,
+            text=f"Would call {plan.method.name} of {choice.service} {choice.version.version} at {placement.provider} "
+            f"for {record['price']} AIN ({within} your limit of {text_from_uain(limits.per_call_uain)} a call). "
+            "Nothing was spent.",
+        )
+
+    async def _stream(self, calls: Any, plan: Any) -> None:
+        from openresource.client.calls import Exchange
+        from openresource.client.facade import values_of
+
+        exchange = Exchange()
+        is_text = False
+        async for value in values_of(calls.stream(plan, exchange)):
+            self._progress.clear()
+            text = _text_of(value)
+            if self._as_json or text is None:
+                click.echo(json.dumps({"value": value} if self._as_json else value, ensure_ascii=False))
+            else:
+                is_text = True
+                click.echo(text, nl=False)
+        if is_text:
+            click.echo()
+        answer = exchange.answer
+        assert answer is not None, "a stream that ends without a refusal has its answer"
+        if self._as_json:
+            click.echo(json.dumps({"receipt": answer.receipt, **_facts(answer)}))
+        else:
+            note(_line(answer))
+
+    def _print(self, answer: Any) -> None:
+        self._progress.clear()
+        if self._as_json:
+            value = answer.value
+            if isinstance(value, bytes):
+                value = {"base64": base64.b64encode(value).decode(), "content_type": answer.content_type}
+            show({"value": value, **_facts(answer)}, as_json=True, text="")
+            return
+        if isinstance(answer.value, bytes):
+            sys.stdout.buffer.write(answer.value)
+            sys.stdout.buffer.flush()
+        elif isinstance(answer.value, str):
+            click.echo(answer.value)
+        else:
+            click.echo(json.dumps(answer.value, indent=2, ensure_ascii=False))
+        note(_line(answer))
+
+
+def _method_and_pairs(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The first word names the method unless it is an input."""
+    if words and "=" not in words[0]:
+        return words[0], words[1:]
+    return None, words
+
+
+def _text_of(value: Any) -> str | None:
+    """What of a streamed value is plain text; None if it is more than that."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        (only,) = value.values()
+        return only if isinstance(only, str) else None
+    return None
+
+
+def _facts(answer: Any) -> dict[str, Any]:
+    return {
+        "price_uain": answer.price_uain,
+        "price": answer.price,
+        "provider": answer.provider,
+        "service": answer.service,
+        "version": answer.version,
+        "isolation": answer.isolation,
+        "milliseconds": round(answer.milliseconds, 1),
+        "receipt_id": answer.receipt_id,
+    }
+
+
+def _line(answer: Any) -> str:
+    return (
+        f"{answer.price} AIN to {answer.provider} ({answer.isolation}, {answer.milliseconds:.0f} ms), "
+        f"receipt {answer.receipt_id}"
+    )

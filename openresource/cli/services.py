@@ -1,0 +1,214 @@
+"""`services` and `quote`: what is on offer, what its methods take, and what a call would cost."""
+
+from typing import Any
+
+import click
+
+from openresource.cli.output import home_option, json_option, network_node_option, show
+from openresource.cli.session import client_of, run
+from openresource.primitives.amounts import UAIN_PER_AIN, text_from_uain
+
+SUMMARY_CHARACTERS_MAX = 90
+
+
+@click.command(
+    epilog="""\b
+Example:  openresource services
+          openresource services search
+          openresource services sentiment --interface
+\b
+Exit codes: 0 done (also when nothing fits) · 1 refused · 2 wrong usage · 3 node away"""
+)
+@click.argument("query", nargs=-1)
+@click.option(
+    "--interface", is_flag=True, help="Show what the methods of the one service QUERY take and give."
+)
+@home_option
+@network_node_option
+@json_option
+def services(
+    query: tuple[str, ...], interface: bool, home: str | None, node_url: str | None, as_json: bool
+) -> None:
+    """List the services whose name, summary or domain hold every word of QUERY; those that run come first."""
+    words = " ".join(query)
+    if interface:
+        record = run(_interface(words, home, node_url))
+        show(record, as_json=as_json, text=lambda: _interface_text(record))
+        return
+
+    async def searching() -> list[dict[str, Any]]:
+        async with client_of(home, node_url) as client:
+            return [_listing_record(listing) for listing in await client.services(words)]
+
+    found = run(searching())
+    if as_json:
+        show(found, as_json=True, text="")
+        return
+    if not found:
+        what = f"No service fits {words!r}." if words else "There is no service on this network yet."
+        click.echo(f"{what}  Publish one:  openresource publish FOLDER")
+    for record in found:
+        click.echo(_listing_text(record))
+
+
+@click.command(
+    epilog="""\b
+Example:  openresource quote sentiment
+          openresource quote 0xAb…12/search@1.2.0 embed --json
+\b
+Exit codes: 0 somebody offers it · 1 no such service, or nobody runs it · 2 wrong usage · 3 node away"""
+)
+@click.argument("service")
+@click.argument("method", required=False)
+@home_option
+@network_node_option
+@json_option
+def quote(service: str, method: str | None, home: str | None, node_url: str | None, as_json: bool) -> None:
+    """Show what a call of SERVICE would cost, provider by provider, the best first; nothing is spent."""
+
+    async def quoting() -> dict[str, Any]:
+        from openresource.client.calls import NoProvider
+
+        async with client_of(home, node_url) as client:
+            choice, offers = await client.quote(service)
+            found = (await client.directory.interface(choice.program)).method(method, choice.service)
+            if not offers:
+                raise NoProvider(service=choice.service, version=choice.version.version)
+            return {
+                "service": choice.service,
+                "version": choice.version.version,
+                "program": choice.program,
+                "method": found.name,
+                "unit": choice.version.unit,
+                "exactness": choice.version.exactness,
+                "offers": [_offer_record(placement, price) for placement, price in offers],
+            }
+
+    record = run(quoting())
+    show(record, as_json=as_json, text=lambda: _quote_text(record))
+
+
+async def _interface(service: str, home: str | None, node_url: str | None) -> dict[str, Any]:
+    from openresource.cli.inputs import usage_of
+
+    async with client_of(home, node_url) as client:
+        choice = await client.directory.choose(service)
+        found = await client.directory.interface(choice.program)
+    return {
+        "service": choice.service,
+        "version": choice.version.version,
+        "program": choice.program,
+        "summary": choice.version.summary,
+        "methods": [
+            {
+                "name": method.name,
+                "path": method.path,
+                "summary": method.summary,
+                "input": method.input,
+                "output": method.output,
+                "stream": method.stream,
+                "example": method.example,
+                "call": usage_of(choice.name, method),
+            }
+            for method in found.methods
+        ],
+    }
+
+
+def _listing_record(listing: Any) -> dict[str, Any]:
+    choice, version = listing.choice, listing.choice.version
+    return {
+        "service": choice.service,
+        "publisher": choice.publisher,
+        "name": choice.name,
+        "version": version.version,
+        "versions": listing.versions,
+        "program": choice.program,
+        "summary": version.summary,
+        "license": version.license,
+        "domain": version.domain,
+        "exactness": version.exactness,
+        "unit": version.unit,
+        "from_uain": listing.from_uain,
+        "providers": len(listing.placements),
+        "isolation": sorted({placement.isolation for placement in listing.placements}),
+        "refusals": [
+            {"provider": placement.provider, "reason": placement.reason} for placement in listing.refusals
+        ],
+    }
+
+
+def _listing_text(record: dict[str, Any]) -> str:
+    if record["from_uain"] is None:
+        price = "nobody runs it"
+    else:
+        count = record["providers"]
+        price = (
+            f"{text_from_uain(record['from_uain'])} AIN a {record['unit']}, {count} provider{'s'[: count != 1]}, "
+            f"{' and '.join(record['isolation'])}"
+        )
+    head = f"{click.style(record['name'], bold=True)} {record['version']}  {price}"
+    lines = [head, f"    {record['summary'][:SUMMARY_CHARACTERS_MAX]}", f"    {record['service']}"]
+    if not record["providers"]:
+        lines.extend(
+            f"    {one['provider']} cannot run it: {one['reason']}" for one in record["refusals"][:3]
+        )
+    return "\n".join(lines)
+
+
+def _offer_record(placement: Any, price: Any) -> dict[str, Any]:
+    total_uain = price.total_uain
+    fee_uain = total_uain * price.fee_ppm // 1_000_000
+    return {
+        "provider": placement.provider,
+        "endpoint": placement.endpoint,
+        "isolation": placement.isolation,
+        "runtime": placement.runtime,
+        "capacity": placement.capacity,
+        "total_uain": total_uain,
+        "ask_uain": price.ask_uain,
+        "royalty_uain": price.royalty_uain,
+        "fee_uain": fee_uain,
+        "fee_ppm": price.fee_ppm,
+        "unit": price.unit,
+        "calls_per_ain": UAIN_PER_AIN // total_uain if total_uain else None,
+    }
+
+
+def _quote_text(record: dict[str, Any]) -> str:
+    lines = [f"{record['service']} {record['version']}, method {record['method']}"]
+    for offer in record["offers"]:
+        per_ain = offer["calls_per_ain"]
+        buys = "free" if per_ain is None else f"1 AIN buys {per_ain:,} calls"
+        lines.append(
+            f"  {text_from_uain(offer['total_uain'])} AIN a {offer['unit']}  "
+            f"(ask {text_from_uain(offer['ask_uain'])}, royalty {text_from_uain(offer['royalty_uain'])}; "
+            f"the market's fee of {offer['fee_ppm'] / 10_000:g} % is inside)  {buys}"
+        )
+        runtime = f", runtime {offer['runtime']}" if offer["runtime"] else ""
+        lines.append(
+            f"    {offer['provider']} at {offer['endpoint']}, isolation {offer['isolation']}{runtime}, "
+            f"{offer['capacity']} at once"
+        )
+    return "\n".join(lines)
+
+
+def _interface_text(record: dict[str, Any]) -> str:
+    import json
+
+    lines = [f"{record['service']} {record['version']}: {record['summary']}"]
+    for method in record["methods"]:
+        streams = "  (streams)" if method["stream"] else ""
+        lines.append(f"\n{click.style(method['name'], bold=True)}{streams}  {method['summary']}")
+        properties = method["input"].get("properties") or {}
+        required = set(method["input"].get("required") or ())
+        for name, schema in properties.items():
+            kind = schema.get("type") or (
+                "one of " + json.dumps(schema["enum"]) if "enum" in schema else "anything"
+            )
+            default = f", else {json.dumps(schema['default'])}" if "default" in schema else ""
+            needed = "" if name in required else " (optional" + default + ")"
+            about = f"  {schema['description']}" if schema.get("description") else ""
+            lines.append(f"    {name}: {kind}{needed}{about}")
+        lines.append(f"    {method['call']}")
+    return "\n".join(lines)

@@ -1,0 +1,121 @@
+"""Where each coin of a wallet is and when it returns, read from the chain; what was spent, from the books."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openresource.client.books import DAY_MS, Books
+from openresource.client.chain import Chain
+from openresource.client.homes import Home, Limits
+from openresource.market.accounts import channel_account, hold_account, job_account
+from openresource.market.money import (
+    ChannelFunds,
+    Coins,
+    HoldFunds,
+    JobFunds,
+    total_uain,
+    where_coins_are,
+)
+
+CHANNELS_READ_MAX: Final = 1_000
+HOLDS_READ_MAX: Final = 500
+JOBS_READ_MAX: Final = 1_000
+READS_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """A wallet's money: all places that hold some, what calls cost in the last 24 hours, and the limits."""
+
+    address: str
+    places: tuple[Coins, ...]
+    spent_day_uain: int
+    limits: Limits
+
+    @property
+    def wallet_uain(self) -> int:
+        """What is free to spend."""
+        return self.places[0].amount_uain
+
+    @property
+    def total_uain(self) -> int:
+        """All of it, wherever it is."""
+        return total_uain(self.places)
+
+
+async def money_of(
+    home: Home,
+    chain: Chain,
+    books: Books,
+    *,
+    clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+) -> Money:
+    """The money of a home's wallet; the chain decides, so that a coin which the books forgot is found as well."""
+    address = home.address()
+    status = await chain.status()
+    wallet_uain, channels, holds = await asyncio.gather(
+        chain.balance(address), _channels(chain, address), _holds(chain, address)
+    )
+    jobs = await _jobs(chain, {(hold.app, hold.name) for hold in holds})
+    entries = books.channels(status.genesis_hash)
+    signed = {entry.name: max(0, entry.purse.signed_uain) for entry in entries}
+    at_ms = clock_ms()
+    places = where_coins_are(
+        address, wallet_uain, at_ms=at_ms, channels=channels, holds=holds, jobs=jobs, signed_uain=signed
+    )
+    return Money(address, places, books.spent_uain(at_ms - DAY_MS), home.limits())
+
+
+async def _channels(chain: Chain, address: str) -> list[ChannelFunds]:
+    names = [label async for label in _first(chain, f"/channels/{address}", CHANNELS_READ_MAX)]
+    gate = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def one(name: str) -> ChannelFunds | None:
+        async with gate:
+            record, balance_uain = await asyncio.gather(
+                chain.read(f"/channels/{address}/{name}/state"),
+                chain.balance(channel_account(address, name)),
+            )
+        return ChannelFunds(name, record, balance_uain) if isinstance(record, dict) else None
+
+    found = await asyncio.gather(*(one(name) for name in names))
+    return [funds for funds in found if funds is not None]
+
+
+async def _holds(chain: Chain, address: str) -> list[HoldFunds]:
+    found: list[HoldFunds] = []
+    async for app in _first(chain, "/holds", HOLDS_READ_MAX):
+        async for name in _first(chain, f"/holds/{app}", HOLDS_READ_MAX):
+            record = await chain.read(f"/holds/{app}/{name}/state")
+            if isinstance(record, dict) and record.get("owner") == address:
+                balance_uain = await chain.balance(hold_account(app, name))
+                found.append(HoldFunds(app, name, record, balance_uain))
+    return found
+
+
+async def _jobs(chain: Chain, holds: set[tuple[str, str]]) -> list[JobFunds]:
+    """Jobs that still hold a budget which came from these holds."""
+    found: list[JobFunds] = []
+    if not holds:
+        return found
+    async for job in _first(chain, "/jobs", JOBS_READ_MAX):
+        record: Any = await chain.read(f"/jobs/{job}")
+        request = record.get("request") if isinstance(record, dict) else None
+        if isinstance(request, dict) and (request.get("app"), request.get("hold")) in holds:
+            balance_uain = await chain.balance(job_account(job))
+            if balance_uain:
+                found.append(JobFunds(job, request, record["state"], balance_uain))
+    return found
+
+
+async def _first(chain: Chain, path: str, count_max: int) -> Any:
+    count = 0
+    async for label in chain.children(path):
+        yield label
+        count += 1
+        if count >= count_max:
+            return
