@@ -40,6 +40,7 @@ from openresource.client.wire import (
     Wire,
 )
 from openresource.ledger.draft import NetworkDomain, balance_labels
+from openresource.ledger.results import ALREADY_IN_CHAIN, ALREADY_RECEIVED
 from openresource.primitives.amounts import uain_of_number
 from openresource.primitives.keys import PrivateKey, sign_transaction
 from openresource.primitives.paths import format_path
@@ -67,7 +68,6 @@ __all__ = [
 
 FINAL_SECONDS = 60.0
 CHILDREN_PER_PAGE = 1_000
-ALREADY_RECEIVED = 10701
 
 At = Literal["pending", "final"] | int
 
@@ -218,7 +218,7 @@ class Chain:
         outcome = await self.rpc("ain_sendSignedTransaction", transaction)
         result = _member(outcome, "result")
         code, message = failed_code(result)
-        if code == ALREADY_RECEIVED:
+        if code in (ALREADY_RECEIVED, ALREADY_IN_CHAIN):
             # We sent it before and the answer was lost: what counts is what came of it then.
             known = await self.transaction(tx_hash)
             result = known.result if known is not None else result

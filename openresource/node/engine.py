@@ -312,7 +312,7 @@ class Engine:
         if transaction.hash in self._pending:
             raise AlreadyReceived(tx_hash=transaction.hash)
         started = time.perf_counter()
-        number = self._open_number()
+        number = self.machine.height + 1
         if not self.machine.is_open:
             self._open()
         try:
@@ -338,10 +338,6 @@ class Engine:
         self._hint(number, inserted.changes, transaction.hash)
         self._wanted.set()
         return inserted
-
-    def _open_number(self) -> int:
-        """The number of the block that is or will be filled."""
-        return self.last_height() + (2 if self._unwritten is not None else 1)
 
     def _open(self) -> None:
         self._pending_index = 0

@@ -13,6 +13,7 @@ from openresource.node.engine import EXECUTED, FAILED_IN_BLOCK, FINALIZED, PENDI
 from openresource.node.evaluation import Evaluation
 from openresource.node.rpc import PROTOCOL_VERSION, Answer, Method, Params, answer, check_version, refused
 from openresource.node.submission import Submission
+from openresource.node.usage import state_usage
 from openresource.primitives.keys import checksum_address, is_address
 from openresource.primitives.numbers import is_integer, is_integer_text
 from openresource.primitives.paths import (
@@ -75,6 +76,7 @@ class AinMethods:
             "ain_getStateProof": self.state_proof,
             "ain_getProofHash": self.proof_hash,
             "ain_getStateInfo": self.state_info,
+            "ain_getStateUsage": self.state_usage,
             "ain_validateAppName": self.validate_app_name,
         }
         for way in ("Number", "Hash"):
@@ -324,6 +326,10 @@ class AinMethods:
 
     def state_info(self, params: Params) -> Answer:
         return answer(state_info(self._engine.final(), parse_path(params.get("ref")), self._version()))
+
+    def state_usage(self, params: Params) -> Answer:
+        name = params.get("app_name")
+        return answer(state_usage(self._engine.final(), name) if isinstance(name, str) and name else None)
 
     def validate_app_name(self, params: Params) -> Answer:
         name = params.get("app_name", "undefined")

@@ -69,6 +69,7 @@ class OwnMethods:
             "producer": engine.producer_address,
             "last_hash": engine.last_block["hash"],
             "pending": len(engine.pending_transactions()),
+            "readers": engine.hub.reader_count(),
             "disk_full": engine.is_disk_full,
         }
 

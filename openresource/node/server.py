@@ -132,6 +132,8 @@ def _listening_socket(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # From here on the port is ours alone; who calls before the node is ready waits instead of being refused.
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
