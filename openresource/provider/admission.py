@@ -317,7 +317,8 @@ class Admission:
         if call not in account.tab.in_flight:
             raise CallUndone()
         waiting = account.waiting[call]
-        done = self._journal.append(pack(paid))
+        payload = pack(paid)
+        done = self._journal.append(payload)
         account.tab, _ = tabs.complete(account.tab, call, paid.receipt_id)
         if self._since_flush is not None:
             self._since_flush.append(paid)
@@ -325,7 +326,7 @@ class Admission:
         def written(done: asyncio.Future[None]) -> None:
             failure = done.exception()
             if failure is None:
-                self._answers.keep(paid)
+                self._answers.keep(paid, payload)
             self._ended(account, call, failure)
 
         done.add_done_callback(written)
@@ -559,7 +560,7 @@ class Admission:
                     call = CallKey(record.session, record.sequence)
                     account.tab = tabs.replay(account.tab, call, record.price_uain, record.receipt_id)
                 if keep_answers:
-                    self._answers.keep(record)
+                    self._answers.keep(record, pack(record))
             case ClaimBegun():
                 account = self._accounts[record.name]
                 if account.is_open:

@@ -18,7 +18,7 @@ from openresource.primitives.encoding import base64url
 from openresource.primitives.errors import Refusal
 from openresource.provider.books import Books
 from openresource.provider.journal import JournalFull
-from openresource.provider.records import CallPaid, pack, unpack
+from openresource.provider.records import CallPaid, unpack
 
 INLINE_BYTES_MAX = 64 * 1024
 MEMORY_BYTES_MAX = 32 * 1024 * 1024
@@ -96,8 +96,8 @@ class Answers:
             else:
                 self._count_file(entry.name, entry.stat().st_size)
 
-    def keep(self, call: CallPaid) -> Answer:
-        """Remembers a call that is in the journal, and hands it on to the books."""
+    def keep(self, call: CallPaid, payload: bytes) -> None:
+        """Remembers a call that is in the journal, as the record in `payload`, and hands it on to the books."""
         key = CallKey(call.session, call.sequence)
         answer = answer_of(call)
         previous = self._answers.pop(key, None)
@@ -123,8 +123,7 @@ class Answers:
                 call.receipt_json,
             ),
         )
-        self._books.write(_INSERT_ANSWER, (call.session, call.sequence, call.at_ms, pack(call)))
-        return answer
+        self._books.write(_INSERT_ANSWER, (call.session, call.sequence, call.at_ms, payload))
 
     def find(self, key: CallKey) -> Answer | None:
         """An answer in memory."""

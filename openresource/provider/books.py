@@ -1,16 +1,17 @@
 """The provider's books in SQLite: receipts for everybody who asks, answers for who asks again, claims and earnings.
 
 The books run behind the journal: a call is safe when the journal has it, and comes into the books a moment later,
-in batches, by a thread of their own. The journal drops a record only after the books have it.
+in batches, by a thread of their own, which leaves the disk to the journal in between. The journal drops a record only
+after `flush` has brought the books to the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ from openresource.primitives.errors import Refusal
 
 BACKLOG_ROWS_MAX = 50_000
 BATCH_ROWS_MAX = 2_000
+# A batch waits this long for more rows, so that its commit does not stand in the journal's way at every call.
+GATHER_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 SCHEMA_VERSION = 1
 RECEIPTS_KEPT_MAX = 1_000_000
@@ -74,7 +77,11 @@ class Books:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows: queue.SimpleQueue[Row | Callable[[], None] | None] = queue.SimpleQueue()
+        # Appending wakes nobody: the writer comes by itself once a second, or when it is asked to.
+        self._rows: deque[Row] = deque()
+        self._flushes: deque[Callable[[], None]] = deque()
+        self._is_asked = threading.Event()
+        self._is_closing = False
         self._readers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="books-reader")
         self._writer: threading.Thread | None = None
         self._reading: sqlite3.Connection | None = None
@@ -99,13 +106,12 @@ class Books:
 
     def check_backlog(self) -> None:
         """Refuses when the disk does not keep up, so that memory stays bounded."""
-        rows = self._rows.qsize()
-        if rows > BACKLOG_ROWS_MAX:
-            raise BooksBehind(rows=rows, reason=self._trouble or "the disk is slow")
+        if len(self._rows) > BACKLOG_ROWS_MAX:
+            raise BooksBehind(rows=len(self._rows), reason=self._trouble or "the disk is slow")
 
     def write(self, statement: str, values: Sequence[Any]) -> None:
         """Queues a row; writing it twice must come to the same."""
-        self._rows.put((statement, values))
+        self._rows.append((statement, values))
 
     async def flush(self) -> None:
         """Returns when everything queued so far is on disk."""
@@ -119,7 +125,8 @@ class Books:
         def written() -> None:
             loop.call_soon_threadsafe(resolve)
 
-        self._rows.put(written)
+        self._flushes.append(written)
+        self._is_asked.set()
         await done
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -130,7 +137,8 @@ class Books:
 
     async def close(self) -> None:
         """Writes what waits, then lets the file go."""
-        self._rows.put(None)
+        self._is_closing = True
+        self._is_asked.set()
         loop = asyncio.get_running_loop()
         if self._writer is not None:
             await loop.run_in_executor(None, self._writer.join)
@@ -141,34 +149,49 @@ class Books:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level="DEFERRED")
         connection.execute("PRAGMA journal_mode = WAL")
-        # The journal drops records on the strength of a commit here, so a commit must be on disk.
-        connection.execute("PRAGMA synchronous = FULL")
+        # Commits are whole but not yet on disk; `flush` is what puts them there.
+        connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
     def _write(self, connection: sqlite3.Connection) -> None:
-        waiting: Row | Callable[[], None] | None
         while True:
-            rows: list[Row] = []
-            waiting = self._rows.get()
-            while isinstance(waiting, tuple):
-                rows.append(waiting)
-                if len(rows) >= BATCH_ROWS_MAX or self._rows.empty():
-                    break
-                waiting = self._rows.get()
-            self._commit(connection, rows, is_last=waiting is None)
-            if callable(waiting):
-                waiting()
-            if waiting is None:
+            self._is_asked.wait(GATHER_SECONDS)
+            self._is_asked.clear()
+            # Read first: what is asked for afterwards is for the next round.
+            is_closing, flushes = self._is_closing, len(self._flushes)
+            while self._rows:
+                rows = [self._rows.popleft() for _ in range(min(len(self._rows), BATCH_ROWS_MAX))]
+                self._commit(connection, rows, is_last=is_closing)
+            if flushes:
+                self._checkpoint(connection)
+                for _ in range(flushes):
+                    self._flushes.popleft()()
+            if is_closing:
                 connection.close()
                 return
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Brings everything that was committed to the disk."""
+        pause = threading.Event()
+        while True:
+            try:
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                if not busy:
+                    return
+            except sqlite3.OperationalError as error:
+                self._trouble = str(error)
+            pause.wait(RETRY_SECONDS / 10)
 
     def _commit(self, connection: sqlite3.Connection, rows: list[Row], *, is_last: bool) -> None:
         """Commits a batch; a disk that is full or busy is tried until it takes it."""
         pause = threading.Event()
         while rows:
             try:
+                by_statement: dict[str, list[Sequence[Any]]] = {}
                 for statement, values in rows:
-                    connection.execute(statement, values)
+                    by_statement.setdefault(statement, []).append(values)
+                for statement, listed in by_statement.items():
+                    connection.executemany(statement, listed)
                 connection.commit()
                 self._trouble = ""
                 return

@@ -12,7 +12,7 @@ import ssl
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from openresource.primitives.errors import Refusal
 
@@ -65,6 +65,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(_answer(cycle, app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
@@ -81,6 +86,54 @@ class BoundedProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+
+class _OneWrite:
+    """The `send` of one request: an answer that is whole leaves in one piece, which TLS makes one record of."""
+
+    __slots__ = ("_cycle", "_start")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._start: Any = None
+
+    async def __call__(self, message: Any) -> None:
+        cycle = self._cycle
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is None or message.get("more_body", False):
+            if start is not None:
+                await cycle.send(start)
+            await cycle.send(message)
+            return
+        if cycle.disconnected:
+            return
+        if cycle.flow.write_paused:
+            await cycle.flow.drain()
+        pieces = [STATUS_LINE[start["status"]]]
+        for name, value in start["headers"]:
+            pieces += (name, b": ", value, b"\r\n")
+        pieces.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        if cycle.scope["method"] != "HEAD":
+            pieces.append(message.get("body", b""))
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(b"".join(pieces))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+
+async def _answer(cycle: RequestResponseCycle, app: Any) -> None:
+    """Runs the application for one request; one that is left without an answer ends with its connection."""
+    try:
+        await app(cycle.scope, cycle.receive, _OneWrite(cycle))
+    finally:
+        if not cycle.response_complete and not cycle.disconnected:
+            cycle.transport.close()
+        cycle.on_response = lambda: None
 
 
 class _Server(uvicorn.Server):
