@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from openresource.primitives.cids import Cid, InvalidNode, decode_node, parse_cid, verify_block
+from openresource.primitives.cids import Cid, InvalidCid, InvalidNode, decode_node, parse_cid, verify_block
 from openresource.primitives.errors import Refusal
 
 QUOTA_BYTES = 8 * 1024 * 1024 * 1024
@@ -49,6 +50,7 @@ class ContentStore:
         self.used_bytes = 0
         self.block_count = 0
         self._measured = False
+        self._counting = threading.Lock()
 
     async def put(self, cid_text: str, data: bytes) -> bool:
         """Keep a block if its bytes have the name; whether it is new here."""
@@ -94,7 +96,8 @@ class ContentStore:
                 count += 1
             except FileNotFoundError:
                 continue
-        self.used_bytes, self.block_count, self._measured = used_bytes, count, True
+        with self._counting:
+            self.used_bytes, self.block_count, self._measured = used_bytes, count, True
 
     def _put(self, cid: Cid, data: bytes) -> bool:
         if not self._measured:
@@ -113,15 +116,20 @@ class ContentStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            # A link fails where a replacement would not: of two who bring the same block, one is counted.
+            os.link(part, path)
             _sync_folder(path.parent)
+        except FileExistsError:
+            return False
         except OSError as error:
-            part.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ContentDiskFull(cid=cid.text, folder=str(self._folder)) from error
             raise
-        self.used_bytes += len(data)
-        self.block_count += 1
+        finally:
+            part.unlink(missing_ok=True)
+        with self._counting:
+            self.used_bytes += len(data)
+            self.block_count += 1
         return True
 
     def _get(self, cid: Cid) -> bytes:
@@ -152,7 +160,7 @@ class ContentStore:
             try:
                 cid = parse_cid(name)
                 waiting.extend(link.text for link in decode_node(cid, self._get(cid)).links)
-            except (ContentUnknown, InvalidNode):
+            except (ContentUnknown, InvalidCid, InvalidNode):
                 # A registered program whose blocks never came, or a raw leaf that went: nothing below it to keep.
                 continue
         return kept

@@ -37,6 +37,9 @@ class Submission:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # The limits of the last final block; reading them for every transaction would cost as much as a write.
+        self._limits: dict[str, int] = {}
+        self._limits_of: object = None
 
     async def single(self, params: Params) -> Answer:
         """`ain_sendSignedTransaction`."""
@@ -65,7 +68,7 @@ class Submission:
         listed = params.get("tx_list")
         if not isinstance(listed, list) or not listed:
             return refused(30401, "Invalid batch transaction format.")
-        list_max = self._parameter("batch_tx_list_size_limit", BATCH_LIST_MAX)
+        list_max = self._limit("batch_tx_list_size_limit", BATCH_LIST_MAX)
         if len(listed) > list_max:
             return refused(30402, f"Batch transaction list size exceeds its limit: {list_max}.")
         transactions: list[Transaction] = []
@@ -87,7 +90,7 @@ class Submission:
                 codes[1],
                 "Missing properties." if index is None else f"Missing properties of transaction[{index}].",
             )
-        bytes_max = self._parameter("tx_bytes_limit", TRANSACTION_BYTES_MAX)
+        bytes_max = self._limit("tx_bytes_limit", TRANSACTION_BYTES_MAX)
         if size_of(body) > bytes_max:
             whose = "Transaction size exceeds" if index is None else f"Transaction[{index}]'s size exceededs"
             raise DoorRefusal(codes[0], f"{whose} its limit: {bytes_max} bytes.")
@@ -114,6 +117,14 @@ class Submission:
             return {"tx_hash": transaction.hash, "result": result}
         return {"tx_hash": transaction.hash, "result": inserted.result}
 
-    def _parameter(self, name: str, default: int) -> int:
-        found = self._engine.final().get(["values", "blockchain_params", "resource", name])
-        return int(found) if isinstance(found, int | float) and found > 0 else default
+    def _limit(self, name: str, default: int) -> int:
+        block = self._engine.last_block
+        if self._limits_of is not block:
+            self._limits.clear()
+            self._limits_of = block
+        limit = self._limits.get(name)
+        if limit is None:
+            found = self._engine.final().get(["values", "blockchain_params", "resource", name])
+            limit = int(found) if isinstance(found, int | float) and found > 0 else default
+            self._limits[name] = limit
+        return limit

@@ -216,6 +216,52 @@ def test_a_full_disk_refuses_writes_keeps_reading_and_loses_nothing(
     asyncio.run(story())
 
 
+def test_a_full_store_goes_on_when_it_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openresource.node.engine.RETRY_WRITE_SECONDS", 0.05)
+
+    async def story() -> None:
+        store = Store.open(tmp_path, map_bytes=512 * 1024)
+        async with running_engine(tmp_path, store=store) as engine:
+            written = []
+            with pytest.raises(DiskFull):
+                for number in range(1_000):
+                    transaction = write(f"/large/k{number}", "x" * 5_000)
+                    await engine.submit(transaction)
+                    written.append(transaction)
+                    await engine.wait_final(transaction.hash, 0.2)
+            assert len(written) > 5
+            store._environment.set_mapsize(64 * 1024 * 1024)
+            for transaction in written:
+                assert await engine.wait_final(transaction.hash, DEADLINE_SECONDS)
+                assert engine.place_of(transaction.hash) is not None
+            await engine.submit(write("/after", 1))
+
+    asyncio.run(story())
+
+
+def test_a_kernel_that_throws_costs_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with running_engine(tmp_path) as engine:
+            insert = engine.machine.insert
+
+            def throwing(transaction: Any) -> Any:
+                if transaction.operation["value"] == "bug":
+                    raise ZeroDivisionError("a mistake of ours")
+                return insert(transaction)
+
+            monkeypatch.setattr(engine.machine, "insert", throwing)
+            before, after = write("/before", 1), write("/after", 1)
+            await engine.submit(before)
+            with pytest.raises(ZeroDivisionError):
+                await engine.submit(write("/x", "bug"))
+            await engine.submit(after)
+            for transaction in (before, after):
+                assert await engine.wait_final(transaction.hash, DEADLINE_SECONDS)
+                assert engine.place_of(transaction.hash) is not None
+
+    asyncio.run(story())
+
+
 def test_events_of_a_block_are_kept_in_order(tmp_path: Path) -> None:
     async def story() -> None:
         async with running_engine(tmp_path) as engine:
