@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from openresource.ledger.draft import Change
-from openresource.ledger.machine import SealedBlock
+from openresource.ledger.machine import Inserted, SealedBlock
 from openresource.node.events import BLOCK, PENDING, WRITE, Cursor, Event
 from openresource.node.rpc import encode
 from openresource.primitives.encoding import parse_json
@@ -63,6 +63,17 @@ def stored_event(height: int, index: int, raw: bytes) -> Event:
     """A final event from the store."""
     kind, path, value, by, tx_hash, time_ms = decoded(raw)
     return Event(Cursor(height, index), kind, path, value, by, tx_hash, time_ms, True)
+
+
+def outcome_bytes(inserted: Inserted) -> bytes:
+    """What became of a transaction, as it is stored."""
+    return encode([inserted.result, inserted.has_failed])
+
+
+def stored_outcome(raw: bytes) -> tuple[Any, bool]:
+    """Result of a transaction from the store, and whether it failed."""
+    result, has_failed = decoded(raw)
+    return result, bool(has_failed)
 
 
 def decoded_block(raw: bytes) -> dict[str, Any]:

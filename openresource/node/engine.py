@@ -25,12 +25,13 @@ from openresource.ledger.transactions import Transaction
 from openresource.ledger.tree import Tree
 from openresource.ledger.views import View
 from openresource.node.announcements import (
-    decoded,
     decoded_block,
     event_bytes,
     events_of_block,
     hints,
+    outcome_bytes,
     stored_event,
+    stored_outcome,
 )
 from openresource.node.events import DROPPED, Event, EventHub
 from openresource.node.metrics import Metrics
@@ -50,7 +51,6 @@ RETRY_WRITE_SECONDS = 0.5
 DUE_CHECK_SECONDS_MAX = 3_600.0
 # If working the due-queue does not move it, the next try waits.
 DUE_STUCK_SECONDS = 1.0
-RESULTS_KEPT_MAX = 20_000
 BLOCKS_KEPT_MAX = 64
 
 EXECUTED = "EXECUTED"
@@ -136,7 +136,6 @@ class Engine:
         self._maker: asyncio.Task[None] | None = None
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._pending: dict[str, Tracked] = {}
-        self._recent: OrderedDict[str, Tracked] = OrderedDict()
         self._blocks: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._unwritten: _Unwritten | None = None
         self._pending_index = 0
@@ -206,10 +205,11 @@ class Engine:
         place = self.store.place_of(bytes.fromhex(tx_hash[2:])) if is_hash(tx_hash) else None
         return place if place is not None and place[0] <= self.last_height() else None
 
-    def result_of(self, height: int, index: int) -> Any:
-        """What executing a final transaction gave."""
+    def outcome_of(self, height: int, index: int) -> tuple[Any, bool]:
+        """What executing a final transaction gave, and whether it failed."""
         raw = self.store.receipt(height, index)
-        return None if raw is None else decoded(raw)
+        assert raw is not None, "every final transaction has its outcome in the store"
+        return stored_outcome(raw)
 
     def events_of(self, height: int) -> Sequence[Event]:
         """The final events of a block."""
@@ -225,11 +225,8 @@ class Engine:
         return list(self._pending.values())
 
     def known(self, tx_hash: str) -> Tracked | None:
-        """What this node remembers of executing a transaction."""
-        return self._pending.get(tx_hash) or self._recent.get(tx_hash)
-
-    def is_pending(self, tx_hash: str) -> bool:
-        return tx_hash in self._pending
+        """A transaction that is executed and not final yet."""
+        return self._pending.get(tx_hash)
 
     # Writing.
 
@@ -456,7 +453,7 @@ class Engine:
                 nodes=unwritten.records,
                 root_number=unwritten.root_number,
                 transactions=[
-                    (bytes.fromhex(one.transaction.hash[2:]), encode(one.result)) for one in sealed.inserted
+                    (bytes.fromhex(one.transaction.hash[2:]), outcome_bytes(one)) for one in sealed.inserted
                 ],
                 events=[event_bytes(event) for event in unwritten.events],
             )
@@ -466,14 +463,10 @@ class Engine:
         self._last_block = unwritten.block
         self._final_view = unwritten.view
         for inserted in unwritten.sealed.inserted:
-            tracked = self._pending.pop(inserted.transaction.hash, None)
-            if tracked is not None:
-                self._recent[inserted.transaction.hash] = tracked
+            self._pending.pop(inserted.transaction.hash, None)
             for future in self._waiting.pop(inserted.transaction.hash, ()):
                 if not future.done():
                     future.set_result(None)
-        while len(self._recent) > RESULTS_KEPT_MAX:
-            self._recent.popitem(last=False)
         self.metrics.count("blocks_total")
         self.metrics.count("transactions_final_total", len(unwritten.sealed.inserted))
         self.hub.publish(unwritten.events)

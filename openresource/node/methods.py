@@ -235,17 +235,16 @@ class AinMethods:
         """What this node knows about a transaction; None if nothing."""
         engine = self._engine
         place = engine.place_of(tx_hash)
-        tracked = engine.known(tx_hash)
         if place is None:
+            tracked = engine.known(tx_hash)
             return None if tracked is None else _pending_info(tracked)
         height, index = place
         block = engine.block(height)
         assert block is not None, "a transaction's place is in a block that is final"
         wire = block["transactions"][index]
         receipt = block["receipts"][index]
-        result = engine.result_of(height, index)
-        has_failed = tracked.inserted.has_failed if tracked is not None else _says_failed(result)
-        found = {
+        result, has_failed = engine.outcome_of(height, index)
+        return {
             "state": FAILED_IN_BLOCK if has_failed else FINALIZED,
             "number": height,
             "index": index,
@@ -254,12 +253,12 @@ class AinMethods:
             "is_executed": True,
             "is_finalized": True,
             "tracked_at": block["timestamp"],
-            "executed_at": block["timestamp"] if tracked is None else tracked.executed_at_ms,
+            "executed_at": block["timestamp"],
             "finalized_at": block["timestamp"],
+            "exec_result": result,
+            "transaction": wire,
+            "receipt": receipt,
         }
-        if result is not None:
-            found["exec_result"] = result
-        return {**found, "transaction": wire, "receipt": receipt}
 
     def transaction_by_place(self, params: Params) -> Answer:
         index: Any = params.get("index")
@@ -378,15 +377,6 @@ def _pending_info(tracked: Tracked) -> dict[str, Any]:
         "exec_result": inserted.result,
         "transaction": inserted.transaction.to_json(),
     }
-
-
-def _says_failed(result: Any) -> bool:
-    if not isinstance(result, dict):
-        return False
-    listed = result.get("result_list")
-    if isinstance(listed, dict) and any(one.get("code") != 0 for one in listed.values()):
-        return True
-    return bool(result.get("code", 0) != 0)
 
 
 def _invalid_name(code: int, message: str) -> Answer:
