@@ -64,7 +64,9 @@ def verify_state_proof(paper: Mapping[str, Any], genesis_hash: str) -> Proven:
         raise ProofRefused(reason="the block's header does not have the hash that the paper names")
     _check_producer(paper, header, genesis, block_hash, genesis_hash)
     labels = parse_path(paper.get("ref"))
-    if "value" not in paper or not proves(paper.get("proof"), labels, paper["value"], header["state_proof_hash"]):
+    if "value" not in paper or not proves(
+        paper.get("proof"), labels, paper["value"], header["state_proof_hash"]
+    ):
         raise ProofRefused(reason="the hashes from the value up do not lead to the state of the block")
     return Proven(
         path="/" + "/".join(labels),
@@ -90,7 +92,9 @@ def _check_producer(
     if not isinstance(chain_id, int) or not 0 <= chain_id <= CHAIN_ID_MAX:
         raise ProofRefused(reason="it names no chain id")
     try:
-        check_block_signature({**header, "signature": paper.get("signature")}, chain_id, genesis["validators"])
+        check_block_signature(
+            {**header, "signature": paper.get("signature")}, chain_id, genesis["validators"]
+        )
     except Refusal as refusal:
         raise ProofRefused(reason=refusal.message.rstrip(".")) from refusal
 

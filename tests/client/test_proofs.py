@@ -55,7 +55,9 @@ def test_another_genesis_hash_is_not_convinced(papers: tuple[str, list[dict[str,
 
 # What a paper says about itself that nothing hangs on: the ways to name the same network and block.
 @pytest.mark.parametrize("member", ["ref", "value", "proof", "block", "hash", "signature", "genesis"])
-def test_a_paper_that_was_changed_proves_nothing(papers: tuple[str, list[dict[str, Any]]], member: str) -> None:
+def test_a_paper_that_was_changed_proves_nothing(
+    papers: tuple[str, list[dict[str, Any]]], member: str
+) -> None:
     genesis_hash, found = papers
     random_source = random.Random(7)
     for paper in found[:3]:
