@@ -169,6 +169,7 @@ class HttpChannel:
         task = self._exchanges.get(ticket.number)
         if task is not None:
             task.cancel()
+        ticket.end()
 
     def press(self, pressing: bool) -> None:
         """Each exchange waits for its own caller."""
@@ -196,9 +197,6 @@ class HttpChannel:
             except BaseException:
                 connection.close()
                 raise
-        except asyncio.CancelledError:
-            ticket.end()
-            raise
         except _Broken as problem:
             ticket.fail(ProgramFailed(reason=f"its HTTP answer broke off ({problem})"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +12,7 @@ from openresource.sandbox.driver import OutputTooLarge, ProgramError, ProgramRep
 
 # More than this waiting unread, and the program is no longer listened to.
 UNREAD_BYTES_MAX: Final = 1 << 20
+SETTLE_SECONDS_MAX: Final = 1.0
 
 
 class Ticket:
@@ -95,6 +97,16 @@ class Ticket:
         self._release_pressure()
         self._on_cancel(self)
 
+    async def settle(self) -> None:
+        """Wait a moment for the end."""
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        while not self.closed and (left := deadline - time.monotonic()) > 0:
+            self._more = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait((self._more,), timeout=left)
+            finally:
+                self._more = None
+
     async def drained(self) -> None:
         """Wait while the caller has too much left to read."""
         if self._pressing:
@@ -172,5 +184,6 @@ class Stream:
         return await self._ticket.next()
 
     async def aclose(self) -> None:
-        """Stop listening."""
+        """Stop listening, and give the program a moment to stop too, so that its place is free for the next call."""
         self._ticket.cancel()
+        await self._ticket.settle()

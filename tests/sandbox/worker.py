@@ -1,0 +1,141 @@
+"""A process that starts programs as it is told, line by line: so that the same attacks run under any identity."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from openresource.adapters.bubblewrap.driver import Bubblewrap
+from openresource.adapters.confined.driver import Confined
+from openresource.primitives.errors import Refusal
+from openresource.sandbox.driver import Instance, Limits, ProgramCall, Sandbox
+from openresource.sandbox.instances import RunningInstance
+from openresource.sandbox.proc import descendants
+from openresource.sandbox.releases import load_release
+
+LEFT_SECONDS_MAX = 5.0
+BODY_CHARACTERS_MAX = 100_000
+
+
+async def main() -> None:
+    """Answer jobs until standard input ends."""
+    drivers: dict[str, Sandbox] = {"bubblewrap": Bubblewrap(), "confined": Confined()}
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        job = json.loads(line)
+        if job.get("probe"):
+            result: Any = _plain(drivers[job["level"]].probe())
+        else:
+            result = await run(drivers[job["level"]], job)
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+
+
+async def run(sandbox: Sandbox, job: dict[str, Any]) -> dict[str, Any]:
+    """Start a program, take its steps, stop it, and look what is left."""
+    before = set(descendants(os.getpid()))
+    with tempfile.TemporaryDirectory(prefix="openresource-test-") as name:
+        folder = Path(name)
+        for path, text in job["files"].items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        outcome: dict[str, Any] = {"error": None, "replies": [], "seconds": []}
+        try:
+            release = load_release(folder)
+            instance = await sandbox.start(release, Limits(**job["limits"]))
+        except Refusal as refusal:
+            outcome["error"] = _error(refusal)
+        else:
+            assert isinstance(instance, RunningInstance)
+            outcome["interface"] = instance.interface
+            try:
+                for step in job["steps"]:
+                    began = time.monotonic()
+                    outcome["replies"].append(await take(instance, step))
+                    outcome["seconds"].append(time.monotonic() - began)
+            finally:
+                outcome["alive"] = instance.alive
+                began = time.monotonic()
+                await instance.stop()
+                outcome["stop_seconds"] = time.monotonic() - began
+                usage = await instance.usage()
+                outcome["usage"] = {"cpu_ms": usage.cpu_ms, "peak_rss_bytes": usage.peak_rss_bytes}
+    began = time.monotonic()
+    while (left := set(descendants(os.getpid())) - before) and time.monotonic() < began + LEFT_SECONDS_MAX:
+        await asyncio.sleep(0.01)
+    outcome["left"] = [_command(pid) for pid in left]
+    return outcome
+
+
+async def take(instance: Instance, step: dict[str, Any]) -> Any:
+    """One step: a call, several at once, a stream cut short, a wait for the end."""
+    if "together" in step:
+        return await asyncio.gather(*(take(instance, part) for part in step["together"]))
+    if "until_dead" in step:
+        deadline = time.monotonic() + step["until_dead"]
+        while instance.alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return {"alive": instance.alive}
+    if "abandon_after" in step:
+        task = asyncio.create_task(_call(instance, step))
+        await asyncio.sleep(step["abandon_after"])
+        task.cancel()
+        return {"abandoned": True}
+    return await _call(instance, step)
+
+
+async def _call(instance: Instance, step: dict[str, Any]) -> dict[str, Any]:
+    body = base64.b64decode(step["raw"]) if "raw" in step else json.dumps(step.get("input", {})).encode()
+    call = ProgramCall(
+        step["call"],
+        step.get("path", f"/{step['call']}"),
+        body,
+        content_type=step.get("content_type", "application/json"),
+        deadline_seconds=step.get("deadline", 20.0),
+        http_method=step.get("http_method", "POST"),
+    )
+    try:
+        reply = await instance.call(call)
+        if isinstance(reply.body, bytes):
+            text = reply.body.decode("utf-8", "replace")[:BODY_CHARACTERS_MAX]
+            return {
+                "status": reply.status,
+                "type": reply.content_type,
+                "body": text,
+                "length": len(reply.body),
+            }
+        chunks = []
+        async for chunk in reply.body:
+            chunks.append(chunk.decode("utf-8", "replace"))
+            if len(chunks) == step.get("take"):
+                await reply.body.aclose()
+                break
+        return {"status": reply.status, "type": reply.content_type, "chunks": chunks}
+    except Refusal as refusal:
+        return _error(refusal)
+
+
+def _error(refusal: Refusal) -> dict[str, Any]:
+    return {"error": type(refusal).__name__, **refusal.to_json(), "text": str(refusal)}
+
+
+def _plain(capabilities: Any) -> dict[str, Any]:
+    return {name: getattr(capabilities, name) for name in capabilities.__dataclass_fields__}
+
+
+def _command(pid: int) -> str:
+    try:
+        return f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes()!r} {Path(f'/proc/{pid}/stat').read_text()[:60]}"
+    except OSError:
+        return f"{pid}"
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
