@@ -36,6 +36,7 @@ from openresource.market.purses import (
     drop_call,
     extension_is_due,
     next_nonce,
+    next_voucher,
     open_purse,
     plan_addition,
     plan_deposit,
@@ -77,6 +78,8 @@ class OpenChannel:
         self._owner = owner
         # What the gateway may have counted of calls whose end an earlier process did not see.
         self.is_unsettled = bool(entry.purse.in_flight)
+        # A voucher may be signed without having reached the gateway; then it goes along once more.
+        self.lacks_voucher = self.is_unsettled
 
     @property
     def purse(self) -> Purse:
@@ -97,16 +100,20 @@ class OpenChannel:
         )
         self.keep(purse)
         voucher = started.voucher
+        if voucher is None and self.lacks_voucher:
+            voucher = next_voucher(self.purse)
         return started, None if voucher is None else self._owner.sign(voucher)
 
     def count(self, sequence: int, completed: int, price_uain: int, digest: bytes) -> ChannelEntry:
         """Count a checked receipt; the caller writes the entry down together with the spending."""
         purse, _ = count_receipt(self.purse, sequence, completed, price_uain, digest)
         self.entry = replace(self.entry, purse=purse)
+        self.lacks_voucher = False
         return self.entry
 
     def drop(self, sequence: int) -> None:
         """A call ended without an answer."""
+        self.lacks_voucher = True
         self.keep(drop_call(self.purse, sequence))
 
     def resume(self, answer: GatewayState) -> None:
