@@ -38,6 +38,7 @@ class Account:
     voucher_safe: asyncio.Future[None] | None = None
     waiting: dict[CallKey, WaitingCall] = field(default_factory=dict)
     read_at_ms: int = 0
+    refreshed_at_ms: int = 0
     # Since when an unpaid sum waits for its claim; 0 while there is none.
     unclaimed_since_ms: int = 0
     send_back: bool = False

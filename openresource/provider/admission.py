@@ -58,8 +58,9 @@ log = logging.getLogger("openresource.provider.admission")
 ACCOUNTS_MAX = 100_000
 CHAIN_READS_AT_ONCE = 8
 CHAIN_READS_WAITING_MAX = 64
-# The same channel is not read again sooner, whatever is asked of it.
-REREAD_MS = 1_000
+# The same channel is not read again sooner, whatever its buyer sends.
+REREAD_MS = 100
+UNKNOWN_MS = 1_000
 UNKNOWN_KEPT_MAX = 10_000
 CLAIM_WAIT_SECONDS = 10.0
 RESUME_SECONDS = 1.0
@@ -193,10 +194,10 @@ class Admission:
         return await asyncio.shield(reading)
 
     async def refresh(self, account: Account) -> bool:
-        """Reads a channel again, at most once a second; says whether anything changed."""
-        if self._clock_ms() - account.read_at_ms < REREAD_MS:
+        """Reads a channel again, a few times a second at most; says whether anything changed."""
+        if self._clock_ms() - account.refreshed_at_ms < REREAD_MS:
             return False
-        account.read_at_ms = self._clock_ms()
+        account.refreshed_at_ms = self._clock_ms()
         record, value_uain = await self._read(account.name)
         return self.channel_changed(account, record, value_uain)
 
@@ -231,7 +232,7 @@ class Admission:
         if record is None:
             if len(self._unknown) >= UNKNOWN_KEPT_MAX:
                 self._unknown.clear()
-            self._unknown[name] = self._clock_ms() + REREAD_MS
+            self._unknown[name] = self._clock_ms() + UNKNOWN_MS
             raise ChannelUnknown(channel=name)
         self._check_own(name, record)
         self._journal.append(pack(ChannelRead(name, record, value_uain)))

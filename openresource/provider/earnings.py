@@ -39,4 +39,5 @@ async def earnings(books: Books, *, days: int = 30) -> dict[str, Any]:
             ],
         }
 
+    await books.flush()
     return await books.read(query)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from openresource.client.chain import (
     BadAnswer,
@@ -59,15 +59,16 @@ from openresource.provider.releases import (
     check_price,
     check_published,
     fetch_release,
-    read_release,
+    prepare_release,
+    read_methods,
     smoke_test,
 )
-from openresource.provider.runtimes import RequirementsNotMet, choose_runtime
 from openresource.sandbox.driver import (
     Capabilities,
     Limits,
     Release,
     Runtime,
+    Sandbox,
     limits_of,
 )
 
@@ -130,8 +131,8 @@ class Placements:
         policy: Policy,
         machine: Machine,
         offers: Offers,
+        sandbox: Sandbox,
         start_runner: StartRunner,
-        find_methods: Callable[[Release], Any] | None = None,
     ) -> None:
         self._chain = chain
         self._key = key
@@ -139,8 +140,8 @@ class Placements:
         self._policy = policy
         self._machine = machine
         self._offers = offers
+        self._sandbox = sandbox
         self._start_runner = start_runner
-        self._find_methods = find_methods
         self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
         self._statuses: dict[tuple[str, str, str], str] = {}
         self._reasons: dict[tuple[str, str, str], str] = {}
@@ -331,22 +332,14 @@ class Placements:
     async def _prepare(self, wanted: Wanted) -> Offer:
         """Fetches, checks and starts a version and lets its examples run."""
         folder = await fetch_release(self._chain, wanted.version.program, self._machine.releases)
-        manifest = await asyncio.to_thread(read_release, folder)
-        check_published(manifest, wanted.name, wanted.version)
-        runtime = choose_runtime(manifest, self._machine.runtimes)
         capabilities = self._machine.capabilities
-        if manifest.run.kind not in capabilities.kinds:
-            raise RequirementsNotMet(
-                reason=f"programs of kind {manifest.run.kind} do not run at the level {capabilities.level}."
-            )
-        release = Release(folder, manifest, runtime)
-        methods = manifest.methods
-        if self._find_methods is not None:
-            methods = tuple(await self._find_methods(release))
-            release = replace(release, manifest=replace(manifest, methods=methods))
+        release = await asyncio.to_thread(prepare_release, folder, self._machine.runtimes, capabilities)
+        manifest, runtime = release.manifest, release.runtime
+        check_published(manifest, wanted.name, wanted.version)
+        limits = limits_of(manifest)
+        methods = await read_methods(self._sandbox, release, limits)
         ask_uain = ask_of(self._machine.ask_uain, methods, wanted.version)
         check_price(ask_uain, wanted.version)
-        limits = limits_of(manifest)
         runner = self._start_runner(release, limits, methods)
         try:
             async with asyncio.timeout(limits.startup_seconds + SMOKE_SECONDS_MAX):

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from openresource.client.chain import Chain
-from openresource.market.manifests import (
-    MANIFEST_CHARACTERS_MAX,
-    MANIFEST_FILE,
-    Manifest,
-    Method,
-    document_files,
-    parse_manifest,
-    with_documents,
-)
+from openresource.market.manifests import Manifest, Method
 from openresource.market.prices import check_cap
 from openresource.market.schemas import check_value
 from openresource.market.services import Version
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.provider.offers import Runner
-from openresource.sandbox.driver import JSON_TYPE, Limits, ProgramCall
-
-DOCUMENT_BYTES_MAX = 4 * 1024 * 1024
+from openresource.provider.runtimes import RequirementsNotMet, choose_runtime
+from openresource.sandbox.driver import (
+    JSON_TYPE,
+    Capabilities,
+    Limits,
+    ProgramCall,
+    Release,
+    Runtime,
+    Sandbox,
+)
+from openresource.sandbox.releases import load_manifest, mark_executable, read_interface
 
 
 class ReleaseInvalid(Refusal):
@@ -61,14 +61,35 @@ async def fetch_release(chain: Chain, program: str, releases: Path) -> Path:
     return folder
 
 
-def read_release(folder: Path) -> Manifest:
-    """The manifest of a fetched folder with the documents that it names."""
-    text = _file(folder, MANIFEST_FILE, MANIFEST_CHARACTERS_MAX * 4).decode("utf-8", "strict")
-    manifest = parse_manifest(text)
-    documents = {
-        name: parse_json(_file(folder, name, DOCUMENT_BYTES_MAX)) for name in document_files(manifest)
-    }
-    return with_documents(manifest, documents)
+def prepare_release(folder: Path, runtimes: Mapping[str, Runtime], capabilities: Capabilities) -> Release:
+    """The fetched folder as it will be run; what it needs and is not here is refused by name."""
+    manifest = load_manifest(folder)
+    runtime = choose_runtime(manifest, runtimes)
+    if manifest.run.kind not in capabilities.kinds:
+        raise RequirementsNotMet(
+            reason=f"programs of kind {manifest.run.kind} do not run at the level {capabilities.level}."
+        )
+    mark_executable(folder, manifest)
+    return Release(folder, manifest, runtime)
+
+
+async def read_methods(sandbox: Sandbox, release: Release, limits: Limits) -> tuple[Method, ...]:
+    """The methods with their descriptions; a Python program tells its own, from within the sandbox."""
+    prices = {method.name: method.price for method in release.manifest.methods}
+    interface = await read_interface(sandbox, release, limits)
+    return tuple(
+        Method(
+            name=method["name"],
+            path=method["path"],
+            summary=method["summary"],
+            input=method["input"] or None,
+            output=method["output"] or None,
+            example=method.get("example"),
+            stream=method["stream"],
+            price=prices.get(method["name"]),
+        )
+        for method in interface["methods"]
+    )
 
 
 def ask_of(fixed_uain: int | None, methods: tuple[Method, ...], version: Version) -> int:
@@ -146,13 +167,3 @@ def check_price(ask_uain: int, version: Version) -> None:
         raise PricedOut(
             ask_uain=ask_uain, royalty_uain=version.royalty_uain, cap_uain=version.price_cap_uain
         ) from refusal
-
-
-def _file(folder: Path, name: str, bytes_max: int) -> bytes:
-    path = folder / name
-    try:
-        if path.stat().st_size > bytes_max:
-            raise ReleaseInvalid(reason=f"{name} is larger than {bytes_max} bytes")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ReleaseInvalid(reason=f"{name} is missing") from None

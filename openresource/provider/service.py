@@ -90,7 +90,6 @@ class Provider:
         chain: Chain,
         sandbox: Sandbox,
         start_runner: StartRunner,
-        find_methods: Callable[[Any], Any] | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -100,7 +99,6 @@ class Provider:
         self._chain = chain
         self._sandbox = sandbox
         self._start_runner = start_runner
-        self._find_methods = find_methods
         self._tasks: list[asyncio.Task[None]] = []
         self._started_at_ms = 0
         self._node_trouble = ""
@@ -176,8 +174,8 @@ class Provider:
                 settings.ask_uain,
             ),
             offers=self.offers,
+            sandbox=self._sandbox,
             start_runner=self._start_runner,
-            find_methods=self._find_methods,
         )
         self.jobs = Jobs(
             chain=self._chain,

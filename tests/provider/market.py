@@ -1,0 +1,171 @@
+"""A small market for tests: a real node, a publisher's program in a real sandbox, a provider, a buyer's client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openresource.cli.sandboxes import find_sandbox
+from openresource.cli.trials import SandboxBench
+from openresource.client import AsyncClient
+from openresource.client.chain import Chain
+from openresource.client.homes import Home
+from openresource.client.publishing import Prepared, Publisher, prepare
+from openresource.client.services import Directory
+from openresource.primitives.keys import PrivateKey
+from openresource.provider.policies import Policy
+from openresource.provider.service import Provider, Settings
+from tests.provider.support import key_of
+from tests.support.network import NodeProcess, local_node
+
+MANIFEST = """
+name = "{name}"
+version = "{version}"
+summary = "Says it again, louder."
+license = "MIT"
+exactness = "bit_exact"
+royalty = "0.00002"
+price_cap = "0.001"
+
+[run]
+kind = "python"
+entry = "service:Service"
+
+[resources]
+memory = "128Mi"
+timeout_s = 10
+
+[[methods]]
+name = "shout"
+example = {{input = {{text = "hello"}}, output = "HELLO"}}
+price = {{model = "per_call", amount = "0.0001"}}
+"""
+PROGRAM = '''
+from collections.abc import Iterator
+
+
+class Service:
+    """Says it again, louder."""
+
+    def shout(self, text: str) -> str:
+        """In capitals."""
+        return text.upper()
+
+    def nap(self, seconds: float) -> float:
+        """Takes its time."""
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    def count(self, to: int) -> Iterator[int]:
+        """One after the other."""
+        yield from range(1, to + 1)
+'''
+
+
+def write_program(
+    folder: Path, *, name: str = "shout", version: str = "1.0.0", source: str = PROGRAM
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "openresource.toml").write_text(MANIFEST.format(name=name, version=version))
+    (folder / "service.py").write_text(source)
+    return folder
+
+
+class OneInstance:
+    """One warm instance, started when it is needed and again when it ended."""
+
+    def __init__(self, sandbox: Any, release: Any, limits: Any) -> None:
+        self._make = lambda: sandbox.start(release, limits)
+        self._instance: Any = None
+        self._lock = asyncio.Lock()
+
+    async def call(self, call: Any) -> Any:
+        async with self._lock:
+            if self._instance is None or not self._instance.alive:
+                self._instance = await self._make()
+            return await self._instance.call(call)
+
+    async def close(self) -> None:
+        if self._instance is not None:
+            await self._instance.stop()
+
+
+@dataclass
+class Market:
+    """Everybody at once; the provider's home is `folder / "provider"`."""
+
+    folder: Path
+    node: NodeProcess
+    chain: Chain
+    publisher: PrivateKey
+    provider_key: PrivateKey
+    providers: list[Provider]
+
+    async def publish(self, folder: Path, *, wait_seconds: float = 30.0) -> tuple[Prepared, Any]:
+        """Publishes a folder and waits until a provider answered its test call."""
+        found = find_sandbox()
+        bench = SandboxBench(found.required(), found.level, self.folder / "cache")
+        prepared = await prepare(folder, bench)
+        publisher = Publisher(self.chain, Directory(self.chain), self.publisher)
+        publication = await publisher.publish(prepared)
+        if wait_seconds:
+            await publisher.wait_placed(prepared, publication, deadline_seconds=wait_seconds)
+        return prepared, publication
+
+    async def provide(self, folder: str = "provider", **options: Any) -> Provider:
+        """Starts a provider in this process."""
+        settings = Settings(
+            folder=self.folder / folder,
+            **{
+                "policy": Policy("list", publishers=frozenset([self.publisher.address])),
+                "cache": self.folder / "cache",
+                "drain_seconds": 5.0,
+                **options,
+            },
+        )
+        sandbox = find_sandbox().required()
+        provider = Provider(
+            settings,
+            key=self.provider_key,
+            chain=self.node.chain(),
+            sandbox=sandbox,
+            start_runner=lambda release, limits, methods: OneInstance(sandbox, release, limits),
+        )
+        await provider.start()
+        self.providers.append(provider)
+        return provider
+
+    async def buyer(self, name: str = "buyer", amount_uain: int = 5_000_000) -> AsyncClient:
+        home = Home(self.folder / name)
+        key = home.create_wallet(key_of(name))
+        await self.node.fund(key.address, amount_uain)
+        return AsyncClient(home, self.node.url)
+
+
+@contextlib.asynccontextmanager
+async def open_market(folder: Path) -> AsyncIterator[Market]:
+    async with local_node(folder / "node") as node:
+        market = Market(folder, node, node.chain(), key_of("publisher"), key_of("provider"), [])
+        try:
+            yield market
+        finally:
+            for provider in market.providers:
+                await provider.stop()
+
+
+async def until(condition: Any, seconds: float = 20.0) -> Any:
+    """Waits for a condition, which may be asynchronous, and gives what it said."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.02)

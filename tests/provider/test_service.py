@@ -1,0 +1,178 @@
+"""A provider on a real chain: it takes what was published, sells calls, is paid, and leaves in good order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openresource.primitives.errors import Refusal
+from tests.provider.market import Market, open_market, until, write_program
+
+pytestmark = pytest.mark.journey
+
+
+def on_a_market(folder: Path, work: Callable[[Market], Awaitable[Any]], seconds: float = 120) -> Any:
+    async def body() -> Any:
+        async with open_market(folder) as market:
+            return await work(market)
+
+    return asyncio.run(asyncio.wait_for(body(), seconds))
+
+
+def test_from_publication_to_the_last_coin(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        prepared, _ = await market.publish(write_program(tmp_path / "program"))
+        record = await market.chain.read(
+            f"/placements/{market.publisher.address}/shout/{prepared.program}/{provider.address}"
+        )
+        assert (record["status"], record["ask_uain"], record["endpoint"]) == ("PLACED", 80, provider.endpoint)
+        assert await market.chain.balance(provider.address) == 0
+        buyer = await market.buyer()
+        async with buyer:
+            for number in range(5):
+                answer = await buyer.call("shout", "shout", text=f"number {number}")
+                assert answer.value == f"NUMBER {number}"
+            channels = [account for account in provider.admission.accounts if account.tab.spent_uain]
+            assert [account.tab.spent_uain for account in channels] == [500]
+            tx_hash = await provider.claims.settle(channels[0])
+            assert tx_hash.startswith("0x")
+        # 2 % fee, a fifth royalty, the rest to the provider, and the deposit went home.
+        assert await market.chain.balance("treasury|market|fees") == 10
+        assert await market.chain.balance(market.publisher.address) == 100
+        assert await market.chain.balance(provider.address) == 390
+        assert await market.chain.balance(buyer.home.address()) == 5_000_000 - 500
+        earned = await provider.earnings()
+        assert (earned["claims"], earned["paid_out_uain"], earned["unclaimed_uain"]) == (1, 390, 0)
+
+    on_a_market(tmp_path, work)
+
+
+def test_a_provider_that_stops_settles_and_says_that_it_is_gone(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        prepared, _ = await market.publish(write_program(tmp_path / "program"))
+        async with await market.buyer() as buyer:
+            assert (await buyer.call("shout", "shout", text="a")).value == "A"
+            await provider.stop()
+            path = (
+                f"/placements/{market.publisher.address}/shout/{prepared.program}/{provider.address}/status"
+            )
+            assert await market.chain.read(path) == "GONE"
+            assert await market.chain.balance(provider.address) == 78
+            assert await buyer.balance() == 5_000_000 - 100
+            # It comes back under the same key and place, and is found again.
+            again = await market.provide()
+            await until(lambda: len(again.offers) == 1)
+            assert again.endpoint == provider.endpoint
+            assert await market.chain.read(path) == "PLACED"
+            assert (await buyer.call("shout", "shout", text="b")).value == "B"
+
+    on_a_market(tmp_path, work)
+
+
+def test_large_sums_are_claimed_while_calls_go_on(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide(claim_threshold_uain=500)
+        await market.publish(write_program(tmp_path / "program"))
+        async with await market.buyer() as buyer:
+            for number in range(30):
+                assert (await buyer.call("shout", "shout", text=str(number))).value == str(number)
+            await until(lambda: provider.metrics.value("openresource_claimed_uain_total") >= 500)
+            account = provider.admission.accounts[0]
+            assert account.tab.nonce >= 1
+            await provider.stop()
+            assert await buyer.balance() == 5_000_000 - 30 * 100
+
+    on_a_market(tmp_path, work)
+
+
+def test_calls_go_on_while_the_node_is_away(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        await market.publish(write_program(tmp_path / "program"))
+        async with await market.buyer() as buyer:
+            await buyer.call("shout", "shout", text="before")
+            market.node.kill()
+            calls = provider.metrics.value
+            name = f'service="{market.publisher.address}/shout",outcome="answered"'
+            before = calls("openresource_calls_total", name)
+            channel = provider.admission.accounts[0]
+            from openresource.market.tabs import CallKey
+            from openresource.provider.calls import Request
+
+            session = next(iter(channel.tab.sessions))
+            assert channel.tab.total_uain > channel.tab.spent_uain or before >= 1
+            offer = next(iter(provider.offers))
+            reply = await offer.runner.call(_call("shout", b'{"text":"x"}'))
+            assert reply.body == b'"X"'
+            del CallKey, Request, session
+            market.node.start()
+            await until(lambda: provider.health()[1]["node"] == "ok")
+            assert (await buyer.call("shout", "shout", text="after")).value == "AFTER"
+
+    on_a_market(tmp_path, work)
+
+
+def _call(name: str, body: bytes) -> Any:
+    from openresource.sandbox.driver import ProgramCall
+
+    return ProgramCall(name, f"/{name}", body)
+
+
+def test_what_cannot_run_is_refused_with_a_reason_on_the_chain(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide(ask_uain=5_000)
+        prepared, _ = await market.publish(write_program(tmp_path / "program"), wait_seconds=0)
+        path = f"/placements/{market.publisher.address}/shout/{prepared.program}/{provider.address}"
+
+        async def record() -> Any:
+            return await market.chain.read(path)
+
+        found = await until(record)
+        assert found["status"] == "REFUSED"
+        assert "cap" in found["reason"]
+        assert not len(provider.offers)
+
+    on_a_market(tmp_path, work)
+
+
+def test_nothing_is_announced_for_what_the_operator_does_not_want(tmp_path: Path) -> None:
+    from openresource.provider.policies import Policy
+
+    async def work(market: Market) -> None:
+        provider = await market.provide(policy=Policy("own"))
+        await market.publish(write_program(tmp_path / "program"), wait_seconds=0)
+        await market.chain.wait_ready(5)
+        provider.placements.look_again()
+        await asyncio.sleep(0.5)
+        assert await market.chain.read(f"/placements/{market.publisher.address}") is None
+
+    on_a_market(tmp_path, work)
+
+
+def test_a_machine_that_is_too_weak_does_not_start(tmp_path: Path) -> None:
+    from openresource.provider.policies import IsolationTooLow, Policy
+    from openresource.provider.service import Provider, Settings
+    from openresource.sandbox.driver import Capabilities
+    from tests.provider.support import key_of
+
+    class Weak:
+        def probe(self) -> Capabilities:
+            return Capabilities(level="confined", available=True)
+
+        async def start(self, release: Any, limits: Any) -> Any:
+            raise AssertionError("never started")
+
+    async def work() -> None:
+        settings = Settings(folder=tmp_path, policy=Policy("all", min_level="bubblewrap"))
+        provider = Provider(settings, key=key_of("p"), chain=None, sandbox=Weak(), start_runner=None)  # type: ignore[arg-type]
+        with pytest.raises(IsolationTooLow) as caught:
+            await provider.start()
+        assert isinstance(caught.value, Refusal)
+
+    asyncio.run(work())
