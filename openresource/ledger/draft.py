@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from openresource.ledger.due import DUE, DueAction, due_entry, due_label
 from openresource.primitives.amounts import ASSET_AIN, ain_number, uain_of_number
@@ -44,19 +44,19 @@ BY_DUE: Final = "due"
 class InsufficientBalance(Refusal):
     template = "{account} holds {balance_uain} µAIN; {amount_uain} µAIN are needed."
     way_out = "Put money into the account first, or ask for less."
-    result_code = 21001
+    result_code: ClassVar[int] = 21001
 
 
 class InvalidTransferAmount(Refusal):
     template = "{amount_uain} is not an amount that can be moved."
     way_out = "Name a whole number of µAIN, not negative."
-    result_code = 21003
+    result_code: ClassVar[int] = 21003
 
 
 class UnknownAsset(Refusal):
     template = "This chain keeps no balances of {asset}."
     way_out = "Use AIN."
-    result_code = 21004
+    result_code: ClassVar[int] = 21004
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
@@ -25,7 +25,7 @@ DUE_TIME_MS_MAX: Final = 10**DUE_TIME_DIGITS - 1
 class DueTimeOutOfRange(Refusal):
     template = "{at_ms} ms is not a time that something can be due at (0 to {at_ms_max})."
     way_out = "Name a time in milliseconds since 1970."
-    result_code = 21002
+    result_code: ClassVar[int] = 21002
 
 
 @dataclass(frozen=True, slots=True)
