@@ -14,6 +14,23 @@ from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
 LOWER_CASE_NAMES = "allow_lower_case_app_names_only"
 
 
+class BlockContext:
+    """What all transactions of a block have in common."""
+
+    __slots__ = ("block_number", "block_time", "domain", "enabled", "lower_case_from", "network", "state")
+
+    def __init__(
+        self, network: Network, state: State, domain: NetworkDomain, block_number: int, block_time: int
+    ) -> None:
+        self.network: Network = network
+        self.state: State = state
+        self.domain: NetworkDomain = domain
+        self.block_number: int = block_number
+        self.block_time: int = block_time
+        self.enabled: frozenset[str] = network.enabled_at(block_number)
+        self.lower_case_from: int | None = network.enabled_block(LOWER_CASE_NAMES)
+
+
 class TxContext:
     """What every write inside a transaction needs to know."""
 
@@ -23,6 +40,7 @@ class TxContext:
         "block_time",
         "changes",
         "domain",
+        "enabled",
         "evaluation",
         "executed_at",
         "mistakes",
@@ -35,32 +53,29 @@ class TxContext:
 
     def __init__(
         self,
-        network: Network,
-        state: State,
-        domain: NetworkDomain,
+        block: BlockContext,
         address: str,
         nonce: Any,
         timestamp: Any,
         tx_hash: str,
-        block_number: int,
-        block_time: int,
         executed_at: int,
     ) -> None:
-        self.network: Network = network
-        self.state: State = state
-        self.domain: NetworkDomain = domain
+        self.network: Network = block.network
+        self.state: State = block.state
+        self.domain: NetworkDomain = block.domain
+        self.enabled: frozenset[str] = block.enabled
         self.address: str = address
         self.nonce: Any = nonce
         self.timestamp: Any = timestamp
         self.tx_hash: str = tx_hash
-        self.block_number: int = block_number
-        self.block_time: int = block_time
+        self.block_number: int = block.block_number
+        self.block_time: int = block.block_time
         self.executed_at: int = executed_at
         self.changes: list[Change] = []
         # What went wrong inside of natives, for the node's log; never part of a result.
         self.mistakes: list[str] = []
         self.evaluation: EvalContext = EvalContext(
-            timestamp, block_number, block_time, network.enabled_block(LOWER_CASE_NAMES)
+            timestamp, block.block_number, block.block_time, block.lower_case_from
         )
 
     def parameter(self, category: str, name: str) -> Any:
@@ -71,7 +86,7 @@ class TxContext:
 
     def is_enabled(self, flag: str) -> bool:
         """Whether a change of the protocol is in force in this block."""
-        return self.network.is_enabled(flag, self.block_number)
+        return flag in self.enabled
 
     @property
     def limits(self) -> Limits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from openresource.ledger.context import TxContext
+from openresource.ledger.context import BlockContext, TxContext
 from openresource.ledger.draft import Change, NetworkDomain
 from openresource.ledger.fees import (
     ServiceGas,
@@ -56,13 +56,14 @@ class Execution:
 class Executor:
     """Executes transactions on one working state."""
 
-    __slots__ = ("_operations", "domain", "network", "recent", "state")
+    __slots__ = ("_block", "_operations", "domain", "network", "recent", "state")
 
     def __init__(self, network: Network, state: State, domain: NetworkDomain) -> None:
         self.network: Network = network
         self.state: State = state
         self.domain: NetworkDomain = domain
         self._operations: Operations = Operations()
+        self._block: BlockContext | None = None
         # Hashes of transactions that may not come again, with the time of their block.
         self.recent: dict[str, int] = {}
 
@@ -81,15 +82,11 @@ class Executor:
         profile = self.network.profile
         state = self.state
         context = TxContext(
-            self.network,
-            state,
-            self.domain,
+            self._block_context(block_number, block_time),
             transaction.address,
             transaction.nonce,
             transaction.timestamp,
             transaction.hash,
-            block_number,
-            block_time,
             executed_at if profile.unstake_reads_wall_clock else block_time,
         )
         refusal = precheck(transaction, context, self.recent, not skip_fees)
@@ -114,6 +111,13 @@ class Executor:
         if not is_dry_run:
             execution.changes = context.changes
         return execution
+
+    def _block_context(self, block_number: int, block_time: int) -> BlockContext:
+        block = self._block
+        if block is None or block.block_number != block_number or block.block_time != block_time:
+            block = BlockContext(self.network, self.state, self.domain, block_number, block_time)
+            self._block = block
+        return block
 
     def _settle_by_operation(
         self,
@@ -185,7 +189,7 @@ class Executor:
             return gas
         apps = app_names(transaction.labels)
         before = state.usage(apps)
-        counts_registration = context.is_enabled(REGISTRATION_FLAG) and transaction.nonce != UNORDERED_NONCE
+        counts_registration = transaction.nonce != UNORDERED_NONCE and context.is_enabled(REGISTRATION_FLAG)
         was_registered = not counts_registration or self._is_registered(transaction.address)
 
         self._run_singles(transaction, Auth(transaction.address), context, result)

@@ -102,8 +102,12 @@ def fee_due_uain(
 ) -> int:
     """Our way: what is owed in whole µAIN, noted in the result."""
     amount: int = int(gas.bandwidth + (0 if failed else gas.state))
+    if not transaction.gas_price:
+        result["gas_amount_charged"] = amount
+        result["gas_cost_total"] = 0
+        return 0
     unit: Any = context.parameter("resource", "gas_price_unit")
-    fee_uain: int = int(transaction.gas_price or 0) * amount * round(unit * UAIN_PER_AIN)
+    fee_uain: int = int(transaction.gas_price) * amount * round(unit * UAIN_PER_AIN)
     result["gas_amount_charged"] = amount
     result["gas_cost_total"] = ain_number(fee_uain)
     return fee_uain

@@ -70,7 +70,7 @@ def app_names(labels: list[list[str]]) -> list[str]:
 
 def has_service_operation(labels: list[list[str]]) -> bool:
     """Whether an operation writes outside of apps."""
-    return any([not single or single[0] != APPS for single in labels])
+    return any(not single or single[0] != APPS for single in labels)
 
 
 def gas_cost(price: float | int, unit: float | int, amount: float | int, is_floored: bool) -> float | int:

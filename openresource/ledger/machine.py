@@ -19,7 +19,7 @@ from openresource.ledger.blocks import (
     parse_block,
     transactions_hash,
 )
-from openresource.ledger.context import TxContext
+from openresource.ledger.context import BlockContext, TxContext
 from openresource.ledger.draft import BY_DUE, Change, Draft, NetworkDomain
 from openresource.ledger.due import DUE, DUE_ACTIONS_PER_BLOCK_MAX, due_time_ms
 from openresource.ledger.execution import Execution, Executor
@@ -140,6 +140,7 @@ class Machine:
         tip_time_ms: int = self._tip["timestamp"]
         # From here on the tip's state is the base that `drop_open_block` returns to.
         self._tree.rebase()
+        self._state.forget()
         self._open = _OpenBlock(
             self.height + 1,
             max(at_ms, tip_time_ms + 1),
@@ -309,7 +310,12 @@ class Machine:
             self._state.backup()
             done: list[Change] = []
             context = TxContext(
-                self.network, self._state, self.domain, "", 0, 0, "", block.number, block.time_ms, block.time_ms
+                BlockContext(self.network, self._state, self.domain, block.number, block.time_ms),
+                "",
+                0,
+                0,
+                "",
+                block.time_ms,
             )
             try:
                 action.run(Draft(context, action.writes, "", done, BY_DUE), entry["key"], due_time_ms(label))

@@ -39,7 +39,7 @@ from openresource.ledger.results import (
     UNKNOWN_OPERATION,
     Result,
 )
-from openresource.ledger.rule_evaluation import eval_write_rule, gc_targets
+from openresource.ledger.rule_evaluation import eval_write_rule_on, gc_targets, gc_targets_on, rule_walk
 from openresource.ledger.transactions import (
     DEC_VALUE,
     INC_VALUE,
@@ -103,7 +103,8 @@ class Operations:
                 return succeeded(context)
             labels = local
         state = context.state
-        verdict = eval_write_rule(state, labels, value, auth, context.evaluation)
+        way = rule_walk(state, labels)
+        verdict = eval_write_rule_on(way, state, labels, value, auth, context.evaluation)
         if verdict.code != SUCCESS:
             return refused(verdict.code, verdict.message, context)
         if context.network.profile.has_shards:
@@ -113,9 +114,19 @@ class Operations:
                     return succeeded(context)
                 message = f"Non-writable path with shard config: {closed}"
                 return refused(SET_VALUE_NOT_WRITABLE, message, context)
-        result = self._write_and_call(labels, value, auth, context)
-        if value is not None and result["code"] == SUCCESS:
-            collect_garbage(labels, context)
+        match = match_function(state, labels) if auth.addr or auth.fid else NO_FUNCTIONS
+        previous: Any = state.read_value(labels) if match.has_functions else None
+        state.write_value(labels, value)
+        context.changes.append(Change(("values", *labels), value, BY_USER if auth.fid is None else BY_NATIVE))
+        if not match.has_functions:
+            result = succeeded(context)
+            if value is not None and way.state_depth > 0:
+                delete_all(gc_targets_on(way, state, labels), context)
+            return result
+        result = self._calls.run_all(triggers_of(match, labels, value, previous), auth, context)
+        if value is not None and way.state_depth > 0 and result["code"] == SUCCESS:
+            # A function may have changed the rules, so the way is walked again.
+            delete_all(gc_targets(state, labels), context)
         return result
 
     def add_value(
@@ -200,16 +211,6 @@ class Operations:
         verdict = eval_owner(context.state, local, WRITE_OWNER, auth, changed.is_merge)
         return self._write_config("owners", local, changed.value, verdict, auth, context)
 
-    def _write_and_call(self, labels: list[str], value: Any, auth: Auth, context: TxContext) -> Result:
-        state = context.state
-        match = match_function(state, labels) if auth.addr or auth.fid else NO_FUNCTIONS
-        previous: Any = state.read_value(labels) if match.has_functions else None
-        state.write_value(labels, value)
-        context.changes.append(Change(("values", *labels), value, BY_USER if auth.fid is None else BY_NATIVE))
-        if not match.has_functions:
-            return succeeded(context)
-        return self._calls.run_all(triggers_of(match, labels, value, previous), auth, context)
-
     def _write_config(
         self,
         root: str,
@@ -228,7 +229,12 @@ class Operations:
 
 def collect_garbage(labels: list[str], context: TxContext) -> None:
     """Deletes the oldest siblings where a state rule says that there are too many."""
-    for target in gc_targets(context.state, labels):
+    delete_all(gc_targets(context.state, labels), context)
+
+
+def delete_all(targets: list[list[str]], context: TxContext) -> None:
+    """Deletes what garbage collection found, without rules, functions or gas."""
+    for target in targets:
         context.state.write(target, None)
 
 

@@ -79,12 +79,13 @@ class Network:
     programs: ProgramHook | None = None
     flags: tuple[TimerFlag, ...] = ()
 
-    def is_enabled(self, name: str, height: int) -> bool:
-        """Whether a change of the protocol is in force at a block."""
-        for flag in self.flags:
-            if flag.name == name:
-                return height >= flag.enabled_block and (flag.disabled_block is None or height < flag.disabled_block)
-        return False
+    def enabled_at(self, height: int) -> frozenset[str]:
+        """The changes of the protocol that are in force at a block."""
+        return frozenset(
+            flag.name
+            for flag in self.flags
+            if height >= flag.enabled_block and (flag.disabled_block is None or height < flag.disabled_block)
+        )
 
     def enabled_block(self, name: str) -> int | None:
         """The block from which a change of the protocol is in force; None if it never is."""

@@ -9,7 +9,7 @@ from openresource.ledger.matching import rule_match, rule_match_lists, rule_subt
 from openresource.ledger.nodes import NOTHING, Branch
 from openresource.ledger.owners import auth_json, eval_owner_json
 from openresource.ledger.rules.compiler import CompiledRule
-from openresource.ledger.rules.environment import EVALUATIONS_NESTED_MAX, Environment
+from openresource.ledger.rules.environment import Environment
 from openresource.ledger.rules.errors import RuleExhausted, RuleThrow
 from openresource.ledger.rules.lexer import is_identifier_name
 from openresource.ledger.rules.meter import Meter
@@ -48,7 +48,19 @@ def eval_write_rule(
     state: StateReader, labels: list[str], new_value: Any, auth: Auth | None, context: EvalContext
 ) -> Verdict:
     """Whether somebody may write a value at a path below /values; None deletes."""
-    return _evaluate(state, labels, new_value, auth, context, None)
+    return _evaluate(rule_walk(state, labels), state, labels, new_value, auth, context, None)
+
+
+def rule_walk(state: StateReader, labels: list[str]) -> Walk:
+    """The way of a path through the rules, for questions that follow one another."""
+    return walk(state.branch("rules"), labels, RULE)
+
+
+def eval_write_rule_on(
+    way: Walk, state: StateReader, labels: list[str], new_value: Any, auth: Auth | None, context: EvalContext
+) -> Verdict:
+    """`eval_write_rule` with the way at hand."""
+    return _evaluate(way, state, labels, new_value, auth, context, None)
 
 
 def eval_rule_json(
@@ -77,7 +89,11 @@ def eval_state_rule(rule: Any, value: Any) -> bool:
 
 def gc_targets(state: StateReader, labels: list[str]) -> list[list[str]]:
     """Full paths of the siblings that must go after a write at a path below /values, the oldest first."""
-    way = walk(state.branch("rules"), labels, RULE)
+    return gc_targets_on(rule_walk(state, labels), state, labels)
+
+
+def gc_targets_on(way: Walk, state: StateReader, labels: list[str]) -> list[list[str]]:
+    """`gc_targets` with the way at hand, which the write must not have changed."""
     memo = way.state_memo
     rule = None if memo is None else memo.state
     if way.state_depth == 0 or not isinstance(rule, dict):
@@ -143,11 +159,10 @@ class RuleEnvironment(Environment):
         value = plain_of(arguments[1], self)
         context = _context_of(arguments[3], self.context)
         auth = _auth_of(arguments[2])
-        verdict = _evaluate(self._state, labels, value, auth, context, self)
+        way = rule_walk(self._state, labels)
+        verdict = _evaluate(way, self._state, labels, value, auth, context, self)
         answer: dict[str, object] = dict(verdict.to_json())
-        answer["matched"] = rule_match_lists(
-            rule_match(walk(self._state.branch("rules"), labels, RULE), labels)
-        )
+        answer["matched"] = rule_match_lists(rule_match(way, labels))
         return answer
 
     def evaluate_owner(self, arguments: list[object]) -> object:
@@ -179,7 +194,7 @@ class TreeObject(StateObject):
 
     def keys(self) -> list[str]:
         """The labels in JavaScript's order."""
-        self._meter.spend_items(self.branch.count)
+        self._meter.spend(1 + self.branch.count)
         return [label for label, _ in in_property_order(self.branch)]
 
     def count(self) -> int:
@@ -226,6 +241,7 @@ def _context_of(options: object, outer: EvalContext) -> EvalContext:
 
 
 def _evaluate(
+    way: Walk,
     state: StateReader,
     labels: list[str],
     new_value: Any,
@@ -233,7 +249,6 @@ def _evaluate(
     context: EvalContext,
     outer: RuleEnvironment | None,
 ) -> Verdict:
-    way = walk(state.branch("rules"), labels, RULE)
     subtree = rule_subtree(way, labels)
     if subtree:
         paths = js_json([format_path(below.labels) for below in subtree[:SUBTREE_PATHS_QUOTED_MAX]])
@@ -285,6 +300,7 @@ def _write_rule(
         environment.data = _wrapped_data(state, labels, extra, environment)
     try:
         if outer is None:
+            environment.height_left -= compiled.height
             holds = compiled.holds(environment)
         else:
             holds = _holds_inside(compiled, environment, outer)
@@ -295,8 +311,8 @@ def _write_rule(
 
 def _holds_inside(compiled: CompiledRule, environment: RuleEnvironment, outer: RuleEnvironment) -> bool:
     """Evaluates for another rule, which pays the steps."""
-    environment.nesting = outer.nesting + 1
-    if environment.nesting > EVALUATIONS_NESTED_MAX:
+    environment.height_left = outer.height_left - compiled.height
+    if environment.height_left < 0:
         raise RuleExhausted("evalRule is nested too deep")
     environment.steps = outer.steps
     try:

@@ -76,6 +76,7 @@ class State:
         "_measured_app_bytes",
         "_measured_apps_bytes",
         "_parameters",
+        "_values",
         "tree",
     )
 
@@ -87,6 +88,8 @@ class State:
         self._has_changed_config: bool = False
         self._has_changed_parameters: bool = False
         self._limits: Limits | None = None
+        # The branch of /values, good until the next write.
+        self._values: Branch | None = None
         # What was measured last, good until the next write.
         self._is_measured: bool = False
         self._measured_apps_bytes: int = 0
@@ -96,8 +99,19 @@ class State:
 
     def branch(self, root: str) -> Branch | None:
         """The branch of one of the four roots; None if nothing is below it."""
+        if root == VALUES:
+            return self._values_branch()
         value = self.tree.root.child(root)
         return value if isinstance(value, Branch) else None
+
+    def _values_branch(self) -> Branch | None:
+        values = self._values
+        if values is None:
+            value = self.tree.root.child(VALUES)
+            if isinstance(value, Branch):
+                values = value
+                self._values = value
+        return values
 
     def get(self, labels: Sequence[str]) -> Any:
         """The plain value at full labels, the root first; None if there is none."""
@@ -113,12 +127,12 @@ class State:
 
     def value_node(self, labels: Sequence[str]) -> object:
         """What lies at labels below /values: a branch, a leaf's value or NOTHING."""
-        value = self.tree.root.child(VALUES)
+        value: object = self._values_branch()
         for label in labels:
             if not isinstance(value, Branch):
                 return NOTHING
             value = value.child(label)
-        return value
+        return NOTHING if value is None and not labels else value
 
     def has_value(self, labels: Sequence[str]) -> bool:
         """Whether there is anything at labels below /values."""
@@ -150,6 +164,7 @@ class State:
     def write(self, labels: list[str], value: object) -> None:
         """Writes at full labels without any check; None deletes."""
         self._is_measured = False
+        self._values = None
         if labels[0] != VALUES:
             self._has_changed_config = True
             self._app_config_bytes.clear()
@@ -177,6 +192,7 @@ class State:
         """Returns to the backup."""
         self.tree.restore()
         self._is_measured = False
+        self._values = None
         if self._has_changed_config:
             self._app_config_bytes.clear()
         if self._has_changed_parameters:
@@ -193,6 +209,7 @@ class State:
         self._parameters.clear()
         self._limits = None
         self._is_measured = False
+        self._values = None
 
     # -- usage ------------------------------------------------------------------------------------------------------
 
@@ -259,8 +276,8 @@ class State:
         return total_of_apps
 
     def _apps_value(self) -> object:
-        values = self.tree.root.child(VALUES)
-        return values.child(APPS) if isinstance(values, Branch) else NOTHING
+        values = self._values_branch()
+        return NOTHING if values is None else values.child(APPS)
 
     def _bytes_of(self, value: object, app: str) -> int:
         configured = self._app_config_bytes.get(app)
