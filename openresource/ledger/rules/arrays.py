@@ -147,7 +147,7 @@ def _flattened(items: list[object], depth: float | int, meter: Meter, level: int
             result.extend(_flattened(inner, depth - 1, meter, level + 1))
         else:
             result.append(item)
-        meter.spend_items(len(result))
+            meter.spend(1)
     return result
 
 

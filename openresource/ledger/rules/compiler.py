@@ -82,11 +82,12 @@ _UTIL_OBJECT: Final = HostObject("util", dict(UTIL_MEMBERS))
 class CompiledRule:
     """A rule's text, ready to be evaluated."""
 
-    __slots__ = ("closure", "cost", "uses_data")
+    __slots__ = ("closure", "cost", "height", "uses_data")
 
-    def __init__(self, closure: Closure, cost: int, uses_data: bool) -> None:
+    def __init__(self, closure: Closure, cost: int, height: int, uses_data: bool) -> None:
         self.closure: Closure = closure
         self.cost: int = cost
+        self.height: int = height
         # Whether it looks at data; if not, nobody needs to read it.
         self.uses_data: bool = uses_data
 
@@ -102,8 +103,9 @@ def compile_rule(text: str, variables: list[str]) -> CompiledRule:
         if not is_identifier_name(variable):
             raise RuleSyntaxError(f"Unexpected token in the variable '{variable}'")
     compiler = _Compiler(variables)
-    closure = compiler.closure(parse_rule(text))
-    return CompiledRule(closure, compiler.cost, compiler.uses_data)
+    expression = parse_rule(text)
+    closure = compiler.closure(expression)
+    return CompiledRule(closure, compiler.cost, expression.height, compiler.uses_data)
 
 
 class _Compiler:

@@ -10,8 +10,8 @@ from openresource.ledger.rules.meter import STEPS_MAX, Meter
 from openresource.ledger.rules.values import UNDEFINED
 from openresource.ledger.verdicts import Auth, EvalContext
 
-# evalRule() inside the rule that evalRule() asked, and so on.
-EVALUATIONS_NESTED_MAX: Final = 3
+# Heights of rules inside each other, where a rule asks evalRule() about another one.
+HEIGHT_NESTED_MAX: Final = 160
 
 
 class Environment(Meter):
@@ -26,8 +26,8 @@ class Environment(Meter):
         "context",
         "data",
         "fid",
+        "height_left",
         "labels",
-        "nesting",
         "new_data",
         "path_items",
         "time",
@@ -60,7 +60,7 @@ class Environment(Meter):
         self.block_time: object = context.block_time
         self.labels: Sequence[str] = labels
         self.variables: list[str] = variables
-        self.nesting: int = 0
+        self.height_left: int = HEIGHT_NESTED_MAX
         # Objects are made when a rule first asks, and stay the same object then.
         self.auth_object: dict[str, object] | None = None
         self.path_items: list[object] | None = None

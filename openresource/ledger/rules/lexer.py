@@ -65,7 +65,21 @@ KEYWORDS: Final = frozenset(
 
 # After these an expression may begin, so that a slash begins a regular expression.
 _KEYWORDS_BEFORE_EXPRESSION: Final = frozenset(
-    "case default delete do else extends in instanceof new return throw typeof void".split()
+    [
+        "case",
+        "default",
+        "delete",
+        "do",
+        "else",
+        "extends",
+        "in",
+        "instanceof",
+        "new",
+        "return",
+        "throw",
+        "typeof",
+        "void",
+    ]
 )
 
 _NEWLINES: Final = "\n\r\u2028\u2029"

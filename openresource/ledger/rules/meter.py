@@ -6,7 +6,7 @@ from typing import Final
 
 from openresource.ledger.rules.errors import RuleExhausted
 
-STEPS_MAX: Final = 200_000
+STEPS_MAX: Final = 20_000
 STRING_UNITS_MAX: Final = 1 << 20
 ARRAY_ITEMS_MAX: Final = 100_000
 
@@ -27,9 +27,13 @@ class Meter:
 
     def spend_text(self, length: int) -> None:
         """Pays for handling or building a text of some length."""
+        self.refuse_text(length)
+        self.spend(1 + length // 64)
+
+    def refuse_text(self, length: int) -> None:
+        """Throws if a text would become too long."""
         if length > STRING_UNITS_MAX:
             raise RuleExhausted("Invalid string length")
-        self.spend(1 + length // 64)
 
     def spend_items(self, count: int) -> None:
         """Pays for handling or building a list of some length."""

@@ -27,6 +27,7 @@ _NUMERAL = re.compile(
     re.VERBOSE,
 )
 _DECIMAL_TEXT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)")
+_INTEGER_TEXT = re.compile("[+-]?[0-9]+")
 _RADIX_TEXT = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 
 
@@ -66,6 +67,18 @@ def number_of_text(text: str) -> float | int:
     if stripped == "-Infinity":
         return float("-inf")
     return float("nan")
+
+
+def big_integer_of_text(text: str) -> float | int:
+    """The integer that a text stands for beside a BigInt; NaN if it is none, or one that is too long to be exact."""
+    stripped = text.strip(WHITE_SPACE)
+    if not stripped:
+        return 0
+    if len(stripped) > BIG_INTEGER_DIGITS_MAX:
+        return number_of_text(stripped)
+    if _INTEGER_TEXT.fullmatch(stripped):
+        return int(stripped)
+    return int(stripped, 0) if _RADIX_TEXT.fullmatch(stripped) else float("nan")
 
 
 def number_prefix(text: str) -> float | int:

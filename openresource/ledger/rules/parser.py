@@ -40,9 +40,10 @@ from openresource.ledger.rules.syntax import (
 )
 from openresource.ledger.rules.values import UNDEFINED, BigInteger, to_key
 
-# Open brackets and operators inside each other while parsing, and calls inside each other while evaluating.
-NESTING_MAX: Final = 100
-HEIGHT_MAX: Final = 150
+# Open brackets and operators inside each other while parsing, and calls inside each other while evaluating; both
+# keep far away from the depth at which Python itself gives up, and are the same wherever the rule is read.
+NESTING_MAX: Final = 80
+HEIGHT_MAX: Final = 80
 
 _COMMA: Final = 1
 _ASSIGNMENT: Final = 2

@@ -39,6 +39,7 @@ _LOOP: Final = 10
 _MATCH: Final = 11
 _STEP: Final = 12
 _ROUND: Final = 13
+_RUN: Final = 14
 
 _NEWLINES: Final = frozenset((10, 13, 0x2028, 0x2029))
 
@@ -144,8 +145,24 @@ class Program:
         for jump in jumps:
             jump.first = len(self.instructions)
 
+    def _emit_run(self, node: Repeat, is_forward: bool) -> bool:
+        """One instruction for a greedy repeat of single characters; false if the repeat is no such thing."""
+        body = node.body
+        if isinstance(body, Sequence) and len(body.parts) == 1:
+            body = body.parts[0]
+        if node.is_lazy or not isinstance(body, Single | Many | AnyCharacter):
+            return False
+        self._emit(body, is_forward)
+        run = self.instructions[-1]
+        run.second = run.code
+        run.code = _RUN
+        run.repeat = node
+        return True
+
     def _emit_repeat(self, node: Repeat, is_forward: bool) -> None:
         """ENTER clears the counter; LOOP goes on or out; ROUND opens a round of the body; STEP counts it."""
+        if self._emit_run(node, is_forward):
+            return
         slot = self.slot_count
         self.slot_count += 2
         self._add(_ENTER).slot = slot
@@ -242,8 +259,9 @@ class _Run:
     def run(self, start: int, begin: int) -> int:
         """Runs from an instruction at a position; the position of the end, or -1."""
         instructions = self.program.instructions
-        # Where to go on when the way taken fails: instruction, position, length of the undo list.
-        choices: list[tuple[int, int, int]] = []
+        # Where to go on when the way taken fails: instruction, position, length of the undo list, and the last
+        # position to try if there are several, one behind the other.
+        choices: list[tuple[int, int, int, int]] = []
         counter = start
         at = begin
         while True:
@@ -253,10 +271,13 @@ class _Run:
             fits = True
             counter += 1
             if code <= _ANY:
-                at = self._character(instruction, at)
+                at = self._character(instruction, code, at)
+                fits = at >= 0
+            elif code == _RUN:
+                at = self._take_run(instruction, counter, at, choices)
                 fits = at >= 0
             elif code == _SPLIT:
-                choices.append((instruction.second, at, len(self.undo_slots)))
+                choices.append((instruction.second, at, len(self.undo_slots), -1))
                 counter = instruction.first
             elif code == _JUMP:
                 counter = instruction.first
@@ -296,10 +317,12 @@ class _Run:
             if not fits:
                 if not choices:
                     return -1
-                counter, at, mark = choices.pop()
+                counter, at, mark, last = choices.pop()
+                if last >= 0 and at != last:
+                    choices.append((counter, at - 1 if at > last else at + 1, mark, last))
                 self._undo(mark)
 
-    def _loop(self, instruction: _Instruction, at: int, choices: list[tuple[int, int, int]]) -> int:
+    def _loop(self, instruction: _Instruction, at: int, choices: list[tuple[int, int, int, int]]) -> int:
         """Where a loop goes on: into its body, or out; the other way is kept as a choice."""
         repeat = instruction.repeat
         assert repeat is not None
@@ -309,9 +332,9 @@ class _Run:
         if repeat.most != UNBOUNDED and count >= repeat.most:
             return instruction.second
         if repeat.is_lazy:
-            choices.append((instruction.first, at, len(self.undo_slots)))
+            choices.append((instruction.first, at, len(self.undo_slots), -1))
             return instruction.second
-        choices.append((instruction.second, at, len(self.undo_slots)))
+        choices.append((instruction.second, at, len(self.undo_slots), -1))
         return instruction.first
 
     def _open_round(self, instruction: _Instruction, at: int) -> None:
@@ -323,14 +346,35 @@ class _Run:
                 self._set(2 * group, -1)
                 self._set(2 * group + 1, -1)
 
-    def _character(self, instruction: _Instruction, at: int) -> int:
+    def _take_run(
+        self, instruction: _Instruction, counter: int, at: int, choices: list[tuple[int, int, int, int]]
+    ) -> int:
+        """The position behind as many characters as fit, or -1; fewer of them are kept as choices."""
+        repeat = instruction.repeat
+        assert repeat is not None
+        step = 1 if instruction.flag else -1
+        position = at
+        count = 0
+        while repeat.most == UNBOUNDED or count < repeat.most:
+            following = self._character(instruction, instruction.second, position)
+            if following < 0:
+                break
+            position = following
+            count += 1
+        self.meter.spend(count // 2)
+        if count < repeat.least:
+            return -1
+        if count > repeat.least:
+            choices.append((counter, position - step, len(self.undo_slots), at + step * repeat.least))
+        return position
+
+    def _character(self, instruction: _Instruction, code: int, at: int) -> int:
         """The position behind (or before, going backwards) one character that fits, or -1."""
         is_forward = instruction.flag
         where = at if is_forward else at - 1
         if where < 0 or where >= len(self.text):
             return -1
         point = ord(self.text[where])
-        code = instruction.code
         if code == _SINGLE:
             fits = point == instruction.first or self.program.canonical(point) == instruction.first
         elif code == _ANY:

@@ -90,7 +90,6 @@ def regex_split(regex: Regex, text: str, limit: int, meter: Meter) -> list[objec
         pieces.append(joined(text[done:at]))
         for group in range(1, len(found) // 2):
             pieces.append(group_text(text, found, group))
-        meter.spend_items(len(pieces))
         if len(pieces) >= limit:
             return pieces[:limit]
         done = found[1]
@@ -123,7 +122,8 @@ def regex_replace(regex: Regex, text: str, replacement: object, meter: Meter) ->
         parts.append(text[done : found[0]])
         parts.append(new)
         length += found[0] - done + len(new)
-        meter.spend_text(length)
+        meter.spend_text(found[0] - done + len(new))
+        meter.refuse_text(length)
         done = found[1]
     return joined("".join(parts) + text[done:])
 
@@ -140,7 +140,6 @@ def _all_matches(regex: Regex, text: str, meter: Meter) -> list[list[int]]:
         if found is None:
             break
         matches.append(found)
-        meter.spend_items(len(matches))
         at = found[1] if found[1] > found[0] else found[1] + 1
     regex.last_index = 0
     return matches

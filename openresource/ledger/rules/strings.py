@@ -262,7 +262,8 @@ def _replace_text(text: str, piece: str, replacement: object, is_all: bool, mete
         parts.append(text[done:at])
         parts.append(new)
         length += at - done + len(new)
-        meter.spend_text(length)
+        meter.spend_text(at - done + len(new))
+        meter.refuse_text(length)
         done = at + len(piece)
         if not is_all or done > len(text):
             break

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-_WIDE = re.compile("[\U00010000-\U0010ffff]")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_FROM_SURROGATES_UP = re.compile("[\ud800-\U0010ffff]")
+_WIDE = re.compile(r"[\U00010000-\U0010ffff]")
+_PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
+_FROM_SURROGATES_UP = re.compile(r"[\ud800-\U0010ffff]")
 
 
 def units(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from openresource.ledger.rules.errors import RuleDenied, RuleExhausted, RuleThrow
 from openresource.ledger.rules.meter import Meter
-from openresource.ledger.rules.numerals import number_of_text
+from openresource.ledger.rules.numerals import big_integer_of_text, number_of_text
 from openresource.ledger.rules.regex_matcher import Program
 from openresource.ledger.rules.text import is_before, joined
 from openresource.primitives.numbers import number_text, to_double
@@ -366,7 +366,8 @@ def join(items: list[object], separator: str, meter: Meter, depth: int = 0) -> s
     for item in items:
         text = "" if item is None or item is UNDEFINED else to_string(item, meter, depth + 1)
         length += len(text) + len(separator)
-        meter.spend_text(length)
+        meter.spend_text(len(text) + len(separator))
+        meter.refuse_text(length)
         parts.append(text)
     return joined(separator.join(parts))
 
@@ -431,10 +432,7 @@ def _numeric_side(value: object) -> object:
     if isinstance(value, BigInteger):
         return value
     if isinstance(value, str):
-        number = number_of_text(value)
-        if number == number and not math.isinf(number) and float(number).is_integer():
-            return number
-        return NAN
+        return big_integer_of_text(value)
     if value is UNDEFINED:
         return NAN
     if value is None:
