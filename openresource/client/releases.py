@@ -35,12 +35,14 @@ RELEASE_FILES_MAX: Final = 2_000
 DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 DOCUMENT_DEPTH_MAX: Final = 64
 
+# Inputs with which a service is shown; they belong to nobody's program.
+DEMO_FILE: Final = "demo.toml"
 # What tools leave behind; a program never needs it.
 LEFT_OUT_FOLDERS: Final = frozenset(
     (".git", ".hg", ".svn", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".idea",
      ".vscode", ".ipynb_checkpoints")
 )  # fmt: skip
-LEFT_OUT_FILES: Final = ("*.pyc", ".DS_Store", "*.swp", ".gitignore")
+LEFT_OUT_FILES: Final = ("*.pyc", ".DS_Store", "*.swp", ".gitignore", DEMO_FILE)
 # What is published is public and stays: these are mistakes.
 SECRET_FILES: Final = (".env", ".env.*", ".netrc", "id_rsa", "id_ed25519", "wallet.json", "funding.json")
 

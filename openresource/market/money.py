@@ -93,7 +93,7 @@ def _in_channel(owner: str, funds: ChannelFunds, at_ms: int, signed: Mapping[str
     if is_over:
         how = f"close it now: openresource channel close {funds.channel_id}"
     else:
-        how = f"at once if {terms.name}'s provider settles (openresource channel settle {funds.channel_id})"
+        how = f"at once if {terms.name}'s provider settles (openresource channel close {funds.channel_id})"
     return Coins(
         place=CHANNEL,
         name=name,

@@ -1,0 +1,73 @@
+"""Wires a provider together: this machine's best sandbox, warm instances, the operator's policy, the gateway."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from openresource.client.chain import Chain
+from openresource.client.homes import Home
+from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import PrivateKey
+
+PROVIDER_FOLDER = "provider"
+ACCEPT_FILE = "accept.toml"
+
+
+class RuntimeFolderInvalid(Refusal):
+    template = "{folder} is not a prepared runtime: it has no runtime.json."
+    way_out = "Name the folder that scripts/runtimes made, or its parent."
+
+
+async def make_provider(
+    home: Home,
+    chain: Chain,
+    key: PrivateKey,
+    options: Mapping[str, Any],
+    progress: Any,
+) -> Any:
+    """A provider that has not started yet."""
+    from openresource.cli.sandboxes import find_sandbox
+    from openresource.provider.policies import Accept, load_policy
+    from openresource.provider.service import Provider, Settings
+
+    folder = home.ensure() / PROVIDER_FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    policy = load_policy(cast(Accept, options["accept"]), options["min_level"], folder / ACCEPT_FILE)
+    progress("starting a sandbox to see what this machine gives")
+    sandbox = (await asyncio.to_thread(find_sandbox)).required()
+    settings = Settings(
+        folder=folder,
+        policy=policy,
+        host=options["host"],
+        port=options["port"],
+        endpoint=options["endpoint"],
+        ask_uain=options["ask_uain"],
+        cache=cache_with(options["runtimes"], folder),
+    )
+    from openresource.sandbox.pool import Pool
+
+    capacity = int(options["capacity"])
+
+    def start_runner(release: Any, limits: Any, methods: Any) -> Any:
+        return Pool(sandbox, release, limits, size=capacity)
+
+    return Provider(settings, key=key, chain=chain, sandbox=sandbox, start_runner=start_runner)
+
+
+def cache_with(runtimes: tuple[Path, ...], folder: Path) -> Path | None:
+    """A cache that holds exactly the named runtimes; None for the usual one."""
+    if not runtimes:
+        return None
+    chosen = folder / "cache" / "runtimes"
+    chosen.mkdir(parents=True, exist_ok=True)
+    for old in chosen.iterdir():
+        old.unlink()
+    for runtime in runtimes:
+        inner = [runtime] if (runtime / "runtime.json").is_file() else sorted(runtime.glob("*/"))
+        found = [one for one in inner if (one / "runtime.json").is_file()]
+        if not found:
+            raise RuntimeFolderInvalid(folder=str(runtime))
+        for one in found:
+            (chosen / one.name).symlink_to(one.resolve(), target_is_directory=True)
+    return folder / "cache"

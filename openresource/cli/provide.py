@@ -1,0 +1,206 @@
+"""`provide`: run other people's programs on this machine and be paid."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from openresource.cli.output import Progress, home_option, json_option, network_node_option, note
+from openresource.cli.session import chain_of, key_of, run
+from openresource.client.homes import Home, Lock
+from openresource.primitives.amounts import text_from_uain, uain_from_text
+
+LOOK_SECONDS = 0.5
+EARNINGS_SECONDS = 60.0
+
+
+@click.command(
+    epilog="""\b
+Example:  openresource provide --accept own
+          openresource provide --accept all --min-level bubblewrap --port 9000
+          openresource provide --accept list --runtimes ~/.cache/openresource/runtimes/chat-51b6870a934d
+\b
+--accept list reads accept.toml in the home's folder provider/:
+          publishers = ["0x…"]   services = ["0x…/name"]   programs = ["bafy…"]
+\b
+Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 2 wrong usage · 3 node away"""
+)
+@click.option(
+    "--accept",
+    type=click.Choice(["all", "own", "list"]),
+    default="own",
+    show_default=True,
+    help="Which published programs run here.",
+)
+@click.option(
+    "--min-level",
+    type=click.Choice(["confined", "bubblewrap"]),
+    default="confined",
+    show_default=True,
+    help="The weakest isolation at which programs run here.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the gateway. Default: the last one, or any free.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--endpoint", help="What is announced, such as https://my.host:9000. Default: host and port.")
+@click.option("--ask", help="What a call costs here, in AIN. Default: what the publisher suggests.")
+@click.option(
+    "--capacity", type=click.IntRange(1, 256), help="How many instances of a program run at once. Default: 1"
+)
+@click.option(
+    "--runtimes",
+    type=click.Path(file_okay=False),
+    multiple=True,
+    help="Folders with prepared runtimes. Default: those in the cache.",
+)
+@home_option
+@network_node_option
+@json_option
+def provide(
+    accept: str,
+    min_level: str,
+    port: int,
+    host: str,
+    endpoint: str | None,
+    ask: str | None,
+    capacity: int | None,
+    runtimes: tuple[str, ...],
+    home: str | None,
+    node_url: str | None,
+    as_json: bool,
+) -> None:
+    """Take published programs, run them in sandboxes, sell calls, claim what was earned; until Ctrl-C.
+
+    A provider needs no coins: its claims pay for themselves. Ctrl-C lets calls end, settles and says goodbye.
+    """
+    options = {
+        "accept": accept,
+        "min_level": min_level,
+        "port": port,
+        "host": host,
+        "endpoint": endpoint or "",
+        "ask_uain": None if ask is None else uain_from_text(ask),
+        "capacity": capacity or 1,
+        "runtimes": tuple(Path(one) for one in runtimes),
+    }
+    run(Providing(Home(home), node_url, options, as_json).run())
+
+
+class Providing:
+    """A provider in this process, and what it says."""
+
+    def __init__(self, home: Home, node_url: str | None, options: dict[str, Any], as_json: bool) -> None:
+        self._home = home
+        self._node_url = node_url
+        self._options = options
+        self._as_json = as_json
+        self._said: dict[str, str] = {}
+        self._progress = Progress(quiet=as_json)
+
+    async def run(self) -> None:
+        """Provide until SIGINT or SIGTERM, then leave in order."""
+        home = self._home
+        if not home.has_wallet():
+            made = home.create_wallet()
+            self._say({"wallet": made.address}, f"Made a wallet for this machine: {made.address}")
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        lock: Lock = home.lock("provider")
+        with lock:
+            async with chain_of(home, self._node_url) as chain:
+                provider = await self._made(chain)
+                await provider.start()
+                self._ready(provider)
+                try:
+                    await self._watch(provider, stopping)
+                finally:
+                    self._say({"stopping": True}, "Leaving: calls in flight end, channels are settled …")
+                    await provider.stop()
+                    self._say(
+                        {"stopped": True, "balance_uain": await _balance(chain, provider.address)}, "Gone."
+                    )
+
+    async def _made(self, chain: Any) -> Any:
+        from openresource.cli.machines import make_provider
+
+        return await make_provider(self._home, chain, key_of(self._home), self._options, self._progress)
+
+    def _ready(self, provider: Any) -> None:
+        facts = {
+            "ready": True,
+            "provider": provider.address,
+            "endpoint": provider.endpoint,
+            "isolation": provider.isolation,
+            "accept": self._options["accept"],
+        }
+        self._progress.clear()
+        self._say(
+            facts,
+            f"Provider {provider.address} listens at {provider.endpoint}, isolation {provider.isolation}; "
+            f"it accepts {_accept_words(self._options['accept'])}. Ctrl-C ends it.",
+        )
+
+    async def _watch(self, provider: Any, stopping: asyncio.Event) -> None:
+        earned: dict[str, Any] = {}
+        quiet_seconds = 0.0
+        while not stopping.is_set():
+            for entry in provider.placements.summary:
+                self._placement(entry)
+            if quiet_seconds >= EARNINGS_SECONDS:
+                quiet_seconds = 0.0
+                earned = await self._earnings(provider, earned)
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await stopping.wait()
+            except TimeoutError:
+                quiet_seconds += LOOK_SECONDS
+
+    def _placement(self, entry: dict[str, Any]) -> None:
+        name = f"{entry['publisher']}/{entry['name']} {entry['program'][-8:]}"
+        reason = entry.get("reason") or ""
+        text = f"{entry['status']}{': ' + reason if reason else ''}"
+        if self._said.get(name) != text:
+            self._said[name] = text
+            self._say({"placement": entry}, f"  {entry['name']} of {entry['publisher']}: {text}")
+
+    async def _earnings(self, provider: Any, before: dict[str, Any]) -> dict[str, Any]:
+        now: dict[str, Any] = await provider.earnings()
+        if now.get("calls") != before.get("calls"):
+            self._say(
+                {"earnings": now},
+                f"  {now['calls']} calls, {text_from_uain(now['receipts_uain'])} AIN in receipts, "
+                f"{text_from_uain(now['paid_out_uain'])} AIN paid out, {text_from_uain(now['unclaimed_uain'])} AIN not claimed yet",
+            )
+        return now
+
+    def _say(self, facts: dict[str, Any], text: str) -> None:
+        if self._as_json:
+            click.echo(json.dumps(facts, ensure_ascii=False, default=str))
+        else:
+            note(text)
+
+
+def _accept_words(accept: str) -> str:
+    return {
+        "all": "every published program",
+        "own": "programs of its own wallet",
+        "list": "what is on its list",
+    }[accept]
+
+
+async def _balance(chain: Any, address: str) -> int | None:
+    from openresource.client.chain import NodeAway, NodeRefused
+
+    try:
+        return int(await chain.balance(address))
+    except (NodeAway, NodeRefused):
+        return None
