@@ -45,12 +45,12 @@ async def make_provider(
         ask_uain=options["ask_uain"],
         cache=cache_with(options["runtimes"], folder),
     )
-    from openresource.sandbox.pool import Pool
+    from openresource.sandbox.pool import ProgramPool
 
     capacity = int(options["capacity"])
 
     def start_runner(release: Any, limits: Any, methods: Any) -> Any:
-        return Pool(sandbox, release, limits, size=capacity)
+        return ProgramPool(sandbox, release, limits, size=capacity)
 
     return Provider(settings, key=key, chain=chain, sandbox=sandbox, start_runner=start_runner)
 

@@ -1,0 +1,245 @@
+"""Warm instances of one program: a call finds one that runs, a dead one is replaced, and restarts back off.
+
+The pool starts an instance when it is first needed, keeps it warm, and starts more up to its size while calls wait.
+A program that keeps dying is started ever more rarely, and callers are told so instead of waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from openresource.sandbox.driver import (
+    Instance,
+    Limits,
+    Overloaded,
+    ProgramCall,
+    ProgramDidNotStart,
+    ProgramError,
+    ProgramReply,
+    ProgramStream,
+    Release,
+    Sandbox,
+    Usage,
+)
+
+RESTART_SECONDS_FIRST: Final = 0.2
+RESTART_SECONDS_MAX: Final = 60.0
+# The first few deaths are accidents: the next caller gets a fresh instance at once.
+QUICK_RESTARTS: Final = 3
+
+
+class PoolClosed(ProgramError):
+    template = "The program is being stopped here."
+    way_out = "Call another provider."
+
+
+class _Slot:
+    """One place for an instance, with the calls that run on it."""
+
+    def __init__(self) -> None:
+        self.instance: Instance | None = None
+        self.starting: asyncio.Task[Instance] | None = None
+        self.running = 0
+
+
+class ProgramPool:
+    """Runs a program's calls on up to `size` instances; it never runs two programs."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        release: Release,
+        limits: Limits,
+        *,
+        size: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        assert size >= 1
+        self._sandbox = sandbox
+        self._release = release
+        self._limits = limits
+        self._clock = clock
+        self._slots = [_Slot() for _ in range(size)]
+        self._freed = asyncio.Condition()
+        self._deaths = 0
+        self._start_not_before = 0.0
+        self._last_fault: ProgramError | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def capacity(self) -> int:
+        """How many calls can run at once."""
+        return len(self._slots) * self._limits.concurrency
+
+    async def start(self) -> None:
+        """Start the first instance now, so that the first call finds it warm."""
+        await self._instance_of(self._slots[0])
+
+    async def call(self, call: ProgramCall) -> ProgramReply:
+        """One call on an instance with room; waits for room no longer than the call may take."""
+        slot = await self._enter(call.deadline_seconds)
+        try:
+            instance = await self._instance_of(slot)
+            reply = await instance.call(call)
+        except BaseException:
+            self._leave(slot)
+            raise
+        self._deaths = 0
+        if isinstance(reply.body, bytes):
+            self._leave(slot)
+        else:
+            reply.body = _CountedStream(reply.body, lambda: self._leave(slot))
+        return reply
+
+    async def usage(self) -> Usage:
+        """What the instances that run now have used."""
+        figures = [await slot.instance.usage() for slot in self._slots if slot.instance is not None]
+        return Usage(
+            cpu_ms=sum(one.cpu_ms for one in figures),
+            wall_ms=max((one.wall_ms for one in figures), default=0),
+            peak_rss_bytes=sum(one.peak_rss_bytes for one in figures),
+            bytes_in=sum(one.bytes_in for one in figures),
+            bytes_out=sum(one.bytes_out for one in figures),
+        )
+
+    async def stop_idle(self) -> None:
+        """Stop instances that nobody uses; the next call starts one again."""
+        for slot in self._slots:
+            if slot.running == 0 and slot.instance is not None:
+                instance, slot.instance = slot.instance, None
+                await instance.stop()
+
+    async def close(self) -> None:
+        """Stop everything; calls that still run end with a typed refusal."""
+        self._is_closed = True
+        async with self._freed:
+            self._freed.notify_all()
+        for slot in self._slots:
+            if slot.starting is not None:
+                slot.starting.cancel()
+                await asyncio.gather(slot.starting, return_exceptions=True)
+            if slot.instance is not None:
+                instance, slot.instance = slot.instance, None
+                await instance.stop()
+        await asyncio.gather(*self._stopping)
+
+    async def _enter(self, seconds: float) -> _Slot:
+        """A slot with room, the ones with a living instance first."""
+        ends_at = self._clock() + seconds
+        async with self._freed:
+            while True:
+                if self._is_closed:
+                    raise PoolClosed()
+                slot = self._with_room()
+                if slot is not None:
+                    slot.running += 1
+                    return slot
+                left_seconds = ends_at - self._clock()
+                if left_seconds <= 0:
+                    raise Overloaded(concurrency=self.capacity)
+                try:
+                    await asyncio.wait_for(self._freed.wait(), left_seconds)
+                except TimeoutError:
+                    raise Overloaded(concurrency=self.capacity) from None
+
+    def _with_room(self) -> _Slot | None:
+        free = [slot for slot in self._slots if slot.running < self._limits.concurrency]
+
+        def rank(slot: _Slot) -> tuple[bool, int]:
+            is_alive = slot.instance is not None and slot.instance.alive
+            return not is_alive, slot.running
+
+        return min(free, key=rank, default=None)
+
+    def _leave(self, slot: _Slot) -> None:
+        slot.running -= 1
+        if slot.instance is not None and not slot.instance.alive:
+            self._bury(slot)
+        waking = asyncio.ensure_future(self._wake())
+        self._stopping.add(waking)
+        waking.add_done_callback(self._stopping.discard)
+
+    async def _wake(self) -> None:
+        async with self._freed:
+            self._freed.notify()
+
+    def _bury(self, slot: _Slot) -> None:
+        """Take a dead instance away and count the death."""
+        assert slot.instance is not None
+        instance, slot.instance = slot.instance, None
+        self._count_death()
+        stopping = asyncio.ensure_future(instance.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+
+    def _count_death(self) -> None:
+        self._deaths += 1
+        beyond = self._deaths - QUICK_RESTARTS
+        if beyond > 0:
+            delay_seconds = min(RESTART_SECONDS_FIRST * 2 ** min(beyond, 20), RESTART_SECONDS_MAX)
+            self._start_not_before = self._clock() + delay_seconds
+
+    async def _instance_of(self, slot: _Slot) -> Instance:
+        """The slot's living instance; callers who come at once share one start."""
+        if slot.instance is not None and not slot.instance.alive:
+            self._bury(slot)
+        if slot.instance is not None:
+            return slot.instance
+        if slot.starting is None:
+            if self._clock() < self._start_not_before:
+                fault = self._last_fault
+                raise ProgramDidNotStart(
+                    reason="it keeps ending and is started again in a while"
+                    + (f" ({fault.message})" if fault is not None else ""),
+                    stderr="",
+                )
+            slot.starting = asyncio.ensure_future(self._start(slot))
+        return await asyncio.shield(slot.starting)
+
+    async def _start(self, slot: _Slot) -> Instance:
+        try:
+            instance = await self._sandbox.start(self._release, self._limits)
+        except ProgramError as fault:
+            self._last_fault = fault
+            self._count_death()
+            raise
+        finally:
+            slot.starting = None
+        if self._is_closed:
+            await instance.stop()
+            raise PoolClosed()
+        slot.instance = instance
+        return instance
+
+
+class _CountedStream:
+    """A stream that gives its place back when it ends, however it ends."""
+
+    def __init__(self, stream: ProgramStream, ended: Callable[[], None]) -> None:
+        self._stream = stream
+        self._ended: Callable[[], None] | None = ended
+
+    def __aiter__(self) -> _CountedStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._stream.__anext__()
+        except BaseException:
+            self._end()
+            raise
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended()
