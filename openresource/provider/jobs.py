@@ -52,6 +52,7 @@ JOBS_WAITING_MAX = 1_000
 JOBS_REMEMBERED_MAX = 10_000
 SCAN_JOBS_MAX = 1_000
 CURSOR_SECONDS = 5.0
+LATER_SECONDS = 0.5
 RESULT_BYTES_MAX = 64 * 1024
 # Time to bring the result to the chain before the lease ends.
 FINISH_MS = 2_000
@@ -94,6 +95,9 @@ class Jobs:
         self._clock_ms = clock_ms
         self._queue: asyncio.Queue[str] = asyncio.Queue(JOBS_WAITING_MAX)
         self._queued: set[str] = set()
+        # Jobs that nobody here can take yet, by publisher, name and program.
+        self._later: dict[tuple[str, str, str], list[str]] = {}
+        self._later_count = 0
         self._done: OrderedDict[str, None] = OrderedDict()
         self._cursor = ""
         self.is_leaving = False
@@ -105,6 +109,7 @@ class Jobs:
             for _ in range(JOBS_AT_ONCE):
                 group.create_task(self._work())
             group.create_task(self._keep_cursor())
+            group.create_task(self._look_later())
             await self._follow()
 
     def see(self, event: Event) -> None:
@@ -158,6 +163,23 @@ class Jobs:
             return
         self._queued.add(job)
 
+    def _keep_for_later(self, service: tuple[str, str, str], job: str) -> None:
+        if self._later_count < JOBS_WAITING_MAX:
+            self._later.setdefault(service, []).append(job)
+            self._later_count += 1
+
+    async def _look_later(self) -> None:
+        """Jobs that waited for a program to be placed, or for room in its lane."""
+        while True:
+            await asyncio.sleep(LATER_SECONDS)
+            for service in list(self._later):
+                offer = self._offers.find(*service)
+                if offer is not None and offer.lane.has_room:
+                    jobs = self._later.pop(service)
+                    self._later_count -= len(jobs)
+                    for job in jobs:
+                        self._want(job)
+
     async def _keep_cursor(self) -> None:
         kept = ""
         while True:
@@ -194,19 +216,27 @@ class Jobs:
         request, state = record.get("request"), record.get("state")
         if not isinstance(request, dict) or not isinstance(state, dict):
             return
-        offer = self._offers.find(*(str(request.get(part)) for part in ("publisher", "name", "program")))
-        if offer is None or offer.is_draining or job in self._done:
+        publisher, name, program = (str(request.get(part)) for part in ("publisher", "name", "program"))
+        offer = self._offers.find(publisher, name, program)
+        if job in self._done or state.get("status") not in (REQUESTED, LEASED):
+            return
+        if offer is None or offer.is_draining or not offer.lane.has_room:
+            self._keep_for_later((publisher, name, program), job)
             return
         is_ours = state.get("status") == LEASED and state.get("provider") == self._key.address
         if not is_ours and (state.get("status") != REQUESTED or not self._is_worth_it(offer, request)):
             return
-        offer.lane.check_room()
         if not is_ours and not await self._lease(job):
             return
         self._remember(job)
-        lease_until_ms = await self._chain.read(f"/jobs/{job}/state/lease_until_ms", "pending")
-        result = await self._execution(offer, request, int(lease_until_ms or 0))
-        await self._finish(job, result)
+        try:
+            lease_until_ms = await self._chain.read(f"/jobs/{job}/state/lease_until_ms", "pending")
+            result = await self._execution(offer, request, int(lease_until_ms or 0))
+            await self._finish(job, result)
+        except BaseException:
+            # The lease will run out; then anybody may try again, this provider too.
+            self._done.pop(job, None)
+            raise
 
     def _is_worth_it(self, offer: Offer, request: Mapping[str, Any]) -> bool:
         budget_uain, deadline_ms = (

@@ -66,9 +66,14 @@ class Lane:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a call may run or wait."""
+        return self.running < self.capacity or len(self._waiting) < self.waiting_max
+
     def check_room(self) -> None:
         """Refuses when the queue is full, before any work is done for the call."""
-        if self.running >= self.capacity and len(self._waiting) >= self.waiting_max:
+        if not self.has_room:
             raise Overloaded(concurrency=self.capacity)
 
     async def enter(self) -> None:

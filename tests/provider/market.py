@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx2
+import msgspec
 
 from openresource.cli.sandboxes import find_sandbox
 from openresource.cli.trials import SandboxBench
@@ -19,7 +24,7 @@ from openresource.client.services import Directory
 from openresource.primitives.keys import PrivateKey
 from openresource.provider.policies import Policy
 from openresource.provider.service import Provider, Settings
-from tests.provider.support import key_of
+from tests.provider.support import Purse, key_of
 from tests.support.network import NodeProcess, local_node
 
 MANIFEST = """
@@ -169,3 +174,70 @@ async def until(condition: Any, seconds: float = 20.0) -> Any:
             if found:
                 return found
             await asyncio.sleep(0.02)
+
+
+@dataclass
+class RawBuyer:
+    """A buyer who speaks to one gateway by hand, and needs no node for it."""
+
+    key: PrivateKey
+    purse: Purse
+    path: str
+    http: httpx2.AsyncClient
+    price_uain: int
+
+    async def call(
+        self, method: str, body: Any, *, sequence: int, total_uain: int | None = None
+    ) -> httpx2.Response:
+        headers = {
+            "content-type": "application/json",
+            "OpenResource-Session": self.purse.session_header(sequence).decode(),
+        }
+        if total_uain is not None:
+            headers["PAYMENT-SIGNATURE"] = self.purse.header(total_uain).decode()
+        return await self.http.post(
+            f"{self.path}/{method}", content=msgspec.json.encode(body), headers=headers
+        )
+
+    async def tab(self) -> Any:
+        headers = {"OpenResource-Session": self.purse.session_header(0).decode()}
+        return (await self.http.get(f"/channels/{self.purse.channel}", headers=headers)).json()
+
+    async def settle(self) -> Any:
+        headers = {"OpenResource-Session": self.purse.session_header(0).decode()}
+        return (await self.http.post(f"/channels/{self.purse.channel}/settle", headers=headers)).json()
+
+
+async def open_raw_buyer(
+    market: Market,
+    provider: str,
+    program: str,
+    certificate: Path,
+    *,
+    name: str = "shout",
+    deposit_uain: int = 1_000_000,
+    lifetime_ms: int = 3_600_000,
+    key: PrivateKey | None = None,
+) -> RawBuyer:
+    """Funds a buyer and opens her channel to a provider."""
+    chain = market.chain
+    key = key or await market.node.funded_key(deposit_uain + 1_000_000)
+    placement = await chain.read(f"/placements/{market.publisher.address}/{name}/{program}/{provider}")
+    status = await chain.status()
+    channel_id = secrets.token_hex(8)
+    opening = {
+        "publisher": market.publisher.address,
+        "name": name,
+        "program": program,
+        "provider": provider,
+        "deposit_uain": deposit_uain,
+        "expires_at_ms": status.time_ms + lifetime_ms,
+    }
+    await chain.write(f"/channels/{key.address}/{channel_id}/open", opening, key)
+    channel = f"{key.address}/{channel_id}"
+    state = await chain.read(f"/channels/{channel}/state")
+    purse = Purse(channel, key=key, secret=secrets.token_bytes(32), network=await chain.domain())
+    trust = ssl.create_default_context(cafile=str(certificate))
+    http = httpx2.AsyncClient(base_url=placement["endpoint"], verify=trust, trust_env=False, timeout=30)
+    path = f"/services/{market.publisher.address}/{name}/{program}"
+    return RawBuyer(key, purse, path, http, state["ask_uain"] + state["royalty_uain"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openresource.primitives.errors import Refusal
-from tests.provider.market import Market, open_market, until, write_program
+from tests.provider.market import Market, open_market, open_raw_buyer, until, write_program
 
 pytestmark = pytest.mark.journey
 
@@ -94,34 +94,69 @@ def test_large_sums_are_claimed_while_calls_go_on(tmp_path: Path) -> None:
 def test_calls_go_on_while_the_node_is_away(tmp_path: Path) -> None:
     async def work(market: Market) -> None:
         provider = await market.provide()
-        await market.publish(write_program(tmp_path / "program"))
-        async with await market.buyer() as buyer:
-            await buyer.call("shout", "shout", text="before")
+        prepared, _ = await market.publish(write_program(tmp_path / "program"))
+        certificate = provider.settings.folder / "tls.pem"
+        buyer = await open_raw_buyer(market, provider.address, prepared.program, certificate)
+        async with buyer.http:
+            assert (await buyer.call("shout", {"text": "a"}, sequence=0, total_uain=100)).json() == "A"
             market.node.kill()
-            calls = provider.metrics.value
-            name = f'service="{market.publisher.address}/shout",outcome="answered"'
-            before = calls("openresource_calls_total", name)
-            channel = provider.admission.accounts[0]
-            from openresource.market.tabs import CallKey
-            from openresource.provider.calls import Request
-
-            session = next(iter(channel.tab.sessions))
-            assert channel.tab.total_uain > channel.tab.spent_uain or before >= 1
-            offer = next(iter(provider.offers))
-            reply = await offer.runner.call(_call("shout", b'{"text":"x"}'))
-            assert reply.body == b'"X"'
-            del CallKey, Request, session
+            for number in range(1, 20):
+                answer = await buyer.call(
+                    "shout", {"text": f"a{number}"}, sequence=number, total_uain=100 * (number + 1)
+                )
+                assert answer.json() == f"A{number}"
+            await until(lambda: "away" in provider.health()[1]["node"])
+            assert provider.health()[0], "calls are still taken"
             market.node.start()
             await until(lambda: provider.health()[1]["node"] == "ok")
-            assert (await buyer.call("shout", "shout", text="after")).value == "AFTER"
+            settled = await buyer.settle()
+            assert settled["claimed_uain"] == 2_000
+            assert await market.chain.balance(provider.address) == 1_560
 
     on_a_market(tmp_path, work)
 
 
-def _call(name: str, body: bytes) -> Any:
-    from openresource.sandbox.driver import ProgramCall
+def test_a_channel_of_seconds_is_claimed_before_it_expires(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        prepared, _ = await market.publish(write_program(tmp_path / "program"))
+        certificate = provider.settings.folder / "tls.pem"
+        buyer = await open_raw_buyer(
+            market, provider.address, prepared.program, certificate, lifetime_ms=6_000
+        )
+        async with buyer.http:
+            assert (await buyer.call("shout", {"text": "a"}, sequence=0, total_uain=100)).status_code == 200
+            await until(lambda: provider.metrics.value("openresource_claimed_uain_total") == 100)
+            state = await market.chain.read(f"/channels/{buyer.purse.channel}/state")
+            assert (await market.chain.status()).time_ms < state["expires_at_ms"]
+            late = await buyer.call("shout", {"text": "b"}, sequence=1, total_uain=200)
+            assert late.status_code == 402
 
-    return ProgramCall(name, f"/{name}", body)
+    on_a_market(tmp_path, work)
+
+
+def test_many_channels_are_settled_in_few_transactions(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        prepared, _ = await market.publish(write_program(tmp_path / "program"))
+        certificate = provider.settings.folder / "tls.pem"
+        key = await market.node.funded_key(5_000_000)
+        buyers = [
+            await open_raw_buyer(
+                market, provider.address, prepared.program, certificate, key=key, deposit_uain=10_000
+            )
+            for _ in range(12)
+        ]
+        for buyer in buyers:
+            assert (await buyer.call("shout", {"text": "a"}, sequence=0, total_uain=500)).status_code == 200
+        settled = await asyncio.gather(*[buyer.settle() for buyer in buyers])
+        assert len({one["tx_hash"] for one in settled}) <= 3
+        assert await market.chain.balance(provider.address) == 12 * 78
+        assert await market.chain.balance(key.address) == 5_000_000 - 12 * 100
+        for buyer in buyers:
+            await buyer.http.aclose()
+
+    on_a_market(tmp_path, work)
 
 
 def test_what_cannot_run_is_refused_with_a_reason_on_the_chain(tmp_path: Path) -> None:
