@@ -32,7 +32,10 @@ class Uid:
 def take_uid(level: str) -> Uid:
     """A number that no other provider on this machine uses; only root asks."""
     folder = _folder(level)
-    for number in range(UID_FIRST, UID_LAST + 1):
+    count = UID_LAST + 1 - UID_FIRST
+    # Not always from the first: what a killed process of ours left under its numbers takes a moment to be gone.
+    for step in range(count):
+        number = UID_FIRST + (os.getpid() + step) % count
         lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
