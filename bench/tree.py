@@ -55,7 +55,9 @@ def run(plain: str, arguments: argparse.Namespace) -> dict[str, object]:
 def measure(blocks: int, leaves: int) -> dict[str, object]:
     """CPU microseconds per write, clustered as one app writes them and scattered over many accounts."""
     from openresource.ledger import tree
+    from openresource.node.memory import collect_garbage_seldom
 
+    collect_garbage_seldom()
     row: dict[str, object] = {"kind": "compiled" if not tree.__file__.endswith(".py") else "plain"}
     row.update(_clustered(blocks))
     row.update(_scattered(blocks, leaves))

@@ -22,6 +22,7 @@ from openresource.node.content import QUOTA_BYTES, SWEEP_SECONDS, ContentStore
 from openresource.node.door import LOCAL_NAMES, Door
 from openresource.node.engine import Engine
 from openresource.node.homes import NodeHome, blocks_from, store_first_block
+from openresource.node.memory import collect_garbage_seldom
 from openresource.node.metrics import Metrics
 from openresource.node.server import Server
 from openresource.node.store import Store
@@ -102,6 +103,7 @@ class NodeService:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises a refusal if the node cannot start or fails."""
+        collect_garbage_seldom()
         run_in_loop(self._run_with_signals())
 
     async def serve(self) -> None:
