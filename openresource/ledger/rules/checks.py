@@ -6,28 +6,11 @@ from typing import Final
 
 from openresource.ledger.rules.errors import RuleTokenError
 from openresource.ledger.rules.lexer import IDENTIFIER, KEYWORD, PUNCTUATOR, tokenize
+from openresource.ledger.rules.text import word_set
 
-_KNOWN: Final = frozenset(
-    [
-        "auth",
-        "blockNumber",
-        "blockTime",
-        "currentTime",
-        "data",
-        "evalOwner",
-        "evalRule",
-        "getFunction",
-        "getOwner",
-        "getRule",
-        "getValue",
-        "lastBlockNumber",
-        "newData",
-        "util",
-        "parsedValuePath",
-        "Number",
-        "String",
-        "Boolean",
-    ]
+_KNOWN: Final = word_set(
+    "auth blockNumber blockTime currentTime data evalOwner evalRule getFunction getOwner getRule "
+    "getValue lastBlockNumber newData util parsedValuePath Number String Boolean"
 )
 # Words that count as keywords although a name may be written like them.
 _WORDS: Final = frozenset(("let", "static", "yield"))

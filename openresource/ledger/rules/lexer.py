@@ -8,7 +8,7 @@ from typing import Final
 from openresource.ledger.rules.errors import RuleTokenError
 from openresource.ledger.rules.numerals import numeral_value
 from openresource.ledger.rules.regex_parser import parse_regex
-from openresource.ledger.rules.text import joined
+from openresource.ledger.rules.text import joined, word_set
 from openresource.primitives.numbers import to_double
 
 IDENTIFIER: Final = 0
@@ -23,63 +23,15 @@ END: Final = 8
 
 TEXT_CHARACTERS_MAX: Final = 100_000
 
-KEYWORDS: Final = frozenset(
-    [
-        "break",
-        "case",
-        "catch",
-        "class",
-        "const",
-        "continue",
-        "debugger",
-        "default",
-        "delete",
-        "do",
-        "else",
-        "export",
-        "extends",
-        "false",
-        "finally",
-        "for",
-        "function",
-        "if",
-        "import",
-        "in",
-        "instanceof",
-        "new",
-        "null",
-        "return",
-        "super",
-        "switch",
-        "this",
-        "throw",
-        "true",
-        "try",
-        "typeof",
-        "var",
-        "void",
-        "while",
-        "with",
-    ]
+KEYWORDS: Final = word_set(
+    "break case catch class const continue debugger default delete do else export extends false "
+    "finally for function if import in instanceof new null return super switch this throw true try "
+    "typeof var void while with"
 )
 
 # After these an expression may begin, so that a slash begins a regular expression.
-_KEYWORDS_BEFORE_EXPRESSION: Final = frozenset(
-    [
-        "case",
-        "default",
-        "delete",
-        "do",
-        "else",
-        "extends",
-        "in",
-        "instanceof",
-        "new",
-        "return",
-        "throw",
-        "typeof",
-        "void",
-    ]
+_KEYWORDS_BEFORE_EXPRESSION: Final = word_set(
+    "case default delete do else extends in instanceof new return throw typeof void"
 )
 
 _NEWLINES: Final = "\n\r\u2028\u2029"

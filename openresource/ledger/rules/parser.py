@@ -38,6 +38,7 @@ from openresource.ledger.rules.syntax import (
     Template,
     Unary,
 )
+from openresource.ledger.rules.text import word_set
 from openresource.ledger.rules.values import UNDEFINED, BigInteger, to_key
 
 # Open brackets and operators inside each other while parsing, and calls inside each other while evaluating; both
@@ -66,9 +67,7 @@ _UNARY_WORDS: Final = frozenset(("typeof", "void", "delete"))
 _UNARY_SIGNS: Final = frozenset(("!", "-", "+", "~"))
 
 # Names that strict code keeps for itself.
-_RESERVED: Final = frozenset(
-    ["enum", "implements", "interface", "let", "package", "private", "protected", "public", "static", "yield"]
-)
+_RESERVED: Final = word_set("enum implements interface let package private protected public static yield")
 _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, "this": UNDEFINED}
 
 

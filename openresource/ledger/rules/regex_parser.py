@@ -6,7 +6,7 @@ import unicodedata
 from typing import Final
 
 from openresource.ledger.rules.errors import RuleTokenError
-from openresource.ledger.rules.text import units
+from openresource.ledger.rules.text import units, word_set
 
 NESTING_MAX: Final = 40
 GROUPS_MAX: Final = 200
@@ -14,46 +14,8 @@ REPEATS_MAX: Final = 2**31
 UNBOUNDED: Final = -1
 
 _SYNTAX: Final = frozenset("^$\\.*+?()[]{}|/")
-_CATEGORIES: Final = frozenset(
-    [
-        "L",
-        "Lu",
-        "Ll",
-        "Lt",
-        "Lm",
-        "Lo",
-        "M",
-        "Mn",
-        "Mc",
-        "Me",
-        "N",
-        "Nd",
-        "Nl",
-        "No",
-        "P",
-        "Pc",
-        "Pd",
-        "Ps",
-        "Pe",
-        "Pi",
-        "Pf",
-        "Po",
-        "S",
-        "Sm",
-        "Sc",
-        "Sk",
-        "So",
-        "Z",
-        "Zs",
-        "Zl",
-        "Zp",
-        "C",
-        "Cc",
-        "Cf",
-        "Cs",
-        "Co",
-        "Cn",
-    ]
+_CATEGORIES: Final = word_set(
+    "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf Cs Co Cn"
 )
 _CONTROL_ESCAPES: Final = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 

@@ -13,6 +13,11 @@ _PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
 _FROM_SURROGATES_UP = re.compile(r"[\ud800-\U0010ffff]")
 
 
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 def units(text: str) -> str:
     """The text with one character for each code unit."""
     if text.isascii() or _WIDE.search(text) is None:
