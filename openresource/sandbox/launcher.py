@@ -166,6 +166,7 @@ def supervise(plan: dict[str, Any]) -> None:
     child = os.fork()
     if child == 0:
         os.setsid()
+        os.close(plan["ready"])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
         return
     # The program's descriptors must close when the program ends, not when we do.

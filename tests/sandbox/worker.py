@@ -26,7 +26,11 @@ BODY_CHARACTERS_MAX = 100_000
 
 async def main() -> None:
     """Answer jobs until standard input ends."""
-    drivers: dict[str, Sandbox] = {"bubblewrap": Bubblewrap(), "confined": Confined()}
+    drivers: dict[str, Sandbox] = {
+        "bubblewrap": Bubblewrap(),
+        "confined": Confined(),
+        "confined-old": Confined(landlock_at_most=3),
+    }
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         job = json.loads(line)
@@ -46,6 +50,8 @@ async def run(sandbox: Sandbox, job: dict[str, Any]) -> dict[str, Any]:
         for path, text in job["files"].items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
+        for path, target in job.get("links", {}).items():
+            (folder / path).symlink_to(target)
         outcome: dict[str, Any] = {"error": None, "replies": [], "seconds": []}
         try:
             release = load_release(folder)

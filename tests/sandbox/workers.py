@@ -25,6 +25,8 @@ MODES = [
     for identity in (("root", "plain") if IS_ROOT else ("plain",))
     for level in ("bubblewrap", "confined")
 ]
+# In every worker's environment; no program may find it.
+SECRET_NAME, SECRET = "TEST_SECRET", "swordfish-7f3a"
 PYTHON = 'name = "attack"\n[run]\nkind = "python"\nentry = "program:Program"\n'
 LIMITS: dict[str, Any] = {
     "memory_bytes": 256 << 20,
@@ -40,23 +42,45 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def ask(self, job: dict[str, Any]) -> Any:
-        """Send a job, wait for its result."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it without a chance to tidy up."""
+        self._process.kill()
+        self._process.wait()
+
+    def send(self, job: dict[str, Any]) -> None:
+        """Send a job and do not wait."""
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
+
+    def ask(self, job: dict[str, Any]) -> Any:
+        """Send a job, wait for its result."""
+        self.send(job)
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the worker has ended"
         return json.loads(line)
 
     def run(
-        self, level: str, files: dict[str, str], steps: list[Any], manifest: str = PYTHON, **limits: Any
+        self,
+        level: str,
+        files: dict[str, str],
+        steps: list[Any],
+        manifest: str = PYTHON,
+        links: dict[str, str] | None = None,
+        **limits: Any,
     ) -> Any:
         """Start a program of these files, take these steps, stop it."""
         return self.ask(
             {
                 "level": level,
                 "files": {"openresource.toml": manifest, **files},
+                "links": links or {},
                 "steps": steps,
                 "limits": {**LIMITS, **limits},
             }
@@ -64,15 +88,15 @@ class Worker:
 
 
 @contextmanager
-def worker(identity: str, prefix: list[str] | None = None) -> Iterator[Worker]:
-    """A worker under an identity; `prefix` is a command that runs it, such as one that refuses namespaces."""
+def worker(identity: str, refused: str = "") -> Iterator[Worker]:
+    """A worker under an identity, on a machine that refuses what is named."""
     as_somebody_else = IS_ROOT and identity == "plain"
-    words = [*(prefix or []), sys.executable, "-m", "tests.sandbox.worker"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = _words(sys.executable, refused)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), SECRET_NAME: SECRET}
     descriptors: tuple[int, ...] = ()
     if as_somebody_else:
-        words, descriptors = _as_plain_user(prefix or [])
-        environment = {}
+        words, descriptors = _as_plain_user(refused)
+        environment = {"HOME": "/nonexistent"}
     process = subprocess.Popen(
         words,
         stdin=subprocess.PIPE,
@@ -88,12 +112,18 @@ def worker(identity: str, prefix: list[str] | None = None) -> Iterator[Worker]:
         yield Worker(process)
     finally:
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
+        if process.poll() is None:
+            process.stdin.close()
         process.wait(60)
         process.stdout.close()
 
 
-def _as_plain_user(prefix: list[str]) -> tuple[list[str], tuple[int, ...]]:
+def _words(python: str, refused: str) -> list[str]:
+    words = [python, "-m", "tests.sandbox.worker"]
+    return [python, "-m", "tests.sandbox.refuse", refused, *words] if refused else words
+
+
+def _as_plain_user(refused: str) -> tuple[list[str], tuple[int, ...]]:
     """The worker under another uid, which sees root's Python and packages through private mounts."""
     version = f"python3.{sys.version_info.minor}"
     plan = {
@@ -106,13 +136,7 @@ def _as_plain_user(prefix: list[str]) -> tuple[list[str], tuple[int, ...]]:
             ],
         },
         "uid": PLAIN_UID,
-        "argv": [
-            f"{STAGE}/python/bin/{version}",
-            *[word.replace(str(ROOT), f"{STAGE}/repository") for word in prefix[1:]],
-            *([f"{STAGE}/python/bin/{version}"] if prefix else []),
-            "-m",
-            "tests.sandbox.worker",
-        ],
+        "argv": _words(f"{STAGE}/python/bin/{version}", refused),
         "folder": f"{STAGE}/repository",
         "env": {
             "PYTHONPATH": f"{STAGE}/repository:{STAGE}/packages",

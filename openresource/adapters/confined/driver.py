@@ -90,10 +90,10 @@ class ConfinedProcess(GuestProcess):
 class Confined:
     """The sandbox of level `confined`."""
 
-    def __init__(self, *, tools: Sequence[Path] = ()) -> None:
+    def __init__(self, *, tools: Sequence[Path] = (), landlock_at_most: int = landlock.VERSION_MAX) -> None:
         """`tools` are executables of this machine outside of /usr that programs may use."""
         self._tools = tuple(tools)
-        self._landlock = landlock.version()
+        self._landlock = min(landlock.version(), landlock_at_most)
         self._capabilities: Capabilities | None = None
 
     def probe(self) -> Capabilities:
@@ -130,7 +130,10 @@ class Confined:
             plan = self._plan(limits, layout, readable, stage, uid, groups)
             plan["argv"] = [_found(command.words[0], layout), *command.words[1:]]
             # A file that may not be read stops OpenSSL; one that says nothing does not.
-            plan["env"] = {"OPENSSL_CONF": "/dev/null", **environment(layout, release, limits, command.environment)}
+            plan["env"] = {
+                "OPENSSL_CONF": "/dev/null",
+                **environment(layout, release, limits, command.environment),
+            }
             process = await self._launch(plan, ends, groups, line)
         except BaseException:
             ends.close_theirs()
@@ -255,7 +258,9 @@ class Confined:
         )
         if why_not:
             return Capabilities(LEVEL, False, why_not, as_root=as_root, kinds=KINDS, details=details)
-        return probe_by_start(self, LEVEL, disk="watched" if self._landlock else "none", kinds=KINDS, details=details)
+        return probe_by_start(
+            self, LEVEL, disk="watched" if self._landlock else "none", kinds=KINDS, details=details
+        )
 
 
 def _found(name: str, layout: Layout) -> str:

@@ -40,6 +40,8 @@ SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS: Final = 0b11
 RIGHTS_BY_VERSION: Final = (0, 13, 14, 15, 15, 16)
 SCOPED_VERSION: Final = 6
 NET_VERSION: Final = 4
+# Of later versions nothing is used.
+VERSION_MAX: Final = 7
 
 
 def version() -> int:
