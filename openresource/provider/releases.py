@@ -29,6 +29,9 @@ from openresource.sandbox.driver import (
 )
 from openresource.sandbox.releases import load_manifest, mark_executable, read_interface
 
+# What a call costs where neither the operator nor the publisher says.
+ASK_UAIN_DEFAULT = 100
+
 
 class ReleaseInvalid(Refusal):
     template = "The program's folder cannot be used: {reason}."
@@ -93,11 +96,18 @@ async def read_methods(sandbox: Sandbox, release: Release, limits: Limits) -> tu
 
 
 def ask_of(fixed_uain: int | None, methods: tuple[Method, ...], version: Version) -> int:
-    """The operator's ask, else what the publisher's prices leave after the royalty."""
+    """The operator's ask, else what the publisher's prices leave after the royalty, else a modest one within the cap.
+
+    A publisher who names the price 0 means it; one who names none leaves it to the provider, who has costs.
+    """
     if fixed_uain is not None:
         return fixed_uain
     hints = [method.price.amount_uain for method in methods if method.price is not None]
-    return max(0, max(hints, default=0) - version.royalty_uain)
+    if hints:
+        return max(0, max(hints) - version.royalty_uain)
+    cap_uain = version.price_cap_uain
+    room_uain = ASK_UAIN_DEFAULT if cap_uain is None else max(0, cap_uain - version.royalty_uain)
+    return min(ASK_UAIN_DEFAULT, room_uain)
 
 
 async def smoke_test(runner: Runner, methods: tuple[Method, ...], limits: Limits, *, is_exact: bool) -> None:
@@ -121,9 +131,9 @@ async def smoke_test(runner: Runner, methods: tuple[Method, ...], limits: Limits
 
 
 async def _start(runner: Runner) -> None:
-    warm = getattr(runner, "warm", None)
-    if warm is not None:
-        await warm()
+    start = getattr(runner, "start", None)
+    if start is not None:
+        await start()
 
 
 async def _example_output(runner: Runner, method: Method, limits: Limits) -> Any:
