@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import openresource
 from openresource.ledger.hashes import hash_text, node_hash, value_hash
 from openresource.ledger.nodes import NOTHING, Branch, Node
 from openresource.ledger.proofs import state_proof, verify_proof
@@ -213,9 +212,3 @@ def test_the_vectors_pass_plain_and_compiled(plain: str) -> None:
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=170
     )
     assert done.returncode == 0, done.stdout[-3000:]
-
-
-def test_the_package_tells_its_version_and_nothing_else_at_once() -> None:
-    assert openresource.__version__
-    with pytest.raises(AttributeError):
-        _ = openresource.Nonsense  # type: ignore[attr-defined]
