@@ -118,7 +118,8 @@ class Providing:
         with lock:
             async with chain_of(home, self._node_url) as chain:
                 provider = await self._made(chain)
-                await provider.start()
+                if not await _started(provider, stopping):
+                    return
                 self._ready(provider)
                 try:
                     await self._watch(provider, stopping)
@@ -187,6 +188,20 @@ class Providing:
             click.echo(json.dumps(facts, ensure_ascii=False, default=str))
         else:
             note(text)
+
+
+async def _started(provider: Any, stopping: asyncio.Event) -> bool:
+    """Start a provider; false if it was told to end before it stood, while it waited for the node perhaps."""
+    starting = asyncio.ensure_future(provider.start())
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
+    starting.result()
+    return True
 
 
 def _accept_words(accept: str) -> str:

