@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.channels import parse_channel_name
 from openresource.market.fields import Fields, InvalidRecord
-from openresource.market.papers import hex_text, paper_digest, paper_signer, sign_paper
+from openresource.market.papers import hex_text, paper_domain, paper_signer, sign_paper
 from openresource.market.vouchers import NO_RECEIPTS, channel_hash
 from openresource.primitives.encoding import canonical_json_bytes
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import PrivateKey
+from openresource.primitives.typed_data import signing_digest
 from openresource.primitives.values import object_height
 
 RECEIPT_TYPE: Final = (
@@ -26,6 +28,7 @@ FACTS_DEPTH_MAX: Final = 6
 CHILDREN_MAX: Final = 64
 SALT_BYTES: Final = 32
 
+_RECEIPT_TYPE_HASH: Final = keccak(RECEIPT_TYPE.encode())
 _SIGNED_MEMBERS: Final = frozenset(
     ("channel", "nonce", "session", "sequence", "completed", "program", "input", "output", "price_uain")
 )
@@ -117,19 +120,30 @@ def body_digest(salt: bytes, body: bytes) -> bytes:
 
 def receipt_digest(receipt: CallReceipt, network: NetworkDomain) -> bytes:
     """What the provider signs; 0x and its hex digits are the receipt's id."""
-    values = {
-        "channel": channel_hash(receipt.channel),
-        "nonce": receipt.nonce,
-        "session": receipt.session,
-        "sequence": receipt.sequence,
-        "completed": receipt.completed,
-        "program": keccak(receipt.program.encode()),
-        "input": receipt.input,
-        "output": receipt.output,
-        "price": receipt.price_uain,
-        "facts": keccak(canonical_json_bytes(dict(receipt.facts))),
-    }
-    return paper_digest(RECEIPT_TYPE, values, network)
+    # The words of the structure one by one: a gateway makes one of these for every call that it sells.
+    struct = keccak(
+        b"".join(
+            (
+                _RECEIPT_TYPE_HASH,
+                channel_hash(receipt.channel),
+                receipt.nonce.to_bytes(32, "big"),
+                receipt.session,
+                receipt.sequence.to_bytes(32, "big"),
+                receipt.completed.to_bytes(32, "big"),
+                _program_hash(receipt.program),
+                receipt.input,
+                receipt.output,
+                receipt.price_uain.to_bytes(32, "big"),
+                keccak(canonical_json_bytes(dict(receipt.facts))),
+            )
+        )
+    )
+    return signing_digest(paper_domain(network), struct)
+
+
+@lru_cache(maxsize=256)
+def _program_hash(program: str) -> bytes:
+    return keccak(program.encode())
 
 
 def sign_receipt(receipt: CallReceipt, key: PrivateKey, network: NetworkDomain) -> CallReceipt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from openresource.ledger.draft import NetworkDomain
@@ -79,6 +80,7 @@ class Voucher:
     network: str = ""
 
 
+@lru_cache(maxsize=4096)
 def channel_hash(channel: str) -> bytes:
     """How a paper names a channel in its digest."""
     return keccak(channel.encode())
