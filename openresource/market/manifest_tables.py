@@ -14,7 +14,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 class InvalidManifest(Refusal):
     template = "openresource.toml: {field} is {found}, but {expected}."
-    way_out = "Mend this field and run `openresource check` again."
+    way_out = "Mend this field and try again: `openresource publish --dry-run FOLDER`."
 
 
 class UnknownKey(InvalidManifest):

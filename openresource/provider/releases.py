@@ -35,12 +35,12 @@ ASK_UAIN_DEFAULT = 100
 
 class ReleaseInvalid(Refusal):
     template = "The program's folder cannot be used: {reason}."
-    way_out = "Run `openresource check` in the folder, mend it and publish it as a new version."
+    way_out = "Run `openresource publish --dry-run FOLDER`, mend it and publish it as a new version."
 
 
 class SmokeTestFailed(Refusal):
     template = "The example of method {method} did not pass: {reason}"
-    way_out = "Run `openresource check` in the folder; publish a version whose examples pass."
+    way_out = "Run `openresource publish --dry-run FOLDER`; publish a version whose examples pass."
 
 
 class PricedOut(Refusal):

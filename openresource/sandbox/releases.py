@@ -32,7 +32,7 @@ class NoManifest(Refusal):
 
 class UnreadableFile(Refusal):
     template = "{file} cannot be read: {reason}."
-    way_out = "Mend this file and run `openresource check` again."
+    way_out = "Mend this file and try again: `openresource publish --dry-run FOLDER`."
 
 
 def load_release(folder: Path, runtime: Runtime | None = None) -> Release:
