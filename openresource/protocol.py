@@ -19,8 +19,24 @@ from openresource.ledger.genesis import (
 )
 from openresource.ledger.machine import Machine
 from openresource.ledger.natives.apps import create_app
+from openresource.ledger.natives.bridge import (
+    cancel_checkin,
+    close_checkin,
+    close_checkout,
+    open_checkin,
+    open_checkout,
+)
+from openresource.ledger.natives.consensus import (
+    claim_reward,
+    collect_fee,
+    distribute_fee,
+    handle_offenses,
+    update_latest_shard_report,
+)
 from openresource.ledger.natives.general import erase_value, fail, save_last_tx, set_owner_config
-from openresource.ledger.natives.transfer import move_transfer
+from openresource.ledger.natives.payments import claim, hold, pay, release
+from openresource.ledger.natives.staking import stake, unstake
+from openresource.ledger.natives.transfer import move_transfer, transfer
 from openresource.ledger.profile import REPLAY_WINDOW_MS, KernelNative, Network, Profile, TimerFlag
 from openresource.ledger.tree import Tree
 from openresource.market import natives as market
@@ -52,6 +68,32 @@ OPENRESOURCE: Final = Profile(
     has_programs=True,
     replay_window_ms=REPLAY_WINDOW_MS,
 )
+
+# AI Network's natives; those that only an administrator of the chain may bind come first.
+AIN_NATIVES: Final[dict[str, KernelNative]] = {
+    "_transfer": transfer,
+    "_createApp": create_app,
+    "_stake": stake,
+    "_unstake": unstake,
+    "_pay": pay,
+    "_claim": claim,
+    "_hold": hold,
+    "_release": release,
+    "_collectFee": collect_fee,
+    "_claimReward": claim_reward,
+    "_distributeFee": distribute_fee,
+    "_handleOffenses": handle_offenses,
+    "_openCheckin": open_checkin,
+    "_cancelCheckin": cancel_checkin,
+    "_closeCheckin": close_checkin,
+    "_openCheckout": open_checkout,
+    "_closeCheckout": close_checkout,
+    "_updateLatestShardReport": update_latest_shard_report,
+    "_saveLastTx": save_last_tx,
+    "_eraseValue": erase_value,
+    "_setOwnerConfig": set_owner_config,
+    "_fail": fail,
+}
 
 # -- networks ---------------------------------------------------------------------------------------------------------
 
@@ -173,6 +215,27 @@ def network_of(document: GenesisDocument) -> Network:
         due_actions={action.kind: action for action in market.DUE_ACTIONS},
         programs=market.PROGRAM_HOOK,
         flags=FLAGS,
+    )
+
+
+def ain_network(name: str, config: Mapping[str, Any], bandages: Mapping[str, Any]) -> Network:
+    """One of AI Network's chains, from its `blockchain_params` and `timer_flags` and the writes that flags bring."""
+    parameters: dict[str, Any] = config["blockchain_params"]
+    flags: list[TimerFlag] = []
+    for flag, terms in config["timer_flags"].items():
+        writes: list[tuple[tuple[str, ...], Any]] = []
+        if terms.get("has_bandage"):
+            writes = [(tuple(bandage["path"]), bandage["value"]) for bandage in bandages[flag]]
+        enabled_block = terms.get("enabled_block")
+        if enabled_block is not None:
+            flags.append(TimerFlag(flag, enabled_block, terms.get("disabled_block"), tuple(writes)))
+    return Network(
+        name=name,
+        profile=AIN,
+        chain_id=parameters["genesis"]["chain_id"],
+        parameters=parameters,
+        kernel_natives=AIN_NATIVES,
+        flags=tuple(flags),
     )
 
 

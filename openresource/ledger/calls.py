@@ -110,8 +110,8 @@ class Calls:
     def __init__(self, operations: Operations) -> None:
         self._operations: Operations = operations
 
-    def run_all(self, triggers: Triggers, auth: Auth, context: TxContext) -> Result:
-        """Everything that a write sets off; the result of the operation that wrote."""
+    def run_all(self, triggers: Triggers, unit: Any, auth: Auth, context: TxContext) -> Result:
+        """Everything that a write sets off; the result of the operation that wrote, which costs `unit` of gas."""
         func_results: dict[str, Any] = {}
         subtree_results: dict[str, Any] = {}
         if triggers.exact is not None:
@@ -121,7 +121,7 @@ class Calls:
             subtree_results[subtree.key] = by_path
             for trigger in subtree.triggers:
                 by_path[trigger.value_path] = {"func_results": self.run_config(trigger, auth, context)}
-        return outcome(func_results, subtree_results, context)
+        return outcome(func_results, subtree_results, unit)
 
     def run_config(self, trigger: Trigger, auth: Auth, context: TxContext) -> dict[str, Any]:
         """The functions of one config, in JavaScript's order of keys; a failure keeps the rest from running."""
@@ -245,7 +245,7 @@ class Calls:
         return {"code": FUNCTION_SUCCESS, "bandwidth_gas_amount": context.limits.unit_gas * written}
 
 
-def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], context: TxContext) -> Result:
+def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], unit: Any) -> Result:
     """The result of a write whose functions have run: the first failure decides."""
     result: Result = {}
     if functions_have_failed(func_results):
@@ -262,7 +262,7 @@ def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], conte
     if subtree_results:
         result["subtree_func_results"] = subtree_results
     result["code"] = code
-    result["bandwidth_gas_amount"] = context.limits.unit_gas
+    result["bandwidth_gas_amount"] = unit
     return result
 
 

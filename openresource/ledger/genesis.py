@@ -101,6 +101,13 @@ def genesis_block(
     )
 
 
+def write_blank_state(tree: Tree) -> None:
+    """AI Network's state before its genesis transactions: anybody may do anything."""
+    anybody = {"branch_owner": True, "write_function": True, "write_owner": True, "write_rule": True}
+    tree.write(["owners"], {".owner": {"owners": {"*": anybody}}})
+    tree.write(["rules"], {".rule": {"write": True}})
+
+
 def config_tree(entries: Mapping[str, Any], label: str) -> dict[str, Any]:
     """A tree of rules, functions or owners from a table of path → config; `label` is `.rule` and so on."""
     tree: dict[str, Any] = {}

@@ -85,45 +85,48 @@ class Operations:
             return self.set_function(labels, value, auth, context, is_global)
         if kind == SET_OWNER:
             return self.set_owner(labels, value, auth, context, is_global)
-        return refused(UNKNOWN_OPERATION, f"Invalid operation type: {kind}", context)
+        return refused(UNKNOWN_OPERATION, f"Invalid operation type: {kind}", context.limits.unit_gas)
 
     def set_value(
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_VALUE: path, value, rules, write, functions, garbage collection."""
-        invalid = invalid_prefix(labels, context.limits.label_length_max)
+        # A write may change the limits; for itself those of before hold.
+        limits = context.limits
+        unit, limit = limits.unit_gas, limits.label_length_max
+        invalid = invalid_prefix(labels, limit)
         if invalid is not None:
-            return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid}", context)
-        invalid = valid_value(value, context.limits.label_length_max)
+            return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid}", unit)
+        invalid = valid_value(value, limit)
         if invalid is not None:
-            return refused(SET_VALUE_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
+            return refused(SET_VALUE_INVALID_VALUE, f"Invalid object for states: {invalid}", unit)
         if is_global:
             local = local_labels(labels, context)
             if local is None:
-                return succeeded(context)
+                return succeeded(unit)
             labels = local
         state = context.state
         way = rule_walk(state, labels)
         verdict = eval_write_rule_on(way, state, labels, value, auth, context.evaluation)
         if verdict.code != SUCCESS:
-            return refused(verdict.code, verdict.message, context)
+            return refused(verdict.code, verdict.message, unit)
         if context.network.profile.has_shards:
             closed = closed_path(context, labels)
             if closed is not None:
                 if is_global:
-                    return succeeded(context)
+                    return succeeded(unit)
                 message = f"Non-writable path with shard config: {closed}"
-                return refused(SET_VALUE_NOT_WRITABLE, message, context)
+                return refused(SET_VALUE_NOT_WRITABLE, message, unit)
         match = match_function(state, labels) if auth.addr or auth.fid else NO_FUNCTIONS
         previous: Any = state.read_value(labels) if match.has_functions else None
         state.write_value(labels, value)
         context.changes.append(Change(("values", *labels), value, BY_USER if auth.fid is None else BY_NATIVE))
         if not match.has_functions:
-            result = succeeded(context)
+            result = succeeded(unit)
             if value is not None and way.state_depth > 0:
                 delete_all(gc_targets_on(way, state, labels), context)
             return result
-        result = self._calls.run_all(triggers_of(match, labels, value, previous), auth, context)
+        result = self._calls.run_all(triggers_of(match, labels, value, previous), unit, auth, context)
         if value is not None and way.state_depth > 0 and result["code"] == SUCCESS:
             # A function may have changed the rules, so the way is walked again.
             delete_all(gc_targets(state, labels), context)
@@ -137,7 +140,7 @@ class Operations:
         current = None if local is None else context.state.read_value(local)
         if not (current is None or is_number(current)) or not is_number(delta):
             code = INC_VALUE_NOT_A_NUMBER if sign > 0 else DEC_VALUE_NOT_A_NUMBER
-            return refused(code, f"Not a number type: {js_text(current)} or {js_text(delta)}", context)
+            return refused(code, f"Not a number type: {js_text(current)} or {js_text(delta)}", context.limits.unit_gas)
         total: Any = float(current or 0) + sign * float(delta)
         return self.set_value(labels, to_double(total), auth, context, is_global)
 
@@ -145,71 +148,74 @@ class Operations:
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_RULE: value, path, tree, owners, merge, write."""
-        limit = context.limits.label_length_max
+        limits = context.limits
+        unit, limit = limits.unit_gas, limits.label_length_max
         invalid = valid_value(value, limit)
         if invalid is not None:
-            return refused(SET_RULE_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
+            return refused(SET_RULE_INVALID_VALUE, f"Invalid object for states: {invalid}", unit)
         invalid = invalid_prefix(labels, limit)
         if invalid is not None:
-            return refused(SET_RULE_INVALID_PATH, f"Invalid rule path: {invalid}", context)
+            return refused(SET_RULE_INVALID_PATH, f"Invalid rule path: {invalid}", unit)
         invalid = check_rule_tree(labels, value, context.parameter("resource", "min_gc_num_siblings_deleted"))
         if invalid is not None:
-            return refused(SET_RULE_INVALID_TREE, f"Invalid rule tree: {invalid}", context)
+            return refused(SET_RULE_INVALID_TREE, f"Invalid rule tree: {invalid}", unit)
         local = local_labels(labels, context) if is_global else labels
         if local is None:
-            return succeeded(context)
+            return succeeded(unit)
         changed = apply_rule_change(context.state.get(["rules", *local]), value)
         verdict = eval_owner(context.state, local, WRITE_RULE, auth, changed.is_merge)
-        return self._write_config("rules", local, changed.value, verdict, auth, context)
+        return self._write_config("rules", local, changed.value, verdict, unit, auth, context)
 
     def set_function(
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_FUNCTION: value, path, tree, who may name which native, owners, merge, write."""
-        limit = context.limits.label_length_max
+        limits = context.limits
+        unit, limit = limits.unit_gas, limits.label_length_max
         invalid = valid_value(value, limit)
         if invalid is not None:
-            return refused(SET_FUNCTION_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
+            return refused(SET_FUNCTION_INVALID_VALUE, f"Invalid object for states: {invalid}", unit)
         invalid = invalid_prefix(labels, limit)
         if invalid is not None:
-            return refused(SET_FUNCTION_INVALID_PATH, f"Invalid function path: {invalid}", context)
+            return refused(SET_FUNCTION_INVALID_PATH, f"Invalid function path: {invalid}", unit)
         invalid = check_function_tree(labels, value, context.network.profile.has_programs)
         if invalid is not None:
-            return refused(SET_FUNCTION_INVALID_TREE, f"Invalid function tree: {invalid}", context)
-        owner_only = owner_only_function(value)
+            return refused(SET_FUNCTION_INVALID_TREE, f"Invalid function tree: {invalid}", unit)
+        owner_only = owner_only_function(value, context)
         if owner_only is not None and not is_chain_admin(auth, context):
             message = f"Trying to write owner-only function: {owner_only}"
-            return refused(SET_FUNCTION_OWNER_ONLY, message, context)
+            return refused(SET_FUNCTION_OWNER_ONLY, message, unit)
         local = local_labels(labels, context) if is_global else labels
         if local is None:
-            return succeeded(context)
+            return succeeded(unit)
         refusal = check_programs(local, value, auth, context)
         if refusal is not None:
             return refusal
         changed = apply_function_change(context.state.get(["functions", *local]), value)
         verdict = eval_owner(context.state, local, WRITE_FUNCTION, auth, changed.is_merge)
-        return self._write_config("functions", local, changed.value, verdict, auth, context)
+        return self._write_config("functions", local, changed.value, verdict, unit, auth, context)
 
     def set_owner(
         self, labels: list[str], value: Any, auth: Auth, context: TxContext, is_global: bool = False
     ) -> Result:
         """SET_OWNER: value, path, tree, owners, merge, write."""
-        limit = context.limits.label_length_max
+        limits = context.limits
+        unit, limit = limits.unit_gas, limits.label_length_max
         invalid = valid_value(value, limit)
         if invalid is not None:
-            return refused(SET_OWNER_INVALID_VALUE, f"Invalid object for states: {invalid}", context)
+            return refused(SET_OWNER_INVALID_VALUE, f"Invalid object for states: {invalid}", unit)
         invalid = invalid_prefix(labels, limit)
         if invalid is not None:
-            return refused(SET_OWNER_INVALID_PATH, f"Invalid owner path: {invalid}", context)
+            return refused(SET_OWNER_INVALID_PATH, f"Invalid owner path: {invalid}", unit)
         invalid = check_owner_tree(labels, value, context.network.kernel_natives)
         if invalid is not None:
-            return refused(SET_OWNER_INVALID_TREE, f"Invalid owner tree: {invalid}", context)
+            return refused(SET_OWNER_INVALID_TREE, f"Invalid owner tree: {invalid}", unit)
         local = local_labels(labels, context) if is_global else labels
         if local is None:
-            return succeeded(context)
+            return succeeded(unit)
         changed = apply_owner_change(context.state.get(["owners", *local]), value)
         verdict = eval_owner(context.state, local, WRITE_OWNER, auth, changed.is_merge)
-        return self._write_config("owners", local, changed.value, verdict, auth, context)
+        return self._write_config("owners", local, changed.value, verdict, unit, auth, context)
 
     def _write_config(
         self,
@@ -217,14 +223,15 @@ class Operations:
         labels: list[str],
         value: Any,
         verdict: Verdict,
+        unit: Any,
         auth: Auth,
         context: TxContext,
     ) -> Result:
         if verdict.code != SUCCESS:
-            return refused(verdict.code, verdict.message, context)
+            return refused(verdict.code, verdict.message, unit)
         context.state.write([root, *labels], value)
         context.changes.append(Change((root, *labels), value, BY_USER if auth.fid is None else BY_NATIVE))
-        return succeeded(context)
+        return succeeded(unit)
 
 
 def collect_garbage(labels: list[str], context: TxContext) -> None:
@@ -277,18 +284,19 @@ def is_chain_admin(auth: Auth, context: TxContext) -> bool:
     return isinstance(admins, Branch) and auth.addr is not None and admins.child(auth.addr) is True
 
 
-def owner_only_function(tree: Any) -> str | None:
+def owner_only_function(tree: Any, context: TxContext) -> str | None:
     """The first native in a tree of functions that only an administrator of the chain may bind to a path."""
     if not isinstance(tree, dict):
         return None
     for label, below in tree.items():
         if label != FUNCTION:
-            found = owner_only_function(below)
+            found = owner_only_function(below, context)
             if found is not None:
                 return found
         elif isinstance(below, dict):
             for function_id in below:
-                if function_id.startswith("_") and function_id not in OPEN_NATIVES:
+                is_native = function_id in context.network.kernel_natives or function_id in context.network.natives
+                if is_native and function_id not in OPEN_NATIVES:
                     return str(function_id)
     return None
 
@@ -313,16 +321,16 @@ def check_programs(labels: list[str], tree: Any, auth: Auth, context: TxContext)
     return None
 
 
-def succeeded(context: TxContext) -> Result:
+def succeeded(unit: Any) -> Result:
     """The result of an operation that went well."""
-    return {"code": SUCCESS, "bandwidth_gas_amount": context.limits.unit_gas}
+    return {"code": SUCCESS, "bandwidth_gas_amount": unit}
 
 
-def refused(code: int, message: str, context: TxContext) -> Result:
+def refused(code: int, message: str, unit: Any) -> Result:
     """The result of an operation that did not happen."""
     if not message:
-        return {"code": code, "bandwidth_gas_amount": context.limits.unit_gas}
-    return {"message": message, "code": code, "bandwidth_gas_amount": context.limits.unit_gas}
+        return {"code": code, "bandwidth_gas_amount": unit}
+    return {"message": message, "code": code, "bandwidth_gas_amount": unit}
 
 
 def js_text(value: Any) -> str:

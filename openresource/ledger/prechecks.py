@@ -117,7 +117,7 @@ def _check_billing(transaction: Transaction, context: TxContext) -> Result | Non
     if not isinstance(billing, str):
         return None
     parts = billing.split("|")
-    if len(parts) != 2 or not parts[0] or not parts[1]:
+    if len(parts) != 2:
         return _refused(BILLING_FORM, "[precheckTxBillingParams] Invalid billing param")
     if not is_billing_user(billing, transaction.address, context.state):
         message = "[precheckTxBillingParams] User doesn't have permission to the billing account"

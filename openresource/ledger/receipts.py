@@ -14,13 +14,9 @@ def receipt_of(result: dict[str, Any]) -> dict[str, Any]:
         receipt["gas_amount_charged"] = result["gas_amount_charged"]
     if "gas_cost_total" in result:
         receipt["gas_cost_total"] = result["gas_cost_total"]
-    if "result_list" in result:
-        result_list = result["result_list"]
-        receipt["result_list"] = (
-            None
-            if result_list is None
-            else {index: {"code": single["code"]} for index, single in result_list.items()}
-        )
+    result_list: dict[str, Any] | None = result.get("result_list")
+    if result_list is not None:
+        receipt["result_list"] = {index: {"code": single["code"]} for index, single in result_list.items()}
     return receipt
 
 

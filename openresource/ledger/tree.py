@@ -32,7 +32,7 @@ from openresource.ledger.nodes import (
     radix_label,
 )
 from openresource.ledger.records import NodeCache, take_changes
-from openresource.ledger.views import View
+from openresource.ledger.views import View, find
 
 Shape = Literal["canonical", "ain"]
 
@@ -209,6 +209,8 @@ class Tree(View):
             if not isinstance(below, Branch):
                 break
             if below.token < copy_floor:
+                if target.label != labels[level] and not self._joins_always and below.token < self._floor:
+                    _relabel(path, labels[level])
                 below = copy_branch(below, token)
                 target.value = below
             else:
@@ -239,8 +241,8 @@ class Tree(View):
         label = labels[level]
         if level + 1 < len(labels):
             fresh = chain(labels[level + 1 :], fresh, self._token)
-            if before is not NOTHING:
-                # The leaf on the way becomes a branch; it is not replaced, so it keeps its label.
+            # The leaf on the way becomes a branch; it is not replaced, so it keeps its label.
+            if before is not NOTHING and not self._is_shared_leaf(labels[: level + 1], before):
                 label = target.label
         size = value_size(fresh)
         weight = value_bytes(fresh) + label_bytes(label)
@@ -312,6 +314,14 @@ class Tree(View):
             return kid.token >= self._floor
         return self._floor == 0
 
+    def _is_shared_leaf(self, labels: Sequence[str], leaf: object) -> bool:
+        """Whether AI Network's tree would copy a leaf, and file it anew, as another live version has it too."""
+        other = self._base if self._backup is None else self._backup
+        if self._joins_always or other is None:
+            return False
+        theirs = find(other, labels)
+        return type(theirs) is type(leaf) and theirs == leaf
+
     def _begin_version(self) -> None:
         self._token += 1
         self._find_floor()
@@ -322,6 +332,15 @@ class Tree(View):
             floor = max(floor, self._backup_token + 1)
         self._floor = floor
         self._copy_floor = max(self._copy_floor, floor)
+
+
+def _relabel(path: list[Node], label: str) -> None:
+    """AI Network files a copied node anew, so that it takes the label of the path that led through it."""
+    target = path[-1]
+    weight = label_bytes(label) - label_bytes(target.label)
+    target.label = label
+    for node in path:
+        node.bytes += weight
 
 
 def _settle(

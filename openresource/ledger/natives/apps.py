@@ -25,9 +25,7 @@ def create_app(call: FunctionCall) -> int:
     value = sanitised_app(call.value)
     if value is None or not deep_equal(value, call.value):
         return FUNCTION_FAILURE
-    if context.is_enabled("add_app_creation_gas_amount") and not call.has("manage_app", app, "config"):
-        amount: Any = context.parameter("resource", "app_creation_gas_amount")
-        call.extra_gas = amount if is_number(amount) else 0
+    is_new = not call.has("manage_app", app, "config")
     admins: dict[str, Any] = value["admin"]
     is_public = "is_public" in value
     write: Any = True if is_public else " || ".join(f"auth.addr === '{admin}'" for admin in admins)
@@ -39,6 +37,9 @@ def create_app(call: FunctionCall) -> int:
     for name in ("admin", "is_public", "billing", "service"):
         if name in value and not call.set_value(["manage_app", app, "config", name], value[name]):
             return FUNCTION_FAILURE
+    if is_new and context.is_enabled("add_app_creation_gas_amount"):
+        amount: Any = context.parameter("resource", "app_creation_gas_amount")
+        call.extra_gas = amount if is_number(amount) else 0
     return FUNCTION_SUCCESS
 
 

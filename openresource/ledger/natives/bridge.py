@@ -156,9 +156,10 @@ def is_proven(nonce: Any, timestamp: Any, labels: list[str], request: dict[str, 
     if not isinstance(proof, str):
         return False
     try:
-        return recover(checkin_digest(text), bytes.fromhex(proof.removeprefix("0x"))) == sender
+        signer = recover(checkin_digest(text), bytes.fromhex(proof.removeprefix("0x")))
     except (Refusal, ValueError):
         return False
+    return bool(signer == sender)
 
 
 def checkin_digest(text: str) -> bytes:

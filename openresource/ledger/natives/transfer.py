@@ -22,11 +22,12 @@ def transfer(call: FunctionCall) -> int:
     if balance is None or balance < amount:
         return INSUFFICIENT_BALANCE
     known = target_labels[:-1] if call.context.is_enabled("extend_account_registration_gas_amount") else target_labels
-    if not call.has(*known):
-        registration: Any = call.context.parameter("resource", "account_registration_gas_amount")
-        call.extra_gas = registration if is_number(registration) else 0
+    is_new = not call.has(*known)
     if not call.add_value(source_labels, amount, -1) or not call.add_value(target_labels, amount, 1):
         return FUNCTION_INTERNAL
+    if is_new:
+        registration: Any = call.context.parameter("resource", "account_registration_gas_amount")
+        call.extra_gas = registration if is_number(registration) else 0
     return FUNCTION_SUCCESS
 
 
