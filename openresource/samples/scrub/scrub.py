@@ -1,0 +1,103 @@
+"""Takes personal data out of a text and leaves numbered labels, the same for the same thing, so that it stays readable.
+
+A number is called a card or an account only if its checksum says so: order numbers, prices and dates stay.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+TEXT_CHARACTERS_MAX = 500_000
+
+Kind = Literal["EMAIL", "CARD", "IBAN", "IP", "KEY", "PHONE"]
+
+
+@dataclass
+class Scrubbed:
+    """The text without personal data, and how many different things of each kind were in it."""
+
+    text: str
+    found: dict[str, int]
+
+
+def is_card(text: str) -> bool:
+    """Whether the digits end in the check digit of a payment card."""
+    digits = [int(character) for character in text if character.isdigit()]
+    if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
+        return False
+    doubled = [digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def is_iban(text: str) -> bool:
+    """Whether an account number's check digits are right."""
+    letters = text.replace(" ", "").upper()
+    if not 15 <= len(letters) <= 34:
+        return False
+    moved = letters[4:] + letters[:4]
+    return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
+
+
+def is_address(text: str) -> bool:
+    """Whether it is the address of a machine."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_phone(text: str) -> bool:
+    """Whether it has as many digits as telephone numbers have."""
+    return 8 <= sum(character.isdigit() for character in text) <= 15
+
+
+def always(text: str) -> bool:
+    """The pattern alone decides."""
+    return bool(text)
+
+
+# In this order: what an earlier kind has taken is no longer looked at.
+KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+    "EMAIL": (re.compile(r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.[A-Za-z]{2,24}\b"), always),
+    "KEY": (re.compile(r"\b(?:0x[0-9a-fA-F]{64}|sk-[A-Za-z0-9_-]{20,200}|gh[pousr]_[A-Za-z0-9]{30,100}|AKIA[0-9A-Z]{16})\b"), always),
+    "IBAN": (re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{2,4}){3,8}\b"), is_iban),
+    "IP": (re.compile(r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]{2,39}:[0-9A-Fa-f]{0,4})(?![\w.:]*\w)"), is_address),
+    "CARD": (re.compile(r"(?<![\w-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])"), is_card),
+    "PHONE": (re.compile(r"(?<![\w.-])(?:\+[0-9]{1,3}[ .-]?|\([0-9]{2,5}\)[ .-]?|0[0-9]{1,4}[ /.-])[0-9](?:[ ./-]?[0-9]){5,12}(?!\w)"), is_phone),
+}  # fmt: skip
+
+
+def scrub(
+    text: Annotated[str, {"maxLength": TEXT_CHARACTERS_MAX}],
+    kinds: Annotated[list[Kind] | None, "only these kinds; all if left out"] = None,
+) -> Scrubbed:
+    """Replace personal data by labels such as [EMAIL_1]; the same value gets the same label."""
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise ValueError(f"the text has {len(text)} characters; at most {TEXT_CHARACTERS_MAX} are read")
+    found: dict[str, int] = {}
+    for kind, (pattern, is_real) in KINDS.items():
+        if kinds is not None and kind not in kinds:
+            continue
+        labels: dict[str, str] = {}
+
+        def label(
+            match: re.Match[str],
+            kind: str = kind,
+            is_real: Callable[[str], bool] = is_real,
+            labels: dict[str, str] = labels,
+        ) -> str:
+            value = match[0]
+            if not is_real(value):
+                return value
+            key = re.sub(r"[ ./()-]", "", value).lower() if kind != "EMAIL" else value.lower()
+            return labels.setdefault(key, f"[{kind}_{len(labels) + 1}]")
+
+        text = pattern.sub(label, text)
+        if labels:
+            found[kind] = len(labels)
+    return Scrubbed(text, found)
