@@ -47,6 +47,14 @@ class Account:
     claim_decided: asyncio.Future[None] | None = None
     drained: asyncio.Future[None] | None = None
 
+    # The header that confirms a payment, the same for every call of the channel.
+    payment_response: bytes = b""
+
+    @property
+    def price_uain(self) -> int:
+        """What one call costs under the channel's terms."""
+        return self.terms.ask_uain + self.terms.royalty_uain
+
     @property
     def buyer(self) -> str:
         return self.channel.buyer

@@ -347,7 +347,7 @@ class Admission:
     def _paid(
         self, account: Account, call: CallKey, header: bytes
     ) -> tuple[Tab, tuple[TabEvent, ...], Voucher | None]:
-        price_uain = account.terms.price.total_uain
+        price_uain = account.price_uain
         if not header or header == account.header:
             tab, events = tabs.admit(account.tab, call, price_uain, is_replay=bool(header))
             return tab, events, None

@@ -44,6 +44,7 @@ from openresource.sandbox.driver import JSON_TYPE, ProgramCall, ProgramFailed, P
 
 TEST_CALLS_MAX = 5
 FREE_RECEIPTS_KEPT_MAX = 5_000
+SALTS_AT_ONCE = 128
 INPUT_DEPTH_MAX = 64
 ERROR_TEXT_CHARACTERS_MAX = 500
 # The channel of a receipt for a call that nobody had to pay.
@@ -124,6 +125,8 @@ class Calls:
         self._clock_ms = clock_ms
         self._random_bytes = random_bytes
         self._free_receipts: dict[bytes, bytes] = {}
+        self._salts: list[bytes] = []
+        self._labels: dict[tuple[str, str], tuple[str, str]] = {}
 
     @property
     def provider(self) -> str:
@@ -213,7 +216,7 @@ class Calls:
             self._give_back(started)
             raise
         self._count(started, "answered" if is_whole else "cancelled", paid.price_uain)
-        return answer_of(paid)
+        return (self.answers.find(started.key) if account is not None else None) or answer_of(paid)
 
     def free_receipt(self, receipt_id: bytes) -> bytes | None:
         """The receipt of a call that nobody had to pay, while it is remembered."""
@@ -226,7 +229,7 @@ class Calls:
         offer = request.offer
         assert reply is not None
         finished_at_ms = self._clock_ms()
-        salt = self._random_bytes(SALT_BYTES)
+        salt = self._salt()
         facts = call_facts(
             service=offer.service,
             version=offer.version.version,
@@ -251,7 +254,7 @@ class Calls:
         else:
             tab = account.tab
             channel, nonce, completed = account.name, tab.nonce, tab.completed + 1
-            price_uain = account.terms.price.total_uain
+            price_uain = account.price_uain
         receipt = CallReceipt(
             channel=channel,
             nonce=nonce,
@@ -286,6 +289,13 @@ class Calls:
             is_whole=is_whole,
         )
 
+    def _salt(self) -> bytes:
+        """A salt of its own for every receipt; the system is asked for many at once."""
+        if not self._salts:
+            chance = self._random_bytes(SALT_BYTES * SALTS_AT_ONCE)
+            self._salts = [chance[at : at + SALT_BYTES] for at in range(0, len(chance), SALT_BYTES)]
+        return self._salts.pop()
+
     def _keep_free_receipt(self, paid: CallPaid) -> None:
         if len(self._free_receipts) >= FREE_RECEIPTS_KEPT_MAX:
             del self._free_receipts[next(iter(self._free_receipts))]
@@ -297,13 +307,18 @@ class Calls:
         self._count(started, "failed", 0)
 
     def _count(self, started: StartedCall, outcome: str, price_uain: int) -> None:
-        service = f'service="{started.request.offer.service}"'
-        self.metrics.count("openresource_calls_total", f'{service},outcome="{outcome}"')
+        service = started.request.offer.service
+        labels = self._labels.get((service, outcome))
+        if labels is None:
+            labels = (f'service="{service}"', f'service="{service}",outcome="{outcome}"')
+            self._labels[(service, outcome)] = labels
+        self.metrics.count("openresource_calls_total", labels[1])
         if outcome == "answered":
-            seconds = time.perf_counter() - started.started
-            self.metrics.observe("openresource_call_seconds", service, seconds)
+            self.metrics.observe(
+                "openresource_call_seconds", labels[0], time.perf_counter() - started.started
+            )
         if price_uain:
-            self.metrics.count("openresource_earned_uain_total", service, price_uain)
+            self.metrics.count("openresource_earned_uain_total", labels[0], price_uain)
 
     def _check_room(self, offer: Offer) -> None:
         if self.is_draining or offer.is_draining:

@@ -135,7 +135,6 @@ class Gateway:
         self._overview = overview
         self._health = health
         self._gauges = gauges
-        self._payment_responses: dict[tuple[str, int], bytes] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -279,14 +278,11 @@ class Gateway:
         return self._calls.admission.known_account(parse_session(request.session).channel)
 
     def _payment_response(self, account: Account) -> bytes:
-        key = (account.buyer, account.terms.price.total_uain)
-        header = self._payment_responses.get(key)
-        if header is None:
-            if len(self._payment_responses) > 10_000:
-                self._payment_responses.clear()
-            header = payment_response(self._calls.network, *key)
-            self._payment_responses[key] = header
-        return header
+        if not account.payment_response:
+            account.payment_response = payment_response(
+                self._calls.network, account.buyer, account.price_uain
+            )
+        return account.payment_response
 
     # ── Refusals ─────────────────────────────────────────────────────────────────────────────────────────────
 

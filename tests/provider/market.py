@@ -24,6 +24,7 @@ from openresource.client.services import Directory
 from openresource.primitives.keys import PrivateKey
 from openresource.provider.policies import Policy
 from openresource.provider.service import Provider, Settings
+from openresource.sandbox.pool import ProgramPool
 from tests.provider.support import Purse, key_of
 from tests.support.network import NodeProcess, local_node
 
@@ -82,25 +83,6 @@ def write_program(
     return folder
 
 
-class OneInstance:
-    """One warm instance, started when it is needed and again when it ended."""
-
-    def __init__(self, sandbox: Any, release: Any, limits: Any) -> None:
-        self._make = lambda: sandbox.start(release, limits)
-        self._instance: Any = None
-        self._lock = asyncio.Lock()
-
-    async def call(self, call: Any) -> Any:
-        async with self._lock:
-            if self._instance is None or not self._instance.alive:
-                self._instance = await self._make()
-            return await self._instance.call(call)
-
-    async def close(self) -> None:
-        if self._instance is not None:
-            await self._instance.stop()
-
-
 @dataclass
 class Market:
     """Everybody at once; the provider's home is `folder / "provider"`."""
@@ -140,7 +122,7 @@ class Market:
             key=self.provider_key,
             chain=self.node.chain(),
             sandbox=sandbox,
-            start_runner=lambda release, limits, methods: OneInstance(sandbox, release, limits),
+            start_runner=lambda release, limits, methods: ProgramPool(sandbox, release, limits),
         )
         await provider.start()
         self.providers.append(provider)
