@@ -23,8 +23,8 @@ _GC_MAX: Final = "gc_max_siblings"
 _GC_COUNT: Final = "gc_num_siblings_deleted"
 _STATE_MEMBERS: Final = frozenset((*_SIZE_LIMITS, _GC_MAX, _GC_COUNT))
 
-_PROGRAM_REQUIRED: Final = ("function_type", "function_id", "cid", "budget", "result_path")
-_PROGRAM_OPTIONAL: Final = ("policy", "hold", "method", "service")
+# What the members of a PROGRAM entry say is for the market to judge.
+_PROGRAM_MEMBERS_MAX: Final = 12
 
 # Finds what is wrong with a config: labels below it, None if nothing is. The labels given lead to its node.
 Validator = Callable[[Any, list[str]], list[str] | None]
@@ -180,12 +180,9 @@ def _is_function(info: Any) -> bool:
 
 
 def _is_program(info: Any) -> bool:
-    if not isinstance(info, dict) or info.get("function_type") != PROGRAM:
+    if not isinstance(info, dict) or info.get("function_type") != PROGRAM or "function_id" not in info:
         return False
-    if not all(isinstance(member, str) and member for member in info.values()):
-        return False
-    names = set(info)
-    return names >= set(_PROGRAM_REQUIRED) and names <= {*_PROGRAM_REQUIRED, *_PROGRAM_OPTIONAL}
+    return len(info) <= _PROGRAM_MEMBERS_MAX and all(isinstance(member, str) for member in info.values())
 
 
 def _owner_fault(config: Any, natives: Collection[str]) -> list[str] | None:

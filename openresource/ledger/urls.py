@@ -40,6 +40,7 @@ _TOP_LEVEL = re.compile(f"[{_LETTER}]{{2,}}")
 _WEB_SCHEME = re.compile("(?:https?|ftp)://", re.IGNORECASE)
 _ADDRESS_4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)(?:\.(?!$)|$)){4}")
 
+_CATEGORIES_OUTSIDE_NAMES: Final = frozenset(("Cc", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"))
 _FORBIDDEN_IN_HOST: Final = frozenset("\0\t\n\r #/:<>?@[\\]^|")
 
 
@@ -129,8 +130,11 @@ def _valid_file_host(rest: str) -> bool:
     if not rest.startswith("//"):
         return True
     host = re.split("[/?#]", rest[2:], maxsplit=1)[0]
-    is_drive = re.fullmatch("[A-Za-z][:|]", host) is not None
-    return not host or is_drive or _valid_domain(host)
+    if not host or re.fullmatch("[A-Za-z][:|]", host) is not None:
+        return True
+    if host.startswith("["):
+        return host.endswith("]") and is_ip_6(host[1:-1])
+    return _valid_domain(host)
 
 
 def _valid_authority(authority: str, is_special: bool) -> bool:
@@ -167,20 +171,16 @@ def _valid_domain(host: str) -> bool:
     for character in name:
         if character in _FORBIDDEN_IN_HOST or character < "!" or character in "%\x7f":
             return False
-        if character > "\x7f" and unicodedata.category(character) in (
-            "Cc",
-            "Cs",
-            "Co",
-            "Cn",
-            "Zs",
-            "Zl",
-            "Zp",
-        ):
+        if not _may_be_in_name(character):
             return False
     for label in name.split("."):
         if label.startswith("xn--") and not _is_punycode(label[4:]):
             return False
     return not _ends_in_number(name) or _is_browser_address(name)
+
+
+def _may_be_in_name(character: str) -> bool:
+    return character <= "\x7f" or unicodedata.category(character) not in _CATEGORIES_OUTSIDE_NAMES
 
 
 def _percent_decoded(host: str) -> str:
@@ -196,9 +196,12 @@ def _percent_decoded(host: str) -> str:
 
 def _is_punycode(label: str) -> bool:
     try:
-        return bool(label) and not label.encode("ascii").decode("punycode").isascii()
+        decoded = label.encode("ascii").decode("punycode")
     except (UnicodeError, ValueError, OverflowError):
         return False
+    if decoded.isascii() or not all(_may_be_in_name(character) for character in decoded):
+        return False
+    return unicodedata.normalize("NFKC", decoded).lower() == decoded
 
 
 def _ends_in_number(name: str) -> bool:

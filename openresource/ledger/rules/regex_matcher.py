@@ -193,9 +193,27 @@ class Program:
             return point
         return ord(upper)
 
+    def is_word(self, point: int) -> bool:
+        """Whether a character counts as a letter of a word; with the flags i and u, two more look like s and k."""
+        if (point == 0x17F or point == 0x212A) and self.is_unicode and self.ignores_case:
+            return True
+        return in_named_class("w", point)
+
+    def _is_listed(self, many: Many, point: int) -> bool:
+        for low, high in many.ranges:
+            if low <= point <= high:
+                return True
+        for name in many.names:
+            if name == "w" or name == "W":
+                if self.is_word(point) == (name == "w"):
+                    return True
+            elif in_named_class(name, point):
+                return True
+        return False
+
     def contains(self, many: Many, point: int) -> bool:
         """Whether a class has a character."""
-        is_inside = _is_listed(many, point)
+        is_inside = self._is_listed(many, point)
         if not is_inside and self.ignores_case:
             target = self.canonical(point)
             character = chr(point)
@@ -208,7 +226,7 @@ class Program:
                 if (
                     len(variant) == 1
                     and self.canonical(ord(variant)) == target
-                    and _is_listed(many, ord(variant))
+                    and self._is_listed(many, ord(variant))
                 ):
                     is_inside = True
                     break
@@ -393,8 +411,8 @@ class _Run:
             return at == 0 or (self.program.is_multiline and ord(text[at - 1]) in _NEWLINES)
         if kind == 0x24:
             return at == len(text) or (self.program.is_multiline and ord(text[at]) in _NEWLINES)
-        before = at > 0 and in_named_class("w", ord(text[at - 1]))
-        after = at < len(text) and in_named_class("w", ord(text[at]))
+        before = at > 0 and self.program.is_word(ord(text[at - 1]))
+        after = at < len(text) and self.program.is_word(ord(text[at]))
         return (before != after) == (kind == 0x62)
 
     def _again(self, group: int, is_forward: bool, at: int) -> int:

@@ -85,7 +85,7 @@ def regex_split(regex: Regex, text: str, limit: int, meter: Meter) -> list[objec
     while at < len(text):
         found = _find(regex, text, at, True, meter)
         if found is None or found[1] == done:
-            at += 1
+            at = _advanced(regex, text, at)
             continue
         pieces.append(joined(text[done:at]))
         for group in range(1, len(found) // 2):
@@ -140,9 +140,17 @@ def _all_matches(regex: Regex, text: str, meter: Meter) -> list[list[int]]:
         if found is None:
             break
         matches.append(found)
-        at = found[1] if found[1] > found[0] else found[1] + 1
+        at = found[1] if found[1] > found[0] else _advanced(regex, text, found[1])
     regex.last_index = 0
     return matches
+
+
+def _advanced(regex: Regex, text: str, at: int) -> int:
+    """The next position at which to look; the flag u passes over both halves of a character."""
+    if not regex.program.is_unicode or at + 1 >= len(text):
+        return at + 1
+    is_pair = 0xD800 <= ord(text[at]) <= 0xDBFF and 0xDC00 <= ord(text[at + 1]) <= 0xDFFF
+    return at + 2 if is_pair else at + 1
 
 
 def _find(regex: Regex, text: str, start: int, is_sticky: bool, meter: Meter) -> list[int] | None:
