@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 CONNECT = b"c"
 CONNECTED, REFUSED, READY = b"+", b"-", b"R"
 WAIT_SECONDS = (0.002, 0.004, 0.008, 0.016, 0.03, 0.05)
 
 
-def connect(port):
+def connect(port: int) -> socket.socket | None:
     """A connection to the program, or None while nobody listens."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
@@ -35,13 +36,13 @@ def connect(port):
     return None
 
 
-def ended(process):
+def ended(process: Any) -> None:
     """End as the program ended."""
     code = process.returncode
     os._exit(code if code >= 0 else 128 - code)
 
 
-def main():
+def main() -> None:
     """Start the program and serve connections until it ends or the other side hangs up."""
     options = json.loads(sys.argv[1])
     control = socket.socket(fileno=os.dup(0))
@@ -66,8 +67,9 @@ def main():
     first.close()
     control.send(READY)
     watch = os.pidfd_open(process.pid)
+    watched: list[Any] = [control, watch]
     while True:
-        readable = select.select([control, watch], [], [])[0]
+        readable = select.select(watched, [], [])[0]
         if watch in readable:
             process.wait()
             ended(process)

@@ -33,7 +33,7 @@ class BadInput(Exception):
 class Method:
     """A callable that was described."""
 
-    def __init__(self, name, function):
+    def __init__(self, name: str, function: typing.Any) -> None:
         self.name = name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
@@ -58,7 +58,7 @@ class Method:
             name for name, (_, default) in self.parameters.items() if default is inspect.Parameter.empty
         ]
 
-    def arguments(self, value):
+    def arguments(self, value: typing.Any) -> typing.Any:
         """Keyword arguments from parsed JSON; a lone value goes to the only parameter."""
         if not isinstance(value, dict):
             if len(self.parameters) == 1 or len(self.required) == 1:
@@ -82,14 +82,14 @@ class Method:
                 raise BadInput(f"{name} is not known: the names are {', '.join(self.parameters) or 'none'}")
         return arguments
 
-    def raw_argument(self, body):
+    def raw_argument(self, body: typing.Any) -> typing.Any:
         """The one argument of a method that takes a body as it is."""
         names = self.required or list(self.parameters)
         if len(names) != 1 or plain_hint(self.parameters[names[0]][0]) not in (bytes, str):
             raise BadInput("this method takes JSON")
         return {names[0]: body if plain_hint(self.parameters[names[0]][0]) is bytes else body.decode()}
 
-    def describe(self):
+    def describe(self) -> typing.Any:
         """The method's part of the interface."""
         properties = {}
         for name, (hint, default) in self.parameters.items():
@@ -117,7 +117,7 @@ class Method:
         }
 
 
-def methods_of(entry):
+def methods_of(entry: typing.Any) -> typing.Any:
     """The methods of an entry: a function is one, an object has its public ones."""
     if inspect.isroutine(entry):
         return {entry.__name__: Method(entry.__name__, entry)}
@@ -132,12 +132,12 @@ def methods_of(entry):
     return found
 
 
-def plain_hint(hint):
+def plain_hint(hint: typing.Any) -> typing.Any:
     """A hint without what Annotated adds."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
-def schema_of(hint, depth):
+def schema_of(hint: typing.Any, depth: int) -> typing.Any:
     """The JSON Schema of a type hint; what is not known describes nothing."""
     if depth > DEPTH_MAX:
         return {}
@@ -183,7 +183,7 @@ def schema_of(hint, depth):
     return {}
 
 
-def schema_of_class(kind, depth):
+def schema_of_class(kind: typing.Any, depth: int) -> typing.Any:
     """The schema of an enumeration, a dataclass or a typed dictionary."""
     if issubclass(kind, enum.Enum):
         return {"enum": [member.value for member in kind]}
@@ -210,17 +210,17 @@ def schema_of_class(kind, depth):
     return {"type": "object"}
 
 
-def is_required(field):
+def is_required(field: typing.Any) -> bool:
     """Whether a dataclass's field has no default."""
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def is_a(hint, origin, kinds):
+def is_a(hint: typing.Any, origin: typing.Any, kinds: typing.Any) -> bool:
     """Whether a hint is one of some containers, with or without its parts."""
     return hint in kinds or origin in kinds
 
 
-def coerce(value, hint, field, depth):
+def coerce(value: typing.Any, hint: typing.Any, field: str, depth: int) -> typing.Any:
     """JSON to what a hint names, or a refusal that names the field."""
     if depth > DEPTH_MAX:
         raise BadInput(f"{field} is nested too deeply")
@@ -262,7 +262,7 @@ def coerce(value, hint, field, depth):
     return value
 
 
-def coerce_union(value, parts, field, depth):
+def coerce_union(value: typing.Any, parts: typing.Any, field: str, depth: int) -> typing.Any:
     """The first of several types that a value fits; exact ones before those that convert."""
     for part in sorted(parts, key=lambda part: type(value) is not part):
         try:
@@ -272,7 +272,9 @@ def coerce_union(value, parts, field, depth):
     raise last
 
 
-def coerce_list(value, hint, origin, parts, field, depth):
+def coerce_list(
+    value: typing.Any, hint: typing.Any, origin: typing.Any, parts: typing.Any, field: str, depth: int
+) -> typing.Any:
     """A JSON list to a list, tuple or set."""
     if not isinstance(value, list):
         raise wrong(field, value, "list")
@@ -291,7 +293,7 @@ def coerce_list(value, hint, origin, parts, field, depth):
         raise wrong(field, value, "list without lists or objects in it") from None
 
 
-def coerce_class(value, kind, field, depth):
+def coerce_class(value: typing.Any, kind: typing.Any, field: str, depth: int) -> typing.Any:
     """A JSON value to an enumeration, a date, a dataclass or a typed dictionary."""
     if issubclass(kind, enum.Enum):
         try:
@@ -321,7 +323,7 @@ def coerce_class(value, kind, field, depth):
     return value
 
 
-def decoded(value, field):
+def decoded(value: typing.Any, field: str) -> typing.Any:
     """Bytes from base64 text."""
     if not isinstance(value, str):
         raise wrong(field, value, "base64 text")
@@ -331,14 +333,14 @@ def decoded(value, field):
         raise wrong(field, value, "base64 text") from None
 
 
-def wrong(field, value, expected):
+def wrong(field: str, value: typing.Any, expected: typing.Any) -> typing.Any:
     """The refusal of a value."""
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:60] + "…"
     return BadInput(f"{field} is {shown}, but it must be a {expected}".replace("a one of", "one of"))
 
 
-def to_json(value):
+def to_json(value: typing.Any) -> typing.Any:
     """What `json.dumps` asks for when it meets something that is not JSON."""
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()

@@ -16,6 +16,7 @@ import struct
 import sys
 import threading
 import traceback
+from typing import Any
 
 HEADER = struct.Struct(">IIB")
 CALL, CALL_RAW, CANCEL = 1, 2, 3
@@ -27,17 +28,17 @@ READ_BYTES = 1 << 18
 class Guest:
     """The program and the socket that its calls come from."""
 
-    def __init__(self, connection, app):
+    def __init__(self, connection: socket.socket, app: str) -> None:
         self.connection = connection
         self.app = app
-        self.methods = {}
+        self.methods: dict[str, Any] = {}
         self.buffer = bytearray()
-        self.waiting = []
-        self.cancelled = set()
+        self.waiting: list[tuple[int, int, bytes]] = []
+        self.cancelled: set[int] = set()
         self.write_lock = threading.Lock()
         self.local = threading.local()
 
-    def send(self, number, kind, payload):
+    def send(self, number: int, kind: int, payload: bytes) -> None:
         """One frame out, whole."""
         head = HEADER.pack(len(payload), number, kind)
         with self.write_lock:
@@ -47,7 +48,7 @@ class Guest:
                 self.connection.sendall(head)
                 self.connection.sendall(payload)
 
-    def frames(self):
+    def frames(self) -> None:
         """Read once and take out what is complete."""
         data = self.connection.recv(READ_BYTES)
         if not data:
@@ -66,7 +67,7 @@ class Guest:
             else:
                 self.waiting.append((number, kind, payload))
 
-    def fill(self, size):
+    def fill(self, size: int) -> None:
         """Grow the buffer to a size known beforehand."""
         have = len(self.buffer)
         self.buffer.extend(bytes(size - have))
@@ -77,9 +78,9 @@ class Guest:
                     os._exit(0)
                 have += count
 
-    def serve(self, concurrency):
+    def serve(self, concurrency: int) -> None:
         """Answer calls until the other side hangs up."""
-        work = None
+        work: Any = None
         if concurrency > 1:
             work = queue.SimpleQueue()
             for _ in range(concurrency):
@@ -93,12 +94,12 @@ class Guest:
                     work.put(call)
             self.frames()
 
-    def work_from(self, work):
+    def work_from(self, work: Any) -> None:
         """A thread's life."""
         while True:
             self.answer(*work.get())
 
-    def answer(self, number, kind, payload):
+    def answer(self, number: int, kind: int, payload: bytes) -> None:
         """One call; whatever happens in it becomes a frame."""
         try:
             size = payload[0]
@@ -122,7 +123,7 @@ class Guest:
             self.report(number, problem)
         self.cancelled.discard(number)
 
-    def stream(self, number, chunks, generator):
+    def stream(self, number: int, chunks: Any, generator: Any) -> None:
         """Yielded values, one frame each, until the end or until nobody listens."""
         try:
             for chunk in chunks:
@@ -138,7 +139,7 @@ class Guest:
                 self.loop().run_until_complete(generator.aclose())
         self.send(number, END, b"")
 
-    def from_async(self, generator):
+    def from_async(self, generator: Any) -> Any:
         """An asynchronous generator as a plain one."""
         loop = self.loop()
         while True:
@@ -147,7 +148,7 @@ class Guest:
             except StopAsyncIteration:
                 return
 
-    def is_cancelled(self, number):
+    def is_cancelled(self, number: int) -> Any:
         """Whether the caller has gone; with one thread nobody else reads the socket meanwhile."""
         if (
             threading.current_thread() is threading.main_thread()
@@ -156,14 +157,14 @@ class Guest:
             self.frames()
         return number in self.cancelled
 
-    def loop(self):
+    def loop(self) -> Any:
         """This thread's event loop."""
         if not hasattr(self.local, "loop"):
             self.local.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.local.loop)
         return self.local.loop
 
-    def report(self, number, problem):
+    def report(self, number: int, problem: BaseException) -> None:
         """An exception as a frame: the caller's fault, the program's own no, or its failure."""
         status = getattr(problem, "status", None)
         if isinstance(problem, describing.BadInput):
@@ -178,13 +179,13 @@ class Guest:
                 os._exit(problem.code if isinstance(problem.code, int) else 1)
             self.send(number, FAILED, self.described(problem, 500, ""))
 
-    def described(self, problem, status, before):
+    def described(self, problem: BaseException, status: int, before: str) -> Any:
         """An exception as JSON, without this machine's paths."""
         message = f"{before}{problem}".replace(self.app, "/app")[:MESSAGE_CHARACTERS_MAX]
         return json.dumps({"status": status, "type": type(problem).__name__, "message": message}).encode()
 
 
-def parsed(body):
+def parsed(body: bytes) -> Any:
     """The JSON of a body; an empty body is an empty object."""
     if not body:
         return {}
@@ -194,14 +195,14 @@ def parsed(body):
         raise describing.BadInput(f"it is not JSON ({problem})") from None
 
 
-def dumped(value):
+def dumped(value: Any) -> Any:
     """A value as JSON bytes."""
     return json.dumps(value, default=describing.to_json, ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "backslashreplace"
     )
 
 
-def load(entry):
+def load(entry: str) -> Any:
     """The function, or an object of the class, that `module:name` names, set up."""
     module_name, _, name = entry.partition(":")
     found = getattr(importlib.import_module(module_name), name, None)
@@ -215,7 +216,7 @@ def load(entry):
     return found
 
 
-def main():
+def main() -> None:
     """Take the socket out of the program's sight, load it, say that it is ready, serve."""
     options = json.loads(sys.argv[1])
     # `-S` left this out; packages of a runtime need it for their .pth files.
@@ -247,7 +248,7 @@ def main():
 if __name__ == "__main__":
     # `-I` keeps the program's folder out of the search path while our own module is loaded.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    import openresource_describing as describing
+    import openresource_describing as describing  # type: ignore[import-not-found]
 
     del sys.path[0]
     main()

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import threading
+from typing import Any
 
 _lock = threading.Lock()
 _stream = None
@@ -18,14 +19,14 @@ _stream = None
 class BrokerRefused(Exception):
     """The broker's no; `code`, `remedy` and `facts` say which and what to do."""
 
-    def __init__(self, error):
+    def __init__(self, error: Any) -> None:
         super().__init__(error.get("message", "The broker refused the call."))
         self.code = error.get("code", "refused")
         self.remedy = error.get("remedy", "")
         self.facts = error.get("facts", {})
 
 
-def call(service, value=None, method=None):
+def call(service: Any, value: Any = None, method: Any = None) -> Any:
     """The answer of another service, or BrokerRefused."""
     global _stream
     request = {"service": service, "method": method, "input": {} if value is None else value}
@@ -44,7 +45,7 @@ def call(service, value=None, method=None):
     return answer["output"]
 
 
-def _connected():
+def _connected() -> Any:
     place = os.environ["OPENRESOURCE_BROKER"]
     if place.startswith("fd:"):
         return socket.socket(fileno=int(place[3:]))
