@@ -10,6 +10,8 @@ import xllamacpp
 
 CONTEXT_TOKENS = 2048
 ANSWER_TOKENS_MAX = 256
+# A model this small loses its thread without being told what it is for.
+SYSTEM = {"role": "system", "content": "You are a helpful AI assistant. Answer in one short sentence."}
 
 
 class Chat:
@@ -86,10 +88,11 @@ class Chat:
         }
 
     def _request(self, messages: list[dict], max_tokens: int, temperature: float) -> dict:
+        said = [{"role": str(m.get("role", "user")), "content": str(m.get("content", ""))} for m in messages]
+        if not any(message["role"] == "system" for message in said):
+            said.insert(0, SYSTEM)
         return {
-            "messages": [
-                {"role": str(m.get("role", "user")), "content": str(m.get("content", ""))} for m in messages
-            ],
+            "messages": said,
             "max_tokens": max(1, min(max_tokens, ANSWER_TOKENS_MAX)),
             "temperature": temperature,
         }
