@@ -362,13 +362,21 @@ def _is_validator_offense_type(meter: Meter, this: object, arguments: list[objec
     return is_offense_type(arguments[0])
 
 
+def _pay_for_text(value: object, meter: Meter) -> None:
+    """Reading a URL takes a few steps for each of its characters."""
+    if isinstance(value, str):
+        meter.spend(len(value))
+
+
 @member("isValidUrl", 1)
 def _is_valid_url(meter: Meter, this: object, arguments: list[object]) -> object:
+    _pay_for_text(arguments[0], meter)
     return is_valid_url(arguments[0])
 
 
 @member("isValidPrivateUrl", 1)
 def _is_valid_private_url(meter: Meter, this: object, arguments: list[object]) -> object:
+    _pay_for_text(arguments[0], meter)
     return is_private_url(arguments[0])
 
 
@@ -384,6 +392,7 @@ def _is_valid_ip_6(meter: Meter, this: object, arguments: list[object]) -> objec
 
 @member("isValidUrlWhitelistItem", 1)
 def _is_valid_url_whitelist_item(meter: Meter, this: object, arguments: list[object]) -> object:
+    _pay_for_text(arguments[0], meter)
     return is_absolute_url(arguments[0])
 
 

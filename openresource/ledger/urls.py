@@ -33,7 +33,7 @@ _BEHIND: Final = r"(?::[0-9]{2,5})?(?:[/?#].*)?"
 
 _PUBLIC_HOST = re.compile(rf"(?:{_PUBLIC_ADDRESS}|localhost){_BEHIND}", re.IGNORECASE | re.DOTALL)
 _PRIVATE_HOST = re.compile(rf"{_PRIVATE_ADDRESS}{_BEHIND}", re.DOTALL)
-_HOST_END = re.compile("[:/?#]")
+_HOST_END = re.compile("[@:/?#]")
 _PORT_AND_REST = re.compile(_BEHIND, re.DOTALL)
 _LABEL_ONLY = re.compile(_LABEL)
 _TOP_LEVEL = re.compile(f"[{_LETTER}]{{2,}}")

@@ -379,7 +379,8 @@ class _Run:
                 break
             position = following
             count += 1
-        self.meter.spend(count // 2)
+            if count % 64 == 0:
+                self.meter.spend(32)
         if count < repeat.least:
             return -1
         if count > repeat.least:
