@@ -30,6 +30,11 @@ class ServiceNotHere(Refusal):
     way_out = "Read / for what it serves, or the placements of the service on the chain for who else does."
 
 
+class ServiceStarting(Refusal):
+    template = "This provider is starting the program of {path}."
+    way_out = "Nothing was charged. Try again in a few seconds, or call another provider."
+
+
 class MethodUnknown(Refusal):
     template = "The service {service} has no method at {path}."
     way_out = "Its methods are at: {methods}. The whole description is at interface.json."
@@ -41,6 +46,7 @@ class Draining(Refusal):
 
 
 register(ServiceNotHere, NOT_FOUND)
+register(ServiceStarting, UNAVAILABLE)
 register(MethodUnknown, NOT_FOUND)
 register(Draining, UNAVAILABLE)
 
@@ -197,6 +203,9 @@ class Offers:
     def __init__(self) -> None:
         self._offers: dict[tuple[str, str, str], Offer] = {}
         self._routes: dict[bytes, tuple[Offer, Method]] = {}
+        # What is being made ready; until the first look at the chain that may be anything.
+        self.starting: set[tuple[str, str, str]] = set()
+        self.has_looked = False
 
     def __iter__(self) -> Any:
         return iter(list(self._offers.values()))
@@ -237,4 +246,6 @@ class Offers:
             offer = self._offers.get((parts[2], parts[3], parts[4]))
             if offer is not None:
                 return offer, "/" + parts[5] if len(parts) == 6 else ""
+            if not self.has_looked or (parts[2], parts[3], parts[4]) in self.starting:
+                raise ServiceStarting(path=path)
         raise ServiceNotHere(path=path)

@@ -177,6 +177,7 @@ class Placements:
             try:
                 self._fee_ppm = int(await self._chain.read(FEE_PARAMETER) or 0)
                 await self._reconcile()
+                self._offers.has_looked = True
             except _WORTH_WAITING as refusal:
                 log.warning("looking for published versions waits: %s", refusal.message)
                 await asyncio.sleep(RETRY_SECONDS_FIRST)
@@ -201,7 +202,12 @@ class Placements:
             return
         task = asyncio.create_task(self._place_patiently(wanted))
         self._tasks[wanted.key] = task
-        task.add_done_callback(lambda done: self._tasks.pop(wanted.key, None))
+        self._offers.starting.add(wanted.key)
+        task.add_done_callback(lambda done: self._ended(wanted.key))
+
+    def _ended(self, key: tuple[str, str, str]) -> None:
+        self._tasks.pop(key, None)
+        self._offers.starting.discard(key)
 
     async def _wanted(self) -> AsyncIterator[Wanted]:
         """Published versions that the operator wants: the newest of each service, and what is placed already."""

@@ -386,6 +386,7 @@ async def open_shop(folder: Path, offer: Offer | None = None, **options: Any) ->
     )
     offers = Offers()
     offers.put(offer)
+    offers.has_looked = True
     gateway = Gateway(
         offers,
         calls,
