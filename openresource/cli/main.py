@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "connect:connect", "A plain localhost address for curl and stock clients, paid by your wallet."
         ),
         "channel": Entry("channel:channel", "List, open, extend and close payment channels."),
+        "pages": Entry("pages:pages", "The marketplace, the chain and your money in a browser."),
         "money": Entry("money:money", "Where each coin is and when it returns; set spending limits."),
         "wallet": Entry("wallet:wallet", "Create, show, encrypt and export a wallet; send coins."),
     },

@@ -40,8 +40,14 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(application: Any, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; answers that have begun may end."""
+async def serve(
+    application: Any,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    *,
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; answers that have begun may end, and `on_stop` ends those that never would."""
     try:
         import uvicorn
     except ImportError as error:
@@ -72,6 +78,7 @@ async def serve(application: Any, listener: socket.socket, on_ready: Callable[[]
 
     def stop() -> None:
         server.should_exit = True
+        on_stop()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

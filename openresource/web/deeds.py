@@ -1,0 +1,140 @@
+"""What a write means to a person: the market's paths in words, everything else as what it is, a write to a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openresource.primitives.numbers import is_number
+from openresource.primitives.paths import parse_path
+from openresource.web.shown import ain, short
+
+DETAIL_CHARACTERS_MAX: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A title, and a few words more."""
+
+    title: str
+    detail: str = ""
+
+
+def deed_of(path: str, value: Any, kind: str = "SET_VALUE") -> Deed:
+    """What writing a value at a path means."""
+    labels = parse_path(path)
+    if kind in _OTHER_KINDS:
+        return Deed(_OTHER_KINDS[kind], path[:DETAIL_CHARACTERS_MAX])
+    for pattern, describe in _DEEDS:
+        if _fits(pattern, labels):
+            deed = describe(labels, value if isinstance(value, Mapping) else {"": value})
+            return Deed(deed.title, deed.detail[:DETAIL_CHARACTERS_MAX])
+    title = "Value deleted" if value is None else "Value written"
+    return Deed(title, path[:DETAIL_CHARACTERS_MAX])
+
+
+def _fits(pattern: str, labels: Sequence[str]) -> bool:
+    wanted = pattern.split("/")
+    return len(wanted) == len(labels) and all(
+        one in ("*", label) for one, label in zip(wanted, labels, strict=True)
+    )
+
+
+Describe = Callable[[Sequence[str], Mapping[str, Any]], Deed]
+
+
+def _transfer(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    amount = value.get("")
+    shown = f"{amount:,} AIN".replace(",", "\u202f") if is_number(amount) else "coins"
+    return Deed("Transfer", f"{shown} from {short(labels[1])} to {short(labels[2])}")
+
+
+def _program(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Program registered", f"{value.get('name') or ''} {short(labels[1])}".strip())
+
+
+def _version(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Version published", f"{labels[2]} {value.get('version') or ''}".strip())
+
+
+def _permissions(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Permissions set", labels[2])
+
+
+def _placement(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    words = {
+        "OFFERED": "Offer announced",
+        "PLACED": "Service placed",
+        "REFUSED": "Service refused",
+        "DRAINING": "Provider is leaving",
+        "GONE": "Provider left",
+    }
+    title = words.get(str(value.get("status")), "Placement changed")
+    return Deed(title, f"{labels[2]} by {short(labels[4])}")
+
+
+def _open(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed(
+        "Channel opened", f"{ain(value.get('deposit_uain'))} AIN for {value.get('name')} by {short(labels[1])}"
+    )
+
+
+def _add(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Added to a channel", f"{ain(value.get('amount_uain'))} AIN to {short(labels[2])}")
+
+
+def _extend(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Channel extended", short(labels[2]))
+
+
+def _claim(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    rest = ", the rest sent back" if value.get("send_back") is True else ""
+    return Deed("Provider paid", f"{ain(value.get('amount_uain'))} AIN from {short(labels[2])}{rest}")
+
+
+def _close(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Channel closed", f"{short(labels[2])} by {short(labels[1])}")
+
+
+def _fund(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Hold funded", f"{ain(value.get('amount_uain'))} AIN for {labels[1]}")
+
+
+def _lease(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Job taken", f"{short(labels[1])} by {short(labels[3])}")
+
+
+def _execution(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    title = "Job done" if value.get("status") == "DONE" else "Job failed"
+    return Deed(title, f"{short(labels[1])} by {short(labels[3])}")
+
+
+def _app(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("App created", labels[1])
+
+
+_DEEDS: Final[tuple[tuple[str, Describe], ...]] = (
+    ("transfer/*/*/*/value", _transfer),
+    ("programs/*", _program),
+    ("services/*/*/versions/*", _version),
+    ("services/*/*/permissions", _permissions),
+    ("placements/*/*/*/*", _placement),
+    ("channels/*/*/open", _open),
+    ("channels/*/*/add/*", _add),
+    ("channels/*/*/extend/*", _extend),
+    ("channels/*/*/claim/*", _claim),
+    ("channels/*/*/close/*", _close),
+    ("holds/*/*/fund/*", _fund),
+    ("jobs/*/leases/*", _lease),
+    ("jobs/*/executions/*", _execution),
+    ("manage_app/*/create/*", _app),
+)
+
+_OTHER_KINDS: Final = {
+    "SET_RULE": "Rule written",
+    "SET_FUNCTION": "Function entry written",
+    "SET_OWNER": "Owner entry written",
+    "INC_VALUE": "Value increased",
+    "DEC_VALUE": "Value decreased",
+}
