@@ -11,6 +11,7 @@ from openresource.cli.output import (
     home_option,
     json_option,
     network_node_option,
+    report_failure,
     show,
 )
 from openresource.cli.session import client_of, run
@@ -31,6 +32,13 @@ class SessionUnknown(Refusal):
         "The books of this home do not know the channel {channel}, so its provider cannot be asked to settle."
     )
     way_out = "Close it after its expiry; then the wallet alone is enough."
+
+
+class ChannelNeverUsed(Refusal):
+    template = (
+        "Nothing was ever paid from the channel {channel}, so its provider has no paper to settle it with."
+    )
+    way_out = "It returns after its expiry, {returns}; or pay one call from it and close it then."
 
 
 @click.group(epilog="\b\nExample:  openresource channel list\n          openresource channel close 3f9c0a…")
@@ -202,29 +210,44 @@ def close(
         raise click.UsageError("Name one channel, or say --all.")
     progress = Progress(quiet=as_json)
 
+    refusals: list[Refusal] = []
+
     async def closing() -> list[dict[str, Any]]:
         async with client_of(home, node_url) as client:
-            if every:
-                names = [record["channel"] for record in await _records(client)]
-            else:
-                names = [await full_name(client, str(name))]
-            return [await close_one(client, one, progress, dry_run=dry_run) for one in names]
+            if not every:
+                return [
+                    await close_one(client, await full_name(client, str(name)), progress, dry_run=dry_run)
+                ]
+            closed = []
+            for record in await _records(client):
+                try:
+                    closed.append(await close_one(client, record["channel"], progress, dry_run=dry_run))
+                except Refusal as refusal:
+                    # The others are closed all the same; this one is reported at the end.
+                    refusals.append(refusal)
+            return closed
 
     closed = run(closing())
     progress.clear()
     for record in closed:
         back = text_from_uain(record["returned_uain"])
-        text = f"{record['channel']}: {'would return' if dry_run else 'returned'} up to {back} AIN ({record['how']})."
-        if not dry_run:
-            text = f"{record['channel']}: {back} AIN are back in the wallet ({record['how']})."
+        text = f"{record['channel']}: {back} AIN are back in the wallet ({record['how']})."
+        if dry_run:
+            text = f"{record['channel']}: up to {back} AIN would return ({record['how']})."
         show(record, as_json=as_json, text=text)
-    if not closed and not as_json:
+    if not closed and not refusals and not as_json:
         click.echo("No channel holds money.")
+    for refusal in refusals[:-1]:
+        report_failure(refusal)
+    if refusals:
+        raise refusals[-1]
 
 
 async def close_one(client: Any, name: str, progress: Any, *, dry_run: bool = False) -> dict[str, Any]:
     """Close one channel by whichever way is open, and say what came back."""
     import time
+
+    from openresource.cli.times import until_text
 
     channels = await client.channels()
     shown = (await channels.on_chain(name)).channel
@@ -232,8 +255,11 @@ async def close_one(client: Any, name: str, progress: Any, *, dry_run: bool = Fa
     how = "it had expired" if is_over else "settled by the provider"
     if dry_run:
         return {"channel": name, "returned_uain": shown.value_uain, "how": how, "dry_run": True}
-    if not is_over and client.books.channel(name) is None:
-        raise SessionUnknown(channel=name, expires_at_ms=shown.expires_at_ms)
+    entry = client.books.channel(name)
+    if not is_over and entry is None:
+        raise SessionUnknown(channel=name)
+    if not is_over and entry.purse.signed_uain == 0:
+        raise ChannelNeverUsed(channel=name, returns=until_text(shown.expires_at_ms))
     before_uain = await client.balance()
     if is_over:
         progress(f"taking back {name}")

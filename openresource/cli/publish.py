@@ -18,8 +18,10 @@ from openresource.cli.output import (
 )
 from openresource.cli.session import chain_of, key_of, run
 from openresource.client.homes import Home
+from openresource.primitives.errors import Refusal
 
 SHOWN_CHARACTERS_MAX = 300
+WORDS_LINES_MAX = 30
 
 
 @click.command(
@@ -74,7 +76,11 @@ async def _publish(
     progress = Progress(quiet=as_json)
     place = Home(home)
     key = None if dry_run and not place.has_wallet() else key_of(place)
-    prepared = await prepare(Path(folder), await asyncio.to_thread(choose_bench), progress)
+    try:
+        prepared = await prepare(Path(folder), await asyncio.to_thread(choose_bench), progress)
+    except Refusal as refusal:
+        _quote_program(refusal, quiet=as_json)
+        raise
     manifest = prepared.manifest
     outcome: dict[str, Any] = {
         "name": manifest.name,
@@ -119,6 +125,15 @@ async def _publish(
             "receipt": placed.receipt.get("id", ""),
         }
     return outcome
+
+
+def _quote_program(refusal: Refusal, *, quiet: bool) -> None:
+    """Show what the program itself said before it failed; the publisher is who can use it."""
+    cause = refusal if "stderr" in refusal.facts else refusal.__cause__
+    words = cause.facts.get("stderr") if isinstance(cause, Refusal) else None
+    if words and not quiet:
+        note("\n".join(f"    | {line}" for line in str(words).splitlines()[-WORDS_LINES_MAX:]))
+        refusal._remedy = "Its own words are above; mend it and publish it again."
 
 
 def choose_bench() -> Any:

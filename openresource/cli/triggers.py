@@ -21,7 +21,7 @@ FUNCTION: Final = "on_note"
 RESULT_SECONDS: Final = 60.0
 HOLD_LIFETIME_MS: Final = 60 * 60 * 1000
 CALLS_HELD: Final = 1
-BUDGET_UAIN_MIN: Final = 1_000
+BUDGET_UAIN_MIN: Final = 1
 
 
 class JobNotDone(Refusal):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ LIMIT_UAIN_DEFAULT: Final = 1_000_000
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 SERVICES_SHOWN_MAX: Final = 500
 JSON_TYPE: Final = "application/json"
+
+_log = logging.getLogger("openresource.client.connect")
 
 _STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "no-such-service": 404,
@@ -60,6 +63,7 @@ _STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "node-away": 503,
     "provider-away": 503,
     "deadline-passed": 504,
+    "internal-fault": 500,
 }
 
 Scope = MutableMapping[str, Any]
@@ -91,6 +95,11 @@ class VerbNotServed(Refusal):
 class BodyTooLarge(Refusal):
     template = "The body has more than {bytes_max} bytes."
     way_out = "Send less at once."
+
+
+class InternalFault(Refusal):
+    template = "This request met a defect of Open Resource; what the wallet signed is in its books."
+    way_out = "Report it with the log of connect, and look at: openresource money"
 
 
 class NoSuchPage(Refusal):
@@ -190,6 +199,9 @@ class Connect:
             await self._route(request, answer)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        except Exception:
+            _log.exception("a request failed within connect")
+            await answer.refuse(InternalFault())
 
     def _check_who_asks(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")

@@ -81,7 +81,8 @@ class Outcome:
 
     def is_plain(self) -> bool:
         """Whether no inner working was shown to the person."""
-        return "Traceback" not in self.out + self.err and "defect" not in self.out + self.err
+        lines = (self.out + self.err).splitlines()
+        return not any(line.startswith("Traceback") or "defect in Open Resource" in line for line in lines)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
