@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from openresource.market.manifests import Manifest
 from openresource.primitives.errors import Refusal
@@ -130,12 +130,20 @@ class Usage:
 
 
 class Instance(Protocol):
-    """A running program."""
+    """A running program; `in_flight` counts calls whose callers have gone as well, until the program is done with them."""
 
     @property
     def alive(self) -> bool: ...
 
+    @property
+    def in_flight(self) -> int: ...
+
+    @property
+    def interface(self) -> dict[str, Any]: ...
+
     async def call(self, call: ProgramCall) -> ProgramReply: ...
+
+    async def until_free(self, in_flight_max: int) -> None: ...
 
     async def usage(self) -> Usage: ...
 

@@ -70,7 +70,7 @@ class RunningInstance:
     """An instance of the seam; made by `start_instance` alone."""
 
     def __init__(self, process: GuestProcess, limits: Limits) -> None:
-        self.interface: dict[str, Any] = {}
+        self._interface: dict[str, Any] = {}
         self.pid = process.root
         self._process = process
         self._limits = limits
@@ -84,6 +84,7 @@ class RunningInstance:
         self._stderr_allowed = limits.stderr_bytes
         self._fault: ProgramError | None = None
         self._failing: asyncio.Task[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
         self.is_starting = True
         process.on_stderr = self._on_stderr
 
@@ -91,6 +92,11 @@ class RunningInstance:
     def alive(self) -> bool:
         """Whether it takes calls."""
         return self._fault is None and self._failing is None
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What a Python program says of its methods; empty for other kinds."""
+        return self._interface
 
     @property
     def in_flight(self) -> int:
@@ -115,6 +121,16 @@ class RunningInstance:
             ticket.cancel()
             raise
         return ticket.reply
+
+    async def until_free(self, in_flight_max: int) -> None:
+        """Wait until the program works on no more than so many calls, or has ended."""
+        while self.alive and len(self._tickets) > in_flight_max:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
 
     async def usage(self) -> Usage:
         """What it has used since its start."""
@@ -153,6 +169,11 @@ class RunningInstance:
         """The channel to the program and the watch over it."""
         self._channel, self._watch = channel, watch
 
+    def begin(self, interface: dict[str, Any]) -> None:
+        """The program is ready."""
+        self._interface = interface
+        self.is_starting = False
+
     def lost(self) -> None:
         """The channel has closed by itself: find out why."""
         if self._fault is None and self._failing is None:
@@ -185,6 +206,12 @@ class RunningInstance:
             ticket.fail(fault)
         if self._channel is not None:
             self._channel.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _ticket(self, seconds: float) -> Ticket:
         self._number = self._number % NUMBER_MAX + 1
@@ -209,6 +236,7 @@ class RunningInstance:
         self._tickets.pop(ticket.number, None)
         self._bytes_out += ticket.bytes_out
         ticket.reply.wall_ms = (time.monotonic_ns() - ticket.began_ns) // 1_000_000
+        self._wake()
         if self._fault is None:
             ticket.reply.cpu_ms = max(0, self._process.cpu_ns() - ticket.began_cpu_ns) // 1_000_000
 
@@ -236,8 +264,7 @@ async def start_instance(
             disk_folder=watched.disk_folder,
         )
         instance.attach(channel, watch)
-        instance.interface = await _ready(instance, process, channel, limits)
-        instance.is_starting = False
+        instance.begin(await _ready(instance, process, channel, limits))
         return instance
     except BaseException:
         await instance.stop()

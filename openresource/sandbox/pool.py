@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from openresource.sandbox.driver import (
     Instance,
@@ -55,6 +56,7 @@ class ProgramPool:
         limits: Limits,
         *,
         size: int = 1,
+        idle_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert size >= 1
@@ -63,7 +65,9 @@ class ProgramPool:
         self._limits = limits
         self._clock = clock
         self._slots = [_Slot() for _ in range(size)]
-        self._freed = asyncio.Condition()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._idle_seconds = idle_seconds
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._deaths = 0
         self._start_not_before = 0.0
         self._last_fault: ProgramError | None = None
@@ -81,10 +85,18 @@ class ProgramPool:
 
     async def call(self, call: ProgramCall) -> ProgramReply:
         """One call on an instance with room; waits for room no longer than the call may take."""
-        slot = await self._enter(call.deadline_seconds)
+        slot = self._with_room()
+        if slot is None or self._waiting or self._is_closed:
+            slot = await self._enter(call.deadline_seconds)
+        else:
+            slot.running += 1
+        instance: Instance | None = None
         try:
             instance = await self._instance_of(slot)
             reply = await instance.call(call)
+        except asyncio.CancelledError:
+            self._leave_when_free(slot, instance)
+            raise
         except BaseException:
             self._leave(slot)
             raise
@@ -113,11 +125,21 @@ class ProgramPool:
                 instance, slot.instance = slot.instance, None
                 await instance.stop()
 
+    async def drain(self, seconds: float) -> None:
+        """Take no more calls, let those that run end within their time, then stop everything."""
+        self._is_closed = True
+        self._wake_all()
+        ends_at = self._clock() + seconds
+        while any(slot.running for slot in self._slots) and (left_seconds := ends_at - self._clock()) > 0:
+            await self._wait(left_seconds)
+        await self.close()
+
     async def close(self) -> None:
         """Stop everything; calls that still run end with a typed refusal."""
         self._is_closed = True
-        async with self._freed:
-            self._freed.notify_all()
+        self._wake_all()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         for slot in self._slots:
             if slot.starting is not None:
                 slot.starting.cancel()
@@ -128,23 +150,42 @@ class ProgramPool:
         await asyncio.gather(*self._stopping)
 
     async def _enter(self, seconds: float) -> _Slot:
-        """A slot with room, the ones with a living instance first."""
+        """A slot with room, the ones with a living instance first; who has waited longest goes first."""
         ends_at = self._clock() + seconds
-        async with self._freed:
-            while True:
-                if self._is_closed:
-                    raise PoolClosed()
-                slot = self._with_room()
-                if slot is not None:
-                    slot.running += 1
-                    return slot
-                left_seconds = ends_at - self._clock()
-                if left_seconds <= 0:
-                    raise Overloaded(concurrency=self.capacity)
-                try:
-                    await asyncio.wait_for(self._freed.wait(), left_seconds)
-                except TimeoutError:
-                    raise Overloaded(concurrency=self.capacity) from None
+        is_first = False
+        while True:
+            if self._is_closed:
+                raise PoolClosed()
+            slot = self._with_room()
+            if slot is not None and (is_first or not self._waiting):
+                slot.running += 1
+                return slot
+            left_seconds = ends_at - self._clock()
+            if left_seconds <= 0 or not await self._wait(left_seconds, at_front=is_first):
+                raise Overloaded(concurrency=self.capacity)
+            is_first = True
+
+    async def _wait(self, seconds: float, *, at_front: bool = False) -> bool:
+        """Wait for the next place that is freed; false when it took too long."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if at_front:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            return False
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                # The place was handed to us while we gave up.
+                self._wake_one()
+            raise
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+        return True
 
     def _with_room(self) -> _Slot | None:
         free = [slot for slot in self._slots if slot.running < self._limits.concurrency]
@@ -157,24 +198,55 @@ class ProgramPool:
 
     def _leave(self, slot: _Slot) -> None:
         slot.running -= 1
+        if self._idle_seconds is not None and not any(slot.running for slot in self._slots):
+            self._restart_idle_timer(self._idle_seconds)
         if slot.instance is not None and not slot.instance.alive:
             self._bury(slot)
-        waking = asyncio.ensure_future(self._wake())
-        self._stopping.add(waking)
-        waking.add_done_callback(self._stopping.discard)
+        self._wake_one()
 
-    async def _wake(self) -> None:
-        async with self._freed:
-            self._freed.notify()
+    def _restart_idle_timer(self, seconds: float) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if not self._is_closed:
+            self._idle_timer = asyncio.get_running_loop().call_later(
+                seconds, lambda: self._keep(self.stop_idle())
+            )
+
+    def _leave_when_free(self, slot: _Slot, instance: Instance | None) -> None:
+        """The caller has gone, but the program may still be busy with what it asked."""
+        if instance is None or not instance.alive or instance.in_flight < slot.running:
+            self._leave(slot)
+            return
+        self._keep(self._await_free(slot, instance))
+
+    async def _await_free(self, slot: _Slot, instance: Instance) -> None:
+        # Several callers may have gone at once: each gives back one place for one call that has ended.
+        while instance.alive and instance.in_flight >= slot.running:
+            await instance.until_free(slot.running - 1)
+        self._leave(slot)
+
+    def _wake_one(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._waiting:
+            self._wake_one()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     def _bury(self, slot: _Slot) -> None:
         """Take a dead instance away and count the death."""
         assert slot.instance is not None
         instance, slot.instance = slot.instance, None
         self._count_death()
-        stopping = asyncio.ensure_future(instance.stop())
-        self._stopping.add(stopping)
-        stopping.add_done_callback(self._stopping.discard)
+        self._keep(instance.stop())
 
     def _count_death(self) -> None:
         self._deaths += 1

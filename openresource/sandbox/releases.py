@@ -18,7 +18,6 @@ from openresource.market.manifests import (
 )
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, Limits, Release, Runtime, Sandbox, limits_of
-from openresource.sandbox.instances import RunningInstance
 from openresource.sandbox.interfaces import interface_of
 
 DOCUMENT_BYTES_MAX: Final = 256 << 10
@@ -59,8 +58,7 @@ async def read_interface(sandbox: Sandbox, release: Release, limits: Limits | No
         return interface_of(release.manifest, {})
     instance: Instance = await sandbox.start(release, limits or limits_of(release.manifest))
     try:
-        told = instance.interface if isinstance(instance, RunningInstance) else {}
-        return interface_of(release.manifest, told)
+        return interface_of(release.manifest, instance.interface)
     finally:
         await instance.stop()
 

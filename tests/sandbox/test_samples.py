@@ -43,7 +43,7 @@ async def examples(name: str) -> None:
     assert release.manifest.license == "Apache-2.0" and release.manifest.royalty_uain > 0
     instance: Instance = await best().start(release, limits_of(release.manifest))
     try:
-        methods = interface_of(release.manifest, instance.interface)["methods"]  # type: ignore[attr-defined]
+        methods = interface_of(release.manifest, instance.interface)["methods"]
         assert {method["name"] for method in methods} == {method.name for method in release.manifest.methods}
         for method in methods:
             example = method["example"]
