@@ -16,10 +16,7 @@ from openresource.ledger.results import (
     SUBTREE_FUNCTION_FAILED,
     SUCCESS,
     Result,
-    function_has_failed,
-    functions_have_failed,
-    operation_has_failed,
-    subtree_functions_have_failed,
+    own_function_has_failed,
 )
 from openresource.ledger.state import APPS
 from openresource.ledger.urls import is_whitelisted
@@ -101,7 +98,7 @@ class FunctionCall:
 
     def _record(self, labels: list[str], result: Result) -> bool:
         self.op_results[str(len(self.op_results))] = {"path": format_path(labels), "result": result}
-        return not operation_has_failed(result)
+        return bool(result["code"] == SUCCESS)
 
 
 class Calls:
@@ -148,7 +145,7 @@ class Calls:
                 result = self._run_program(entry, trigger, context)
             if result is not None:
                 results[function_id] = result
-                if function_has_failed(result):
+                if own_function_has_failed(result):
                     break
         return results
 
@@ -219,7 +216,7 @@ class Calls:
                 entry: Any = trigger.config[function_id]
                 if isinstance(entry, dict) and entry.get("function_type") == PROGRAM:
                     result = self._run_program(entry, trigger, context)
-                    if result is not None and function_has_failed(result):
+                    if result is not None and own_function_has_failed(result):
                         return result
         return None
 
@@ -248,11 +245,11 @@ class Calls:
 def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], unit: Any) -> Result:
     """The result of a write whose functions have run: the first failure decides."""
     result: Result = {}
-    if functions_have_failed(func_results):
+    if own_functions_have_failed(func_results):
         failed = first_refusal(func_results)
         result["message"] = "Triggered function call failed" if failed is None else failed["message"]
         code = FUNCTION_FAILED if failed is None else failed["code"]
-    elif subtree_functions_have_failed(subtree_results):
+    elif own_subtrees_have_failed(subtree_results):
         result["message"] = "Triggered subtree function call failed"
         code = SUBTREE_FUNCTION_FAILED
     else:
@@ -264,6 +261,20 @@ def outcome(func_results: dict[str, Any], subtree_results: dict[str, Any], unit:
     result["code"] = code
     result["bandwidth_gas_amount"] = unit
     return result
+
+
+def own_functions_have_failed(func_results: dict[str, Any]) -> bool:
+    """Whether one of the functions of a config has failed."""
+    return any(own_function_has_failed(result) for result in func_results.values())
+
+
+def own_subtrees_have_failed(subtree_results: dict[str, Any]) -> bool:
+    """Whether one of the functions below the written path has failed."""
+    for by_path in subtree_results.values():
+        for entry in by_path.values():
+            if own_functions_have_failed(entry["func_results"]):
+                return True
+    return False
 
 
 def first_refusal(func_results: dict[str, Any]) -> Result | None:

@@ -20,6 +20,8 @@ OWNER: Final = ".owner"
 WRITE: Final = "write"
 STATE: Final = "state"
 
+LITERALS_MAX: Final = 32
+
 # Where labels that start with a dollar sign are filed.
 _VARIABLES_KEY: Final = "24"
 
@@ -46,6 +48,7 @@ class ConfigMemo:
         "has_state",
         "has_write",
         "is_compiled",
+        "literals",
         "names",
         "state",
         "subtree",
@@ -71,6 +74,10 @@ class ConfigMemo:
         self.variable_label: str = ""
         self.variable_child: object = NOTHING
         self.variable_names: tuple[str, ...] = names
+        # The children by radix label where they are few: one look into a dict instead of a way through the tree.
+        self.literals: dict[str, object] | None = None
+        if branch.count <= LITERALS_MAX:
+            self.literals = {radix_label(child_label): child for child_label, child in branch.children()}
         variable = first_variable(branch)
         if variable is not None:
             self.variable_label = variable.label
@@ -162,7 +169,8 @@ def walk(root: Branch | None, labels: list[str], kind: str) -> Walk:
             return result
         label = labels[depth]
         names = memo.names
-        child = branch.child(label)
+        literals = memo.literals
+        child = branch.child(label) if literals is None else literals.get(radix_label(label), NOTHING)
         if child is NOTHING:
             child = memo.variable_child
             if child is NOTHING:

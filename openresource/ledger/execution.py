@@ -25,11 +25,11 @@ from openresource.ledger.results import (
     NO_OPERATION,
     OP_LIST_SIZE,
     SERVICE_BUDGET,
+    SUCCESS,
     TREE_BYTES,
     TREE_HEIGHT,
     Result,
-    has_failed,
-    operation_has_failed,
+    own_has_failed,
 )
 from openresource.ledger.state import Limits, State, Usage
 from openresource.ledger.transactions import ORDERED_BY_TIME_NONCE, SET, UNORDERED_NONCE, Transaction
@@ -132,12 +132,12 @@ class Executor:
         """AI Network's end of a transaction: fee and receipt first, then undo; returns whether it failed."""
         ignores_own_code = self.network.profile.list_ignores_own_code
         if not skip_fees:
-            failed = has_failed(result, ignores_own_code)
+            failed = own_has_failed(result, ignores_own_code)
             has_backup = collect_by_operation(
                 self._operations, transaction, context, result, gas, failed, has_backup, is_dry_run
             )
             record_receipt(transaction, context, result)
-        failed = has_failed(result, ignores_own_code)
+        failed = own_has_failed(result, ignores_own_code)
         if has_backup and (is_dry_run or failed):
             self.state.restore()
             context.changes.clear()
@@ -157,7 +157,7 @@ class Executor:
     ) -> bool:
         """Our end of a transaction: undo first if it failed, then the fee, which stays paid; returns whether it failed."""
         state = self.state
-        failed = has_failed(result, self.network.profile.list_ignores_own_code)
+        failed = own_has_failed(result, self.network.profile.list_ignores_own_code)
         fee_uain = 0
         if not skip_fees:
             fee_uain = fee_due_uain(transaction, context, result, gas, failed)
@@ -200,7 +200,7 @@ class Executor:
         total: dict[str, Any] = result["gas_amount_total"]
         total["bandwidth"] = bandwidth.to_json()
         gas.bandwidth = bandwidth.service
-        if has_failed(result, self.network.profile.list_ignores_own_code):
+        if own_has_failed(result, self.network.profile.list_ignores_own_code):
             return gas
         limits = context.limits
         if not _check_tree_limits(state, limits, result):
@@ -239,7 +239,7 @@ class Executor:
         for index, single in enumerate(op_list):
             single_result = self._operations.run(single, transaction.labels[index], auth, context)
             result_list[str(index)] = single_result
-            if operation_has_failed(single_result):
+            if single_result["code"] != SUCCESS:
                 return
 
     def _update_nonce(self, transaction: Transaction) -> None:

@@ -15,7 +15,7 @@ from openresource.ledger.gas import gas_cost
 from openresource.ledger.operations import Operations, collect_garbage
 from openresource.ledger.prechecks import balance_of, payer_of
 from openresource.ledger.receipts import receipt_of, state_receipt
-from openresource.ledger.results import FEE_BALANCE, FEE_FAILED, Result, operation_has_failed
+from openresource.ledger.results import FEE_BALANCE, FEE_FAILED, SUCCESS, Result
 from openresource.ledger.transactions import Transaction
 from openresource.ledger.verdicts import Auth
 from openresource.primitives.amounts import UAIN_PER_AIN, ain_number, uain_of_number
@@ -75,7 +75,7 @@ def collect_by_operation(
         return has_backup
     labels = ["gas_fee", "collect", str(context.block_number), payer, transaction.hash]
     collected = operations.set_value(labels, {"amount": cost}, Auth(transaction.address), context)
-    if operation_has_failed(collected):
+    if collected["code"] != SUCCESS:
         result["code"] = FEE_FAILED
         result["message"] = f"Failed to collect gas fee: {json.dumps(collected, indent=2, ensure_ascii=False)}"
     return has_backup

@@ -51,13 +51,14 @@ from openresource.ledger.transactions import (
 from openresource.ledger.verdicts import Auth, Verdict
 from openresource.primitives.errors import Refusal
 from openresource.primitives.numbers import is_number, number_text, to_double
-from openresource.primitives.paths import format_path, invalid_prefix, parse_path
+from openresource.primitives.paths import format_path, invalid_prefix, parse_path, valid_label
 from openresource.primitives.values import valid_value
 
 SHARD: Final = ".shard"
 # The value of an operation that has none; the tree cannot hold it, so every check of values refuses it.
 MISSING: Final = object()
 FUNCTION: Final = ".function"
+VALID_LABELS_KEPT_MAX: Final = 20_000
 # Natives that anybody may bind to a path of theirs.
 OPEN_NATIVES: Final = frozenset(("_saveLastTx", "_eraseValue", "_fail", "_setOwnerConfig", "_updateLatestShardReport"))
 
@@ -67,6 +68,9 @@ class Operations:
 
     def __init__(self) -> None:
         self._calls: Calls = Calls(self)
+        # Labels that were found valid under a limit; they recur all the time.
+        self._valid_labels: set[str] = set()
+        self._valid_labels_limit: int = 0
 
     def run(self, operation: dict[str, Any], labels: list[str], auth: Auth, context: TxContext) -> Result:
         """One single operation of a transaction, at the labels of its path."""
@@ -94,10 +98,9 @@ class Operations:
         # A write may change the limits; for itself those of before hold.
         limits = context.limits
         unit, limit = limits.unit_gas, limits.label_length_max
-        invalid = invalid_prefix(labels, limit)
-        if invalid is not None:
-            return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid}", unit)
-        invalid = valid_value(value, limit)
+        if not self._are_valid(labels, limit):
+            return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid_prefix(labels, limit)}", unit)
+        invalid = None if isinstance(value, str) else valid_value(value, limit)
         if invalid is not None:
             return refused(SET_VALUE_INVALID_VALUE, f"Invalid object for states: {invalid}", unit)
         if is_global:
@@ -131,6 +134,18 @@ class Operations:
             # A function may have changed the rules, so the way is walked again.
             delete_all(gc_targets(state, labels), context)
         return result
+
+    def _are_valid(self, labels: list[str], limit: int) -> bool:
+        known = self._valid_labels
+        if limit != self._valid_labels_limit or len(known) > VALID_LABELS_KEPT_MAX:
+            known.clear()
+            self._valid_labels_limit = limit
+        for label in labels:
+            if label not in known:
+                if not valid_label(label, limit):
+                    return False
+                known.add(label)
+        return True
 
     def add_value(
         self, labels: list[str], delta: Any, sign: int, auth: Auth, context: TxContext, is_global: bool = False

@@ -107,6 +107,29 @@ def function_has_failed(result: Result) -> bool:
     return any(has_failed(entry["result"], True) for entry in op_results.values())
 
 
+def own_function_has_failed(result: Result) -> bool:
+    """`function_has_failed` for a result made here, where an operation's code already tells of its functions."""
+    code = result["code"]
+    if code != FUNCTION_SUCCESS and code != FUNCTION_SKIPPED:
+        return True
+    op_results: dict[str, Any] | None = result.get("op_results")
+    if op_results is not None:
+        for entry in op_results.values():
+            if entry["result"]["code"] != SUCCESS:
+                return True
+    return False
+
+
+def own_has_failed(result: Result, list_ignores_own_code: bool) -> bool:
+    """`has_failed` for a result made here."""
+    result_list: dict[str, Any] | None = result.get("result_list")
+    if result_list is None:
+        return bool(result["code"] != SUCCESS)
+    if not list_ignores_own_code and result.get("code", SUCCESS) != SUCCESS:
+        return True
+    return any(entry["code"] != SUCCESS for entry in result_list.values())
+
+
 def functions_have_failed(func_results: dict[str, Any] | None) -> bool:
     """Whether one of several functions has failed."""
     if func_results is None:
