@@ -129,10 +129,14 @@ class Operations:
             if value is not None and way.state_depth > 0:
                 delete_all(gc_targets_on(way, state, labels), context)
             return result
+        config_writes = state.config_writes
         result = self._calls.run_all(triggers_of(match, labels, value, previous), unit, auth, context)
-        if value is not None and way.state_depth > 0 and result["code"] == SUCCESS:
-            # A function may have changed the rules, so the way is walked again.
-            delete_all(gc_targets(state, labels), context)
+        if value is not None and result["code"] == SUCCESS:
+            if state.config_writes != config_writes:
+                # A function has changed the rules.
+                collect_garbage(labels, context)
+            elif way.state_depth > 0:
+                delete_all(gc_targets_on(way, state, labels), context)
         return result
 
     def _are_valid(self, labels: list[str], limit: int) -> bool:

@@ -77,6 +77,7 @@ class State:
         "_measured_apps_bytes",
         "_parameters",
         "_values",
+        "config_writes",
         "tree",
     )
 
@@ -88,6 +89,8 @@ class State:
         self._has_changed_config: bool = False
         self._has_changed_parameters: bool = False
         self._limits: Limits | None = None
+        # How often rules, functions or owners were written: what was found in them is good while this stands still.
+        self.config_writes: int = 0
         # The branch of /values, good until the next write.
         self._values: Branch | None = None
         # What was measured last, good until the next write.
@@ -167,6 +170,7 @@ class State:
         self._values = None
         if labels[0] != VALUES:
             self._has_changed_config = True
+            self.config_writes += 1
             self._app_config_bytes.clear()
         elif len(labels) == 1 or labels[1] == BLOCKCHAIN_PARAMS:
             self._has_changed_parameters = True
