@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ WAITING_MIN = 16
 WAITING_SECONDS_MAX = 10.0
 # Resolved request paths are kept, so that the usual call is one look-up.
 ROUTES_KEPT_MAX = 10_000
+ROUTE_BYTES_MAX = 512
 
 
 class ServiceNotHere(Refusal):
@@ -65,6 +67,8 @@ class Lane:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.running = 0
+        # When the last call ended, on the monotonic clock; 0 while none did.
+        self.left_at = 0.0
         self.waiting_max = max(WAITING_MIN, capacity * WAITING_PER_PLACE)
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -105,6 +109,7 @@ class Lane:
 
     def leave(self) -> None:
         """Gives the place to the next who waits."""
+        self.left_at = time.monotonic()
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
@@ -155,7 +160,7 @@ class Offer:
         if method is None and path in ("", "/") and len(self.methods) == 1:
             method = self.methods[0]
         if method is None:
-            paths = ", ".join(self.path + method.path for method in self.methods[:20])
+            paths = ", ".join(method.path for method in self.methods)
             raise MethodUnknown(service=self.service, path=path or "/", methods=paths)
         return method
 
@@ -235,7 +240,7 @@ class Offers:
             return known
         offer, rest = self.offer_at(path)
         found = (offer, offer.method_at(rest))
-        if len(self._routes) < ROUTES_KEPT_MAX:
+        if len(self._routes) < ROUTES_KEPT_MAX and len(raw_path) <= ROUTE_BYTES_MAX:
             self._routes[raw_path] = found
         return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -80,6 +80,7 @@ RECONCILE_SECONDS = 60.0
 RETRY_SECONDS_FIRST = 1.0
 RETRY_SECONDS_MAX = 30.0
 ANNOUNCE_SECONDS = 30.0
+WITHDRAW_LOOK_SECONDS = 0.1
 SMOKE_SECONDS_MAX = 120.0
 DOCUMENT_BYTES_MAX = 4 * 1024 * 1024
 FEE_PARAMETER = "/blockchain_params/market/fee_ppm"
@@ -133,6 +134,7 @@ class Placements:
         offers: Offers,
         sandbox: Sandbox,
         start_runner: StartRunner,
+        settle: Callable[[Offer], Awaitable[None]],
     ) -> None:
         self._chain = chain
         self._key = key
@@ -142,6 +144,7 @@ class Placements:
         self._offers = offers
         self._sandbox = sandbox
         self._start_runner = start_runner
+        self._settle = settle
         self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
         self._statuses: dict[tuple[str, str, str], str] = {}
         self._reasons: dict[tuple[str, str, str], str] = {}
@@ -192,9 +195,34 @@ class Placements:
         async for wanted in self._wanted():
             offer = self._offers.find(*wanted.key)
             if offer is not None:
-                offer.permissions = wanted.permissions
+                self._look_at(offer, wanted.permissions)
             elif wanted.key not in self._tasks and wanted.key not in self._statuses:
                 self._place_soon(wanted)
+
+    def _look_at(self, offer: Offer, permissions: Permissions) -> None:
+        """Takes a publisher's new permissions; who may not run the program any more stops to."""
+        offer.permissions = permissions
+        try:
+            check_run_permitted(permissions, offer.publisher, offer.name, self._key.address, offer.isolation)
+        except Refusal as refusal:
+            key = (offer.publisher, offer.name, offer.program)
+            if not offer.is_draining and key not in self._tasks:
+                log.warning("withdrawing %s: %s", offer.service, refusal.message)
+                offer.is_draining = True
+                self._reasons[key] = refusal.message
+                task = asyncio.create_task(self._withdraw(offer))
+                self._tasks[key] = task
+                task.add_done_callback(lambda done: self._ended(key))
+
+    async def _withdraw(self, offer: Offer) -> None:
+        """DRAINING, then GONE once its calls have ended and its channels are settled."""
+        await self._say([offer], DRAINING)
+        while offer.lane.running:
+            await asyncio.sleep(WITHDRAW_LOOK_SECONDS)
+        await self._settle(offer)
+        self._offers.remove(offer)
+        await offer.runner.close()
+        await self._say([offer], GONE)
 
     def _place_soon(self, wanted: Wanted) -> None:
         if len(self._offers) + len(self._tasks) >= VERSIONS_SERVED_MAX:
@@ -439,8 +467,11 @@ class Placements:
         await self._say_all(GONE)
 
     async def _say_all(self, status: str) -> None:
+        await self._say(list(self._offers), status)
+
+    async def _say(self, offers: list[Offer], status: str) -> None:
         operations = []
-        for offer in self._offers:
+        for offer in offers:
             path = f"/placements/{offer.publisher}/{offer.name}/{offer.program}/{self._key.address}"
             operations.append(set_value(path, placement_record(replace(self._placed(offer), status=status))))
             self._statuses[(offer.publisher, offer.name, offer.program)] = status

@@ -12,6 +12,12 @@ import msgspec
 
 from openresource.market.tabs import SessionWindow, Tab
 from openresource.market.vouchers import Voucher
+from openresource.primitives.errors import Refusal
+
+
+class RecordUnknown(Refusal):
+    template = "The journal holds a record that this version cannot read: {reason}."
+    way_out = "Start the version that wrote it; calls that were not claimed yet are in it."
 
 
 class ChannelRead(msgspec.Struct, frozen=True, array_like=True, tag="channel"):
@@ -132,7 +138,10 @@ def pack(record: Record) -> bytes:
 
 def unpack(payload: bytes) -> Record:
     """A record from its bytes."""
-    return _decoder.decode(payload)
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise RecordUnknown(reason=str(error)) from error
 
 
 def voucher_taken(voucher: Voucher) -> VoucherTaken:

@@ -64,6 +64,14 @@ async def fetch_release(chain: Chain, program: str, releases: Path) -> Path:
     return folder
 
 
+def drop_releases(releases: Path, kept: set[str], before_seconds: float) -> None:
+    """Removes the folders of programs that are not served and were not fetched lately."""
+    if releases.is_dir():
+        for folder in releases.iterdir():
+            if folder.name not in kept and folder.stat().st_mtime < before_seconds:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def prepare_release(folder: Path, runtimes: Mapping[str, Runtime], capabilities: Capabilities) -> Release:
     """The fetched folder as it will be run; what it needs and is not here is refused by name."""
     manifest = load_manifest(folder)

@@ -38,13 +38,15 @@ from openresource.provider.gateway import Gateway
 from openresource.provider.jobs import Jobs
 from openresource.provider.journal import Journal, SyncPolicy
 from openresource.provider.metrics import Metrics
-from openresource.provider.offers import Offers
+from openresource.provider.offers import Offer, Offers
 from openresource.provider.placements import Machine, Placements, StartRunner
 from openresource.provider.policies import Policy, check_level
+from openresource.provider.releases import drop_releases
 from openresource.provider.runtimes import cache_folder, list_runtimes
 from openresource.provider.server import GatewayServer
 from openresource.provider.tls import load_or_make_identity, server_context
-from openresource.sandbox.driver import Sandbox, SandboxUnavailable
+from openresource.sandbox.driver import Limits, Release, Sandbox, SandboxUnavailable
+from openresource.sandbox.pool import ProgramPool
 
 log = logging.getLogger("openresource.provider")
 
@@ -53,6 +55,8 @@ DRAIN_SECONDS = 30.0
 SETTLE_SECONDS = 20.0
 TEND_SECONDS = 5.0
 RESTART_SECONDS = 1.0
+IDLE_SECONDS = 15 * 60.0
+RELEASES_KEPT_SECONDS = 24 * 60 * 60.0
 EVENT_PATTERNS = ("/services/*/*/versions", "/services/*/*/permissions", "/channels/*/*/state")
 
 
@@ -76,6 +80,8 @@ class Settings:
     claim_threshold_uain: int = THRESHOLD_UAIN_DEFAULT
     claim_interval_ms: int = INTERVAL_MS_DEFAULT
     drain_seconds: float = DRAIN_SECONDS
+    # How many instances of a program run at once.
+    instances: int = 1
     cache: Path | None = None
 
 
@@ -89,7 +95,7 @@ class Provider:
         key: PrivateKey,
         chain: Chain,
         sandbox: Sandbox,
-        start_runner: StartRunner,
+        start_runner: StartRunner | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -98,7 +104,7 @@ class Provider:
         self._key = key
         self._chain = chain
         self._sandbox = sandbox
-        self._start_runner = start_runner
+        self._start_runner = start_runner or self._pool
         self._tasks: list[asyncio.Task[None]] = []
         self._started_at_ms = 0
         self._node_trouble = ""
@@ -108,6 +114,9 @@ class Provider:
     @property
     def address(self) -> str:
         return self._key.address
+
+    def _pool(self, release: Release, limits: Limits, methods: Any) -> ProgramPool:
+        return ProgramPool(self._sandbox, release, limits, size=self.settings.instances)
 
     # ── Beginning ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,6 +185,7 @@ class Provider:
             offers=self.offers,
             sandbox=self._sandbox,
             start_runner=self._start_runner,
+            settle=self._settle,
         )
         self.jobs = Jobs(
             chain=self._chain,
@@ -298,12 +308,42 @@ class Provider:
             await self.admission.compact()
             drop_old(self.books, answers_before_ms=clock_ms() - KEPT_MS)
             await asyncio.to_thread(self._answers.drop_files, clock_ms() - KEPT_MS)
+            await asyncio.to_thread(
+                drop_releases,
+                self.settings.folder / "releases",
+                {offer.program for offer in self.offers} | {key[2] for key in self.offers.starting},
+                time.time() - RELEASES_KEPT_SECONDS,
+            )
+            await self._stop_idle()
             try:
                 await self._chain.status()
                 self._node_trouble = ""
             except (NodeAway, BadAnswer) as refusal:
                 self._node_trouble = refusal.message
                 log.warning("the node is away, paid calls go on: %s", refusal.message)
+
+    async def _settle(self, offer: Offer) -> None:
+        """Sends back what is left in the channels of a program that is withdrawn."""
+        for account in self.admission.accounts:
+            if account.terms.program == offer.program and account.tab.voucher is not None:
+                try:
+                    await self.claims.settle(account)
+                except Refusal as refusal:
+                    log.warning("channel %s is settled later: %s", account.name, refusal.message)
+
+    async def _stop_idle(self) -> None:
+        """Programs that nobody calls give their memory back; the next call starts them again."""
+        for offer in self.offers:
+            stop_idle = getattr(offer.runner, "stop_idle", None)
+            idle_seconds = time.monotonic() - offer.lane.left_at
+            if (
+                stop_idle is not None
+                and not offer.lane.running
+                and offer.lane.left_at
+                and idle_seconds > IDLE_SECONDS
+            ):
+                offer.lane.left_at = 0.0
+                await stop_idle()
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether calls can be taken, and what is waited for."""
@@ -398,6 +438,9 @@ class Provider:
         log.info("provider %s is gone", self.address)
 
     async def _said(self, what: str, say: Callable[[], Awaitable[None]]) -> None:
+        if self._node_trouble:
+            log.warning("the node is away and does not hear that this provider is %s", what)
+            return
         try:
             await say()
         except Refusal as refusal:

@@ -24,7 +24,6 @@ from openresource.client.services import Directory
 from openresource.primitives.keys import PrivateKey
 from openresource.provider.policies import Policy
 from openresource.provider.service import Provider, Settings
-from openresource.sandbox.pool import ProgramPool
 from tests.provider.support import Purse, key_of
 from tests.support.network import NodeProcess, local_node
 
@@ -116,13 +115,8 @@ class Market:
                 **options,
             },
         )
-        sandbox = find_sandbox().required()
         provider = Provider(
-            settings,
-            key=self.provider_key,
-            chain=self.node.chain(),
-            sandbox=sandbox,
-            start_runner=lambda release, limits, methods: ProgramPool(sandbox, release, limits),
+            settings, key=self.provider_key, chain=self.node.chain(), sandbox=find_sandbox().required()
         )
         await provider.start()
         self.providers.append(provider)

@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -17,15 +16,11 @@ from openresource.cli.sandboxes import find_sandbox
 from openresource.client.chain import Chain
 from openresource.provider.policies import Policy
 from openresource.provider.service import Provider, Settings
-from openresource.sandbox.pool import ProgramPool
 from tests.provider.support import key_of
 
 
 async def main(arguments: argparse.Namespace) -> None:
     sandbox = find_sandbox().required()
-
-    def runner(release: Any, limits: Any, methods: Any) -> ProgramPool:
-        return ProgramPool(sandbox, release, limits)
 
     async with Chain(arguments.node) as chain:
         provider = Provider(
@@ -38,7 +33,6 @@ async def main(arguments: argparse.Namespace) -> None:
             key=key_of("provider"),
             chain=chain,
             sandbox=sandbox,
-            start_runner=runner,
         )
         await provider.start()
         stopped = asyncio.Event()

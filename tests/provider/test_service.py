@@ -176,6 +176,90 @@ def test_what_cannot_run_is_refused_with_a_reason_on_the_chain(tmp_path: Path) -
     on_a_market(tmp_path, work)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"service.py": "class Service:\n    def shout(self, text: str) -> str:\n        return 'no'\n"},
+            "shout",
+        ),
+        ({"service.py": "raise RuntimeError('not today')\n"}, "did not start"),
+        ({"openresource.toml": "name = 'shout'"}, "run"),
+    ],
+)
+def test_a_release_that_does_not_work_is_refused_and_never_called(
+    tmp_path: Path, changes: dict[str, str], words: str
+) -> None:
+    """Such a release is put on the chain by hand, as the publisher's own tools would not let it pass."""
+
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        folder = write_program(tmp_path / "program")
+        for name, text in changes.items():
+            (folder / name).write_text(text)
+        program = await publish_by_hand(market, folder)
+        path = f"/placements/{market.publisher.address}/shout/{program}/{provider.address}"
+
+        async def refused() -> Any:
+            record = await market.chain.read(path)
+            return record if isinstance(record, dict) and record["status"] == "REFUSED" else None
+
+        record = await until(refused)
+        assert words in record["reason"]
+        assert not len(provider.offers)
+
+    on_a_market(tmp_path, work)
+
+
+async def publish_by_hand(market: Market, folder: Path) -> str:
+    from openresource.client.chain import set_value
+
+    program = await market.chain.put_folder(folder)
+    publisher = market.publisher.address
+    version = {
+        "version": "1.0.0",
+        "unit": "call",
+        "royalty_uain": 20,
+        "price_cap_uain": 1000,
+        "license": "MIT",
+        "summary": "Says it again, louder.",
+        "exactness": "bit_exact",
+        "bytes": 1000,
+    }
+    await market.chain.submit_final(
+        [
+            set_value(f"/programs/{program}", {"publisher": publisher, "name": "shout", "bytes": 1000}),
+            set_value(f"/services/{publisher}/shout/versions/{program}", version),
+        ],
+        market.publisher,
+    )
+    return program
+
+
+def test_who_may_not_run_it_any_more_withdraws_and_settles(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        prepared, _ = await market.publish(write_program(tmp_path / "program"))
+        buyer = await open_raw_buyer(
+            market, provider.address, prepared.program, provider.settings.folder / "tls.pem"
+        )
+        assert (await buyer.call("shout", {"text": "a"}, sequence=0, total_uain=100)).status_code == 200
+        base = f"/services/{market.publisher.address}/shout/permissions"
+        await market.chain.write(base, {"run": {buyer.key.address: True}}, market.publisher)
+        path = f"/placements/{market.publisher.address}/shout/{prepared.program}/{provider.address}/status"
+
+        async def is_gone() -> bool:
+            return bool(await market.chain.read(path) == "GONE")
+
+        await until(is_gone)
+        assert await market.chain.balance(provider.address) == 78
+        assert await market.chain.balance(buyer.key.address) == 2_000_000 - 100
+        assert (await buyer.call("shout", {"text": "b"}, sequence=1)).status_code in (404, 503)
+        await buyer.http.aclose()
+
+    on_a_market(tmp_path, work)
+
+
 def test_nothing_is_announced_for_what_the_operator_does_not_want(tmp_path: Path) -> None:
     from openresource.provider.policies import Policy
 
@@ -205,7 +289,7 @@ def test_a_machine_that_is_too_weak_does_not_start(tmp_path: Path) -> None:
 
     async def work() -> None:
         settings = Settings(folder=tmp_path, policy=Policy("all", min_level="bubblewrap"))
-        provider = Provider(settings, key=key_of("p"), chain=None, sandbox=Weak(), start_runner=None)  # type: ignore[arg-type]
+        provider = Provider(settings, key=key_of("p"), chain=None, sandbox=Weak())  # type: ignore[arg-type]
         with pytest.raises(IsolationTooLow) as caught:
             await provider.start()
         assert isinstance(caught.value, Refusal)
