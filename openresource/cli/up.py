@@ -122,17 +122,18 @@ class Up:
     async def _journey(self, local: Any, story: Any) -> list[Any]:
         from openresource.cli.publish import choose_bench
 
-        bench = await asyncio.to_thread(choose_bench)
-        preparing = asyncio.create_task(local.prepare(bench))
-        try:
-            await local.start()
-            await local.ready()
-            prepared = await story.step("programs tried here", preparing, _tried_text)
-        finally:
-            preparing.cancel()
-        published: list[Any] = await story.step(
-            "published, placed, tested", local.publish(prepared), _placed_text
-        )
+        async def preparing() -> Any:
+            return await local.prepare(await asyncio.to_thread(choose_bench))
+
+        async def publishing() -> Any:
+            prepared = await story.step("programs tried here", trial, _tried_text)
+            return await story.step("published, placed, tested", local.publish(prepared), _placed_text)
+
+        # Programs are tried while the processes start, and published while the doors open: neither needs the other.
+        trial = asyncio.create_task(preparing())
+        await _together(local.start(), background=trial)
+        _, found = await _together(local.ready(), publishing(), background=trial)
+        published: list[Any] = found
         await story.step("money", local.fund(), str)
         before, supply_before = await local.balances(), await local.supply_uain()
         for one in published:
@@ -208,6 +209,18 @@ class Up:
             )
         lines.append("  Ctrl-C ends everything in order.")
         self._say("\n".join(lines))
+
+
+async def _together(*works: Any, background: Any) -> list[Any]:
+    """All at once; the first that fails ends the others, and what goes on in the background as well."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in (*tasks, background):
+            task.cancel()
+        await asyncio.gather(*tasks, background, return_exceptions=True)
+        raise
 
 
 def samples_folder() -> Path:
