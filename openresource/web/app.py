@@ -1,16 +1,16 @@
 """All pages in one application.
 
-    app = make_app(home, "http://127.0.0.1:8080", token=token)
-    …
-    await app.close()
+app = make_app(home, "http://127.0.0.1:8080", token=token)
+…
+await app.close()
 
-    /                              what this is, with live numbers
-    /services                      search; /services/PUBLISHER/NAME: one service, and a form that calls it
-    /answers/ONCE  /receipts/ID    what a call gave, and the paper that proves it (for the wallet's owner)
-    /blocks  /transactions/HASH    the chain as it happens
-    /tree/PATH                     the explorer; /proofs/PATH gives a proof as a file
-    /money  /earnings              the wallet's coins, and what providers on this machine earn
-    /live/VIEW                     the stream behind each open page
+/                              what this is, with live numbers
+/services                      search; /services/PUBLISHER/NAME: one service, and a form that calls it
+/answers/ONCE  /receipts/ID    what a call gave, and the paper that proves it (for the wallet's owner)
+/blocks  /transactions/HASH    the chain as it happens
+/tree/PATH                     the explorer; /proofs/PATH gives a proof as a file
+/money  /earnings              the wallet's coins, and what providers on this machine earn
+/live/VIEW                     the stream behind each open page
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from openresource.client.chain import BadAnswer
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import is_hash
 from openresource.primitives.keys import checksum_address, is_address
-from openresource.web.deeds import Deed, deed_of
+from openresource.web.deeds import Deed, deed_of, main_deed
 from openresource.web.site import Site, tree_link
 
 TRANSACTIONS_SHOWN_MAX: Final = 200
@@ -92,6 +92,7 @@ class Blocks:
             "transaction.html",
             info=info,
             body=body,
+            title=main_deed([deed for _, deed in deeds]).title,
             deeds=list(zip(deeds, results, strict=False))[:OPERATIONS_SHOWN_MAX],
             hidden=max(0, len(operations) - OPERATIONS_SHOWN_MAX),
         )
@@ -131,12 +132,10 @@ class Blocks:
 def _deed_of_transaction(transaction: Any) -> Deed:
     body = transaction.get("tx_body") if isinstance(transaction, dict) else None
     operations = _operations(body.get("operation") if isinstance(body, dict) else None)
-    if not operations:
-        return Deed("Nothing")
-    first = operations[0]
-    deed = deed_of(str(first.get("ref")), first.get("value"), str(first.get("type")))
+    deeds = [deed_of(str(one.get("ref")), one.get("value"), str(one.get("type"))) for one in operations]
+    deed = main_deed(deeds)
     more = len(operations) - 1
-    return Deed(deed.title + (f" and {more} more" if more else ""), deed.detail)
+    return Deed(deed.title + (f" and {more} more" if more > 0 else ""), deed.detail)
 
 
 def _operations(operation: Any) -> list[dict[str, Any]]:

@@ -216,4 +216,3 @@ def text_of(value: Any) -> str | None:
         (only,) = value.values()
         return only if isinstance(only, str) else None
     return None
-

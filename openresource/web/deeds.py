@@ -11,6 +11,7 @@ from openresource.primitives.paths import parse_path
 from openresource.web.shown import ain, short
 
 DETAIL_CHARACTERS_MAX: Final = 160
+PROGRAM_REGISTERED: Final = "Program registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ def deed_of(path: str, value: Any, kind: str = "SET_VALUE") -> Deed:
     return Deed(title, path[:DETAIL_CHARACTERS_MAX])
 
 
+def main_deed(deeds: Sequence[Deed]) -> Deed:
+    """What a transaction of several writes is about: a program is registered for the sake of what follows."""
+    telling = [deed for deed in deeds if deed.title != PROGRAM_REGISTERED]
+    return (telling or list(deeds) or [Deed("Nothing written")])[0]
+
+
 def _fits(pattern: str, labels: Sequence[str]) -> bool:
     wanted = pattern.split("/")
     return len(wanted) == len(labels) and all(
@@ -51,7 +58,7 @@ def _transfer(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
 
 
 def _program(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
-    return Deed("Program registered", f"{value.get('name') or ''} {short(labels[1])}".strip())
+    return Deed(PROGRAM_REGISTERED, f"{value.get('name') or ''} {short(labels[1])}".strip())
 
 
 def _version(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
@@ -76,7 +83,8 @@ def _placement(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
 
 def _open(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     return Deed(
-        "Channel opened", f"{ain(value.get('deposit_uain'))} AIN for {value.get('name')} by {short(labels[1])}"
+        "Channel opened",
+        f"{ain(value.get('deposit_uain'))} AIN for {value.get('name')} by {short(labels[1])}",
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from openresource.client.chain import Chain, Event, NodeStatus
 from openresource.primitives.errors import Refusal
 from openresource.primitives.paths import parse_path
-from openresource.web.deeds import Deed, deed_of
+from openresource.web.deeds import Deed, deed_of, main_deed
 
 BLOCKS_KEPT: Final = 30
 TRANSACTIONS_KEPT: Final = 60
@@ -205,11 +205,11 @@ class Feed:
         if state is None:
             return
         known = self._transactions.get(event.tx_hash)
+        deed = deed_of(event.path, event.value)
+        if known is not None and event.by == "user" and event.value is not None:
+            known = replace(known, deed=main_deed((known.deed, deed)))
         if known is None:
-            deed = deed_of(event.path, event.value)
-            line = TransactionLine(
-                event.tx_hash, event.path, deed, 1, state, event.height, event.time_ms
-            )
+            line = TransactionLine(event.tx_hash, event.path, deed, 1, state, event.height, event.time_ms)
             self._transactions[event.tx_hash] = line
         elif known.state == "final":
             self._transactions[event.tx_hash] = replace(known, writes=known.writes + 1)

@@ -96,10 +96,12 @@ def fields_of(method: Method) -> tuple[Field, ...]:
         return (_whole(values),)
     required = method.input.get("required")
     names = required if isinstance(required, list | tuple) else ()
-    return tuple(
+    fields = [
         _field(str(name), schema if isinstance(schema, Mapping) else {}, name in names, values)
         for name, schema in properties.items()
-    )
+    ]
+    # What is needed comes first.
+    return tuple(sorted(fields, key=lambda one: one.name not in names))
 
 
 def _whole(values: Mapping[str, Any]) -> Field:
@@ -253,7 +255,9 @@ def _json(name: str, text: str) -> Any:
         return parse_json(text.encode(), bytes_max=BODY_BYTES_MAX, depth_max=JSON_DEPTH_MAX)
     except (Refusal, UnicodeEncodeError) as refusal:
         reason = refusal.message if isinstance(refusal, Refusal) else "it is not UTF-8"
-        raise FieldNotUnderstood(name=name, found="not understood", expected=f"JSON is needed: {reason}") from None
+        raise FieldNotUnderstood(
+            name=name, found="not understood", expected=f"JSON is needed: {reason}"
+        ) from None
 
 
 # Bodies.

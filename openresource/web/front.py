@@ -64,6 +64,8 @@ class Front:
                 return self._supply
             kinds = found.get("service_accounts_uain") or {}
             self._supply = Supply(
-                int(found.get("total_uain") or 0), int(kinds.get("channels") or 0), int(found.get("holders") or 0)
+                int(found.get("total_uain") or 0),
+                int(kinds.get("channels") or 0),
+                int(found.get("holders") or 0),
             )
         return self._supply

@@ -114,7 +114,9 @@ class Guard:
     def _let_in(self, request: Request) -> Response:
         """Keep the right token as a cookie and take it out of the address; a wrong one only disappears."""
         given = request.query_params.get(TOKEN_PARAMETER, "")
-        rest = [(name, value) for name, value in request.query_params.multi_items() if name != TOKEN_PARAMETER]
+        rest = [
+            (name, value) for name, value in request.query_params.multi_items() if name != TOKEN_PARAMETER
+        ]
         # A path that begins with two slashes would name another host.
         path = quote("/" + request.scope["path"].lstrip("/"))
         answer = RedirectResponse(path + ("?" + urlencode(rest) if rest else ""), 303)

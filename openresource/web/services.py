@@ -105,7 +105,8 @@ class Services:
             directory.permissions(choice),
         )
         placed = sorted(
-            (one for one in placements if one.status == "PLACED"), key=lambda one: (one.ask_uain, one.provider)
+            (one for one in placements if one.status == "PLACED"),
+            key=lambda one: (one.ask_uain, one.provider),
         )
         offers = [(one, await directory.price(choice, one)) for one in placed]
         interface, trouble = await self._interface(choice)

@@ -94,6 +94,11 @@ def count(number: Any) -> str:
     return f"{number:,}".replace(",", "\u202f") if isinstance(number, int) else "?"
 
 
+def percent(ppm: Any) -> str:
+    """Parts of a million as a percentage."""
+    return f"{ppm / 10_000:g} %" if isinstance(ppm, int) else "?"
+
+
 def short(text: Any, head: int = 8, tail: int = 6) -> str:
     """A hash, an address or a CID with its middle left out."""
     whole = str(text)

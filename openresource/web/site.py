@@ -97,6 +97,7 @@ def environment() -> Environment:
         moment=shown.moment,
         iso=shown.iso,
         size=shown.size,
+        percent=shown.percent,
         span=shown.span,
         shape=shown.shape_of,
         raw=shown.raw_json,
