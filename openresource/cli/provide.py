@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from openresource.cli.output import Progress, home_option, json_option, network_node_option, note
-from openresource.cli.session import chain_of, key_of, run
+from openresource.cli.session import chain_of, key_of, run_server
 from openresource.client.homes import Home, Lock
 from openresource.primitives.amounts import text_from_uain, uain_from_text
 
@@ -90,7 +90,7 @@ def provide(
         "capacity": capacity or 1,
         "runtimes": tuple(Path(one) for one in runtimes),
     }
-    run(Providing(Home(home), node_url, options, as_json).run())
+    run_server(Providing(Home(home), node_url, options, as_json).run())
 
 
 class Providing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from openresource.client.chain import Chain
@@ -20,6 +20,17 @@ Result = TypeVar("Result")
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's asynchronous part to its end."""
     return asyncio.run(work)
+
+
+def run_server(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a long-lived command in the quickest event loop at hand."""
+    factory: Any = None
+    with suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
 @asynccontextmanager
