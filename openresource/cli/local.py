@@ -127,7 +127,6 @@ class Local:
         story: Story,
         *,
         host: str | None = None,
-        pages: Callable[[Path, int, int], Child] | None = None,
     ) -> None:
         self.folder = folder
         self.ports = ports
@@ -139,11 +138,10 @@ class Local:
         self.providers = {number: Home(folder / f"provider-{number}") for number in PROVIDERS}
         self.node_url = f"http://{LOOPBACK}:{ports.node}"
         self.connect_url = f"http://{LOOPBACK}:{ports.connect}"
-        self.has_pages = pages is not None
+        self.pages_url = ""
         self.genesis_hash = ""
         self.client: AsyncClient | None = None
         self._host = host
-        self._pages = pages
         self._lock: Lock | None = None
 
     # Beginning and end
@@ -164,16 +162,15 @@ class Local:
             "chain", node.ready(), lambda facts: f"{facts['url']}, genesis {facts['genesis_hash'][:18]}…"
         )
         self.genesis_hash = str(facts["genesis_hash"])
-        doors = [self._connect()]
-        if self._pages is not None:
-            doors.append(self._pages(self.folder, self.ports.node, self.ports.pages))
-        await self.supervisor.start(doors)
+        await self.supervisor.start([self._connect(), self._pages()])
         self.client = AsyncClient(self.buyer, self.node_url)
 
     async def ready(self) -> None:
         """Wait for providers and doors; publishing needs only the chain and goes on meanwhile."""
         for child in self.supervisor.children[1:]:
-            await self.story.step(child.name, child.ready(), _ready_text)
+            facts = await self.story.step(child.name, child.ready(), _ready_text)
+            if child.name == "pages":
+                self.pages_url = str(facts["url"])
 
     async def stop(self) -> None:
         """End everything in order: those who pay and claim before the chain that books it."""
@@ -205,6 +202,17 @@ class Local:
         if self._host:
             arguments += ["--host", self._host]
         return Child("connect", tuple(arguments), self.folder / "logs" / "connect.log")
+
+    def _pages(self) -> Child:
+        arguments = [
+            "openresource", "pages", "--json", "--node", self.node_url,
+            "--home", str(self.buyer.folder), "--port", str(self.ports.pages),
+        ]  # fmt: skip
+        for home in self.providers.values():
+            arguments += ["--provider-home", str(home.folder)]
+        if self._host:
+            arguments += ["--host", self._host]
+        return Child("pages", tuple(arguments), self.folder / "logs" / "pages.log")
 
     def _write_accept_lists(self) -> None:
         from openresource.client.releases import read_release
@@ -327,4 +335,5 @@ def remove_folder(folder: Path) -> None:
 def _ready_text(facts: dict[str, Any]) -> str:
     if "provider" in facts:
         return f"{facts['provider']} at {facts['endpoint']}, isolation {facts['isolation']}"
-    return str(facts.get("url", "ready"))
+    # A link may carry a token, which is for the person alone.
+    return str(facts.get("url", "ready")).partition("?")[0]

@@ -93,9 +93,7 @@ class Up:
             loop.add_signal_handler(number, stopping.set)
         tours = find_tours([samples_folder(), *self._examples])
         story = Story(self._say)
-        local = Local(
-            self._folder, Ports(self._port), tours, story, host=self._host, pages=find_pages(self._host)
-        )
+        local = Local(self._folder, Ports(self._port), tours, story, host=self._host)
         self._say(f"Open Resource on this machine, in {self._folder}\n")
         try:
             journey = asyncio.create_task(self._journey(local, story))
@@ -181,9 +179,10 @@ class Up:
 
         host = "127.0.0.1" if self._host is None else address_of_this_machine()
         lines = ["\n  It runs. Try:"]
-        shown = next(((one, one.tour.calls[0]) for one in published if one.tour.calls), None)
-        if shown is not None:
-            one, call = shown
+        calls = [(one, call) for one in published for call in one.tour.calls]
+        if calls:
+            # The shortest input, as these lines are for copying.
+            one, call = min(calls, key=lambda pair: len(json.dumps(dict(pair[1].input))))
             name = one.prepared.manifest.name
             body = json.dumps(dict(call.input), ensure_ascii=False)
             url = f"http://{host}:{local.ports.connect}/{name}/{call.method}"
@@ -192,10 +191,8 @@ class Up:
             keywords = ", ".join(f"{key}={value!r}" for key, value in call.input.items())
             code = f'from openresource import Client; print(Client("{home}").call("{name}", "{call.method}", {keywords}).value)'
             lines.append(f"    {sys.executable} -c {_quoted(code)}")
-        if local.has_pages:
-            lines.append(f"    http://{host}:{local.ports.pages}/   (pages)")
-        else:
-            lines.append(f"    http://{host}:{local.ports.connect}/   (services, prices)")
+        pages_url = local.pages_url.replace("127.0.0.1", host, 1)
+        lines.append(f"    {pages_url}   (pages; the link spends from the buyer's wallet)")
         lines += [
             "",
             "  Simulated: all wallets and both providers are yours, on one machine; the coins are those of a local network.",
@@ -228,11 +225,6 @@ def samples_folder() -> Path:
     import openresource
 
     return Path(openresource.__file__).parent / "samples"
-
-
-def find_pages(host: str | None) -> Any:
-    """How the pages are started, where they are installed."""
-    return None
 
 
 def _tried_text(prepared: Sequence[Any]) -> str:
