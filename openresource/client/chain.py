@@ -32,7 +32,7 @@ from openresource.client.answers import (
     info_of,
     status_of,
 )
-from openresource.client.wire import (
+from openresource.client.node_wire import (
     RETRY_SECONDS_FIRST,
     RETRY_SECONDS_MAX,
     TIMEOUT_SECONDS,

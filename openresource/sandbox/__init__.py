@@ -4,5 +4,6 @@ it has no network, and nothing of this machine is visible to it but what it was 
 It never decides whom to run or what a call costs, holds no key, and imports no system that we do not own: the drivers
 in `adapters/bubblewrap` and `adapters/confined` start processes; everything around them is here.
 
-Open `driver.py` first (the seam), then `instances.py` (one running program), then `pool.py` (kept warm).
+Open `driver.py` first (the seam), then `instances.py` (one running program), then `pool.py` (kept warm). `seccomp.py`
+lists the system calls that no program may make.
 """

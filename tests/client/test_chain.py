@@ -217,7 +217,7 @@ def test_a_stranger_at_the_nodes_address_is_refused_in_words(raw: bytes) -> None
 
 
 def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openresource.client.wire.ANSWER_BYTES_MAX", 10_000)
+    monkeypatch.setattr("openresource.client.node_wire.ANSWER_BYTES_MAX", 10_000)
 
     async def story() -> None:
         server, url = await answering(lambda head: b"x" * 100_000)
