@@ -24,7 +24,7 @@ from openresource.primitives.amounts import text_from_uain, uain_from_text
 @click.command(
     epilog="""\b
 Example:  openresource call sentiment text="I like it"
-          openresource call summarise text=@letter.txt --max-price 0.01
+          openresource call gist text=@letter.txt --max-price 0.01
           openresource call search search query="loans" passages:='["A bank", "A cat"]'
           openresource call chat stream prompt="Hello" --stream
 \b

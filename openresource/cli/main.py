@@ -66,6 +66,7 @@ class LazyGroup(click.Group):
                 module, attribute = entries[name].target.split(":")
                 command = getattr(importlib.import_module(f"openresource.cli.{module}"), attribute)
                 assert isinstance(command, click.Command)
+                _document_exit_codes(command)
                 return command
         return None
 
@@ -89,10 +90,19 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, entry.summary) for name, entry in entries.items()])
 
 
+def _document_exit_codes(command: click.Command) -> None:
+    """Every command's help says what its exit codes mean; where it does not itself, the list of all stands in."""
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _document_exit_codes(one)
+    if "Exit codes" not in (command.epilog or ""):
+        command.epilog = f"{command.epilog or ''}\n\n{EXIT_CODES}"
+
+
 @click.group(
     cls=LazyGroup,
     epilog=EXIT_CODES
-    + "\n\n\b\nFirst steps:  openresource up\n              openresource call summarise text=@letter.txt",
+    + "\n\n\b\nFirst steps:  openresource up\n              openresource call gist text=@letter.txt",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="openresource")

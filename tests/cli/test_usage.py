@@ -34,7 +34,7 @@ COMMANDS_BY_NAME = dict(every_command())
 def test_every_command_shows_an_example_and_explains_itself(name: str) -> None:
     shown = CliRunner().invoke(group, [*name.split(), "--help"])
     assert shown.exit_code == 0
-    assert "Example:" in shown.output
+    assert "Example:" in shown.output and "Exit codes:" in shown.output
     assert f"openresource {name.split()[0]}" in shown.output
 
 
