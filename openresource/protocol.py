@@ -151,7 +151,7 @@ WRITE_RULES: Final[dict[str, str | bool]] = {
 }
 # Records of payments are kept for a while for each pair of accounts.
 STATE_RULES: Final[dict[str, dict[str, int]]] = {
-    "/transfer/$from/$to/$key": {"gc_max_siblings": 1000, "gc_num_siblings_deleted": 500},
+    "/transfer/$from/$to/$key": {"gc_max_siblings": 1000, "gc_num_siblings_deleted": 900},
 }
 
 # -- parameters -------------------------------------------------------------------------------------------------------

@@ -171,11 +171,11 @@ class Calls:
         if trigger.value is not None or name in ACTS_ON_DELETION:
             try:
                 code = context.network.kernel_natives[name](call)
-            except Exception:
+            except Exception as error:
                 # Whatever went wrong went wrong on every node: it is an outcome, not a reason to stop.
                 if context.network.profile.native_exceptions_are_swallowed:
                     return None
-                return {"code": NATIVE_THREW, "bandwidth_gas_amount": call.extra_gas}
+                return exception_result(name, error, context)
         result: Result = {}
         if call.op_results:
             result["op_results"] = call.op_results

@@ -18,8 +18,8 @@ from openresource.ledger.receipts import receipt_of, state_receipt
 from openresource.ledger.results import FEE_BALANCE, FEE_FAILED, SUCCESS, Result
 from openresource.ledger.transactions import Transaction
 from openresource.ledger.verdicts import Auth
-from openresource.primitives.amounts import UAIN_PER_AIN, ain_number, uain_of_number
-from openresource.primitives.numbers import number_text
+from openresource.primitives.amounts import UAIN_MAX, UAIN_PER_AIN, ain_number, uain_of_number
+from openresource.primitives.numbers import number_text, to_double
 
 SIX_DECIMALS_FLAG: Final = "allow_up_to_6_decimal_transfer_value_only"
 NO_RECEIPTS_FLAG: Final = "disable_tx_receipt_recording"
@@ -107,9 +107,10 @@ def fee_due_uain(
         result["gas_cost_total"] = 0
         return 0
     unit: Any = context.parameter("resource", "gas_price_unit")
-    fee_uain: int = int(transaction.gas_price) * amount * round(unit * UAIN_PER_AIN)
+    # Nobody holds more than all there is, so a price without measure need not be computed with.
+    fee_uain: int = min(int(transaction.gas_price) * amount * round(unit * UAIN_PER_AIN), 2 * UAIN_MAX)
     result["gas_amount_charged"] = amount
-    result["gas_cost_total"] = ain_number(fee_uain)
+    result["gas_cost_total"] = to_double(fee_uain / UAIN_PER_AIN)
     return fee_uain
 
 

@@ -154,6 +154,15 @@ def test_who_cannot_pay_the_fee_pays_what_there_is_and_gets_nothing() -> None:
     assert chain.supply_uain() == TOTAL_SUPPLY_UAIN
 
 
+@pytest.mark.parametrize("price", [10**15, 1e300, 2**60])
+def test_a_price_without_measure_takes_all_there_is_and_no_more(price: float) -> None:
+    chain = Chain("alice", "bob")
+    inserted = chain.pay("alice", "bob", 1, "k", gas_price=price)
+    assert inserted.has_failed and inserted.result["code"] == FEE_BALANCE
+    assert chain.balance(key_of("alice").address) == 0
+    assert chain.supply_uain() == TOTAL_SUPPLY_UAIN
+
+
 def test_a_failed_transaction_uses_up_its_number() -> None:
     chain = Chain("alice", "bob")
     first = chain.transaction("alice", {"type": "SET_VALUE", "ref": "/nowhere", "value": 1}, nonce=0)

@@ -21,7 +21,7 @@ amounts = st.one_of(
     st.sampled_from([0.000001, 0.1, 0.30000000000000004, 0.1234567, 1e-7, 1e21, 2**53, "1", None, True]),
     st.integers(1, 3_000_000_000).map(lambda amount_uain: amount_uain / 1_000_000),
 )
-prices = st.sampled_from([0, 0, 1, 500, 50_000])
+prices = st.sampled_from([0, 0, 1, 500, 50_000, 1e300, 0.5])
 labels = st.sampled_from(
     [
         *("apps", "app", "x", "transfer", "accounts", "balance", "due", "treasury", "holds", "channels"),
