@@ -46,12 +46,22 @@ class Broker:
     async def open(cls) -> Broker:
         """A broker in a new folder; programs under another uid may enter it, nobody may list its parent."""
         parent = Path(tempfile.mkdtemp(prefix="openresource-broker-"))
-        folder = parent / "sock"
-        folder.mkdir(mode=0o755)
-        os.chmod(folder, 0o755)
-        broker = cls(folder)
-        broker._server = await asyncio.start_unix_server(broker._serve, broker.path, limit=REQUEST_BYTES_MAX)
-        os.chmod(broker.path, 0o666)
+        broker = cls(parent / "sock")
+        try:
+            broker.folder.mkdir()
+            os.chmod(broker.folder, 0o755)
+            opening = asyncio.ensure_future(
+                asyncio.start_unix_server(broker._serve, broker.path, limit=REQUEST_BYTES_MAX)
+            )
+            try:
+                await asyncio.shield(opening)
+            finally:
+                # Cancelled half-way, asyncio would forget a socket that listens already.
+                broker._server = await opening
+            os.chmod(broker.path, 0o666)
+        except BaseException:
+            await broker.close()
+            raise
         return broker
 
     async def close(self) -> None:

@@ -3,7 +3,8 @@
 It is run as a script with nothing but the standard library, in a process of its own, and reads its plan (JSON) from
 the descriptor that its one argument names. A plan's members, each optional but `argv`:
 groups (cgroup.procs files to enter), stage (folders to show at other places of a private mount namespace),
-supervise (stay behind as parent, reap and kill the whole tree), limits, uid, folder, landlock, filter, argv, env.
+supervise (stay behind as parent, reap and kill the whole tree), limits, uid, takes_over_uid (nobody else has it),
+folder, landlock, filter, argv, env.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def main() -> None:
         for name in plan.get("groups", ()):
             with open(name, "w", encoding="ascii") as group:
                 group.write(str(os.getpid()))
+        if plan.get("takes_over_uid"):
+            # Whoever had this uid before may have left something running, or been killed while it started something.
+            kill_everything_of(plan["uid"])
         if "stage" in plan:
             show_elsewhere(plan["stage"])
         if plan.get("supervise"):
@@ -156,9 +160,6 @@ def supervise(plan: dict[str, Any]) -> None:
     """Fork: the child returns and becomes the program, the parent reaps orphans and leaves nothing behind."""
     check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "sub-reaper")
     uid = plan.get("uid")
-    # Whoever had this uid before may have left something running.
-    if uid is not None:
-        kill_everything_of(uid)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "death signal")
     if os.getppid() != plan["supervise"]:

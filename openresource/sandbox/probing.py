@@ -22,7 +22,12 @@ _LIMITS: Final = Limits(memory_bytes=128 << 20, disk_bytes=1 << 20, processes=8,
 
 
 def probe_by_start(
-    sandbox: Sandbox, level: str, *, disk: Literal["tmpfs", "watched", "none"], **known: Any
+    sandbox: Sandbox,
+    level: str,
+    *,
+    disk: Literal["tmpfs", "watched", "none"],
+    uses_groups: bool,
+    **known: Any,
 ) -> Capabilities:
     """Capabilities after a start, a call and a stop, or why it did not come to that."""
     outcome: list[str] = []
@@ -33,7 +38,7 @@ def probe_by_start(
     as_root = os.geteuid() == 0
     if outcome[0]:
         return Capabilities(level, False, outcome[0], as_root=as_root, **known)
-    groups = make_groups(_LIMITS)
+    groups = make_groups(_LIMITS) if uses_groups else None
     exact = groups is not None
     has_cpu = groups is not None and "cpu" in groups.folders
     if groups is not None:

@@ -142,7 +142,7 @@ class GuestProcess:
             os.close(self._pidfd)
             self._close_stderr()
             if self.groups is not None:
-                await _remove(self.groups)
+                await remove_groups(self.groups)
             for cleanup in self.cleanups:
                 await cleanup()
 
@@ -193,6 +193,32 @@ def reap(pid: int) -> None:
         return
 
 
+def first_words(ends: Ends) -> str:
+    """What was said on standard error before anybody listened."""
+    os.set_blocking(ends.stderr, False)
+    try:
+        return os.read(ends.stderr, STDERR_SHOWN_CHARACTERS_MAX).decode("utf-8", "replace").strip()
+    except BlockingIOError:
+        return ""
+
+
+def kill_tree(popen: subprocess.Popen[bytes]) -> None:
+    """Kill and reap a process that has not become a program yet, and whatever it has started."""
+    tree = proc.descendants(popen.pid)
+    for pid in tree:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    popen.wait()
+    for pid in tree[1:]:
+        try:
+            # Killed and orphaned, so it has come to us and ends at once.
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            continue
+
+
 def signal_name(code: int) -> str:
     """How a process ended, in words."""
     number = -code if code < 0 else code - 128
@@ -202,7 +228,8 @@ def signal_name(code: int) -> str:
         return f"exit code {code}"
 
 
-async def _remove(groups: Groups) -> None:
+async def remove_groups(groups: Groups) -> None:
+    """Remove control groups as soon as they are empty."""
     # The kernel empties a group a moment after its last process has been reaped.
     for _ in range(REMOVE_ATTEMPTS_MAX):
         if groups.remove():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -104,3 +104,19 @@ def test_sandbox_an_older_landlock_is_helped_by_the_filter(identity: str) -> Non
             filling.get("error") == "DiskFull"
             or json.loads(filling["body"])["written"] <= LIMITS["disk_bytes"]
         )
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root has control groups to do without")
+@pytest.mark.parametrize("level", ["bubblewrap-bare", "confined-bare"])
+def test_sandbox_limits_and_the_watch_hold_where_control_groups_cannot_be_made(
+    level: str, workers: Callable[[str], Worker]
+) -> None:
+    made = workers("root")
+    capabilities = made.ask({"level": level, "probe": True})
+    assert capabilities["available"] and capabilities["memory"] == capabilities["processes"] == "rlimit"
+    counted = made.run(level, attacks.program(attacks.COUNT_FORKS), [ATTACK], processes=20)
+    assert 5 <= json.loads(counted["replies"][0]["body"]) <= 24
+    for attack in (attacks.ALLOCATE_ALONE, attacks.ALLOCATE_TOGETHER):
+        outcome = made.run(level, attacks.program(attack), [ATTACK])
+        assert outcome["replies"][0]["error"] == "OutOfMemory"
+        assert outcome["left"] == []

@@ -29,6 +29,8 @@ async def main() -> None:
     drivers: dict[str, Sandbox] = {
         "bubblewrap": Bubblewrap(),
         "confined": Confined(),
+        "bubblewrap-bare": Bubblewrap(uses_groups=False),
+        "confined-bare": Confined(uses_groups=False),
         "confined-old": Confined(landlock_at_most=3),
     }
     loop = asyncio.get_running_loop()

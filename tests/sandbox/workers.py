@@ -16,7 +16,8 @@ import openresource
 from openresource.sandbox.launching import LAUNCHER, memory_file
 
 ROOT = Path(openresource.__file__).parent.parent
-PLAIN_UID = 61_501
+# Processes are counted per user: test processes that run side by side must not share one.
+PLAIN_UID = 61_501 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 STAGE = "/mnt"
 IS_ROOT = os.geteuid() == 0
 # (level, identity); a plain user's machine can only try the plain ones.

