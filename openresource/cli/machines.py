@@ -43,6 +43,7 @@ async def make_provider(
         port=options["port"],
         endpoint=options["endpoint"],
         ask_uain=options["ask_uain"],
+        sync=options.get("sync", "always"),
         cache=cache_with(options["runtimes"], folder),
     )
     from openresource.sandbox.pool import ProgramPool

@@ -55,6 +55,13 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     "--capacity", type=click.IntRange(1, 256), help="How many instances of a program run at once. Default: 1"
 )
 @click.option(
+    "--sync",
+    type=click.Choice(["always", "interval"]),
+    default="always",
+    show_default=True,
+    help="When a paid answer may leave: once the disk has it, or at most 0.2 s before.",
+)
+@click.option(
     "--runtimes",
     type=click.Path(file_okay=False),
     multiple=True,
@@ -71,6 +78,7 @@ def provide(
     endpoint: str | None,
     ask: str | None,
     capacity: int | None,
+    sync: str,
     runtimes: tuple[str, ...],
     home: str | None,
     node_url: str | None,
@@ -88,6 +96,7 @@ def provide(
         "endpoint": endpoint or "",
         "ask_uain": None if ask is None else uain_from_text(ask),
         "capacity": capacity or 1,
+        "sync": sync,
         "runtimes": tuple(Path(one) for one in runtimes),
     }
     run_server(Providing(Home(home), node_url, options, as_json).run())
