@@ -157,11 +157,15 @@ def _kind(schema: Mapping[str, Any], value: Any) -> FieldKind:
 def kinds_of(schema: Mapping[str, Any]) -> set[str]:
     """The types that a description allows; empty if it says nothing."""
     kinds = schema.get("type")
-    found = set(kinds) if isinstance(kinds, list) else {kinds} if isinstance(kinds, str) else set()
-    for choice in schema.get("anyOf") or ():
-        if isinstance(choice, Mapping):
-            found |= kinds_of(choice)
-    return {kind for kind in found if isinstance(kind, str)}
+    found = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(kind, str)}
+    choices = schema.get("anyOf")
+    for choice in choices if isinstance(choices, list) else ():
+        # One level is enough for what a function's types become; deeper ones are written as JSON.
+        if isinstance(choice, Mapping) and isinstance(choice.get("type"), str):
+            found.add(choice["type"])
+        else:
+            found.add("object")
+    return found
 
 
 def _is_long(schema: Mapping[str, Any], value: Any) -> bool:

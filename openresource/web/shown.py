@@ -15,13 +15,14 @@ PARTS_MAX: Final = 1_500
 DEPTH_MAX: Final = 8
 ITEMS_MAX: Final = 100
 COLUMNS_MAX: Final = 8
+SHORT_CHARACTERS_MAX: Final = 40
 TEXT_CHARACTERS_MAX: Final = 20_000
 RAW_CHARACTERS_MAX: Final = 200_000
 PICTURE_BYTES_MAX: Final = 8 * 1024 * 1024
 PICTURE_TYPES: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 SOUND_TYPES: Final = frozenset(("audio/wav", "audio/x-wav", "audio/mpeg", "audio/ogg"))
 
-Kind = Literal["text", "number", "word", "nothing", "record", "table", "list", "numbers", "more"]
+Kind = Literal["text", "number", "word", "nothing", "record", "table", "list", "words", "numbers", "more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,9 @@ def ain(amount_uain: Any) -> str:
     """An amount as a person reads it, with spaces between thousands."""
     if not isinstance(amount_uain, int) or isinstance(amount_uain, bool):
         return "?"
-    whole, point, decimals = text_from_uain(amount_uain).partition(".")
-    return f"{int(whole):,}".replace(",", "\u202f") + point + decimals if whole.lstrip("-") else "0"
+    whole, point, decimals = text_from_uain(abs(amount_uain)).partition(".")
+    sign = "-" if amount_uain < 0 else ""
+    return sign + f"{int(whole):,}".replace(",", "\u202f") + point + decimals
 
 
 def count(number: Any) -> str:
@@ -162,7 +164,7 @@ def _shape(value: Any, depth: int, budget: _Budget) -> Shape:
         hidden = max(0, len(value) - TEXT_CHARACTERS_MAX)
         return Shape("text", value[:TEXT_CHARACTERS_MAX], hidden=hidden)
     if depth >= DEPTH_MAX:
-        return Shape("text", raw_json(value)[:TEXT_CHARACTERS_MAX])
+        return Shape("more")
     if isinstance(value, Mapping):
         return _record(value, depth, budget)
     if isinstance(value, Sequence):
@@ -185,6 +187,8 @@ def _list(value: Sequence[Any], depth: int, budget: _Budget) -> Shape:
     hidden = len(value) - len(shown)
     if len(shown) > 3 and all(_is_number(item) for item in shown):
         return Shape("numbers", ", ".join(json.dumps(item) for item in shown), hidden=hidden)
+    if shown and all(isinstance(item, str) and _is_short(item) for item in shown):
+        return Shape("words", items=tuple(_shape(item, depth + 1, budget) for item in shown), hidden=hidden)
     columns = _columns(shown)
     if columns:
         rows = tuple(tuple(_shape(item.get(name), depth + 1, budget) for name in columns) for item in shown)
@@ -201,6 +205,10 @@ def _columns(items: list[Any]) -> tuple[str, ...]:
         return ()
     is_flat = all(not isinstance(part, Mapping | list) for item in items for part in item.values())
     return names if is_flat else ()
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= SHORT_CHARACTERS_MAX and "\n" not in text
 
 
 def _is_number(value: Any) -> bool:
