@@ -19,6 +19,7 @@ from openresource.primitives.errors import Refusal
 FORMAT: Final = 1
 BUSY_SECONDS: Final = 10.0
 RECEIPTS_KEPT_MAX: Final = 100_000
+CALLS_PER_TIDYING: Final = 1_000
 DAY_MS: Final = 24 * 60 * 60 * 1000
 
 _TABLES: Final = """
@@ -73,6 +74,7 @@ class Books:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._calls_saved = 0
         try:
             file.touch(mode=0o600, exist_ok=True)
             self._db = sqlite3.connect(
@@ -165,11 +167,14 @@ class Books:
                     "INSERT INTO spendings (at_ms, amount_uain, service, provider, receipt) VALUES (?,?,?,?,?)",
                     (at_ms, amount_uain, service, provider, receipt_id),
                 )
-            db.execute(
-                "DELETE FROM receipts WHERE at_ms < (SELECT at_ms FROM receipts ORDER BY at_ms DESC LIMIT 1 OFFSET ?)",
-                (RECEIPTS_KEPT_MAX,),
-            )
             db.execute("COMMIT")
+            self._calls_saved += 1
+            if self._calls_saved % CALLS_PER_TIDYING == 0:
+                # To find the oldest of many is work of its own, so not every call does it.
+                db.execute(
+                    "DELETE FROM receipts WHERE at_ms < (SELECT at_ms FROM receipts ORDER BY at_ms DESC LIMIT 1 OFFSET ?)",
+                    (RECEIPTS_KEPT_MAX,),
+                )
 
     def spent_uain(self, since_ms: int) -> int:
         """What calls have cost since a moment."""
@@ -229,6 +234,7 @@ def _purse_text(purse: Purse) -> str:
             "receipts": purse.receipts.hex(),
             "early": {str(number): digest.hex() for number, digest in purse.early.items()},
             "inherited_uain": purse.inherited_uain,
+            "given_up_uain": purse.given_up_uain,
         }
     )
 
@@ -249,4 +255,5 @@ def _purse_of(text: str) -> Purse:
         receipts=bytes.fromhex(record["receipts"]),
         early={int(number): bytes.fromhex(digest) for number, digest in record["early"].items()},
         inherited_uain=record["inherited_uain"],
+        given_up_uain=record.get("given_up_uain", 0),
     )

@@ -8,43 +8,39 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openresource.client.books import Books, ChannelEntry
-from openresource.client.chain import Chain, set_value
-from openresource.client.homes import Home, HomeInUse, Lock
+from openresource.client.chain import Chain, TransactionRefused, set_value
+from openresource.client.homes import Home, HomeInUse
+from openresource.client.purses import OpenChannel
 from openresource.client.services import Choice
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.accounts import channel_account
 from openresource.market.channels import (
     CHANNEL_LIFETIME_MS_DEFAULT,
+    CLAIM_MARGIN_MS_MAX,
     Channel,
     Terms,
     channel_name,
+    claim_margin_ms,
+    expiry_that_serves,
     parse_channel_name,
     read_channel,
 )
 from openresource.market.placements import Placement
 from openresource.market.prices import Price
 from openresource.market.purses import (
-    CallStarted,
-    GatewayState,
-    Purse,
-    count_receipt,
-    drop_call,
-    extension_is_due,
+    DepositTooSmall,
     next_nonce,
-    next_voucher,
     open_purse,
     plan_addition,
     plan_deposit,
-    resume,
-    start_call,
 )
 from openresource.market.vouchers import SESSION_SECRET_BYTES, Voucher, session_hash, sign_voucher
-from openresource.primitives.amounts import text_from_uain
+from openresource.primitives.amounts import UAIN_MAX, text_from_uain
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
 
@@ -56,88 +52,34 @@ class NotEnoughCoins(Refusal):
     way_out = "Ask somebody for coins, or on a local network: openresource wallet send from a funded home."
 
 
+class OverSpendingLimit(Refusal):
+    template = "This call would bring {period} to {would_be} AIN; the limit is {limit} AIN."
+    way_out = "Raise it if you mean it: openresource money limit {option} AMOUNT"
+
+
+class ChannelNotInBooks(Refusal):
+    template = "The books of this home do not know the channel {channel}."
+    way_out = "Use the home that opened it, or close it after its expiry: then the wallet alone is enough."
+
+
 class NoSuchChannel(Refusal):
     template = "The chain has no channel {channel}."
     way_out = "List yours: openresource channel list"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ChainChannel:
     """A channel as the chain shows it."""
 
     channel: Channel
     terms: Terms
-
-
-class OpenChannel:
-    """A channel in the hands of this process: its purse in memory and on disk."""
-
-    def __init__(self, entry: ChannelEntry, lock: Lock, owner: Channels) -> None:
-        self.entry = entry
-        self._lock = lock
-        self._owner = owner
-        # What the gateway may have counted of calls whose end an earlier process did not see.
-        self.is_unsettled = bool(entry.purse.in_flight)
-        # A voucher may be signed without having reached the gateway; then it goes along once more.
-        self.lacks_voucher = self.is_unsettled
+    opened_at_ms: int
 
     @property
-    def purse(self) -> Purse:
-        """What was signed, spent and received so far."""
-        return self.entry.purse
-
-    @property
-    def price_uain(self) -> int:
-        """The price that the channel fixed when it opened."""
-        return self.entry.price_uain
-
-    def start(self, calls_ahead: int = 1) -> tuple[CallStarted, Voucher | None]:
-        """Begin a call; the voucher to send with it is signed, and written down before this returns."""
-        # Each call in flight may cost its price; that and the one to come is what is risked.
-        risk_uain = self.price_uain * (len(self.purse.in_flight) + max(1, calls_ahead))
-        purse, started = start_call(
-            self.purse, self.price_uain, risk_uain_max=risk_uain, calls_ahead=calls_ahead
-        )
-        self.keep(purse)
-        voucher = started.voucher
-        if voucher is None and self.lacks_voucher:
-            voucher = next_voucher(self.purse)
-        return started, None if voucher is None else self._owner.sign(voucher)
-
-    def count(self, sequence: int, completed: int, price_uain: int, digest: bytes) -> ChannelEntry:
-        """Count a checked receipt; the caller writes the entry down together with the spending."""
-        purse, _ = count_receipt(self.purse, sequence, completed, price_uain, digest)
-        self.entry = replace(self.entry, purse=purse)
-        self.lacks_voucher = False
-        return self.entry
-
-    def drop(self, sequence: int) -> None:
-        """A call ended without an answer."""
-        self.lacks_voucher = True
-        self.keep(drop_call(self.purse, sequence))
-
-    def resume(self, answer: GatewayState) -> None:
-        """Take the gateway's word, as far as this wallet signed."""
-        risk_uain = self.price_uain * max(1, len(self.purse.in_flight) + 1) + self.purse.at_risk_uain
-        self.keep(resume(self.purse, answer, risk_uain_max=risk_uain))
-        self.is_unsettled = False
-
-    def forget_unanswered(self) -> None:
-        """Calls of an earlier process have no answer that anybody waits for."""
-        self.keep(replace(self.purse, in_flight={}, early={}))
-
-    def keep(self, purse: Purse) -> None:
-        """Replace the purse, in memory and on disk."""
-        self.entry = replace(self.entry, purse=purse)
-        self._owner.save(self.entry)
-
-    def session_header(self, sequence: int) -> str:
-        """The header that says which channel pays and which call this is."""
-        return f"{self.entry.name};{self.entry.secret.hex()};{sequence}"
-
-    def close(self) -> None:
-        """Let other processes use the channel."""
-        self._lock.close()
+    def serves_until_ms(self) -> int:
+        """When the provider begins its last call, if it keeps to the network's margin."""
+        expires_at_ms = self.channel.expires_at_ms
+        return expires_at_ms - claim_margin_ms(self.opened_at_ms, expires_at_ms)
 
 
 class Channels:
@@ -189,14 +131,11 @@ class Channels:
         """A channel that covers the next call at this placement: one that is there, topped up, or a new one."""
         where = self._opening.setdefault((placement.provider, choice.program), asyncio.Lock())
         async with where:
-            held = self._find(placement.provider, choice.program, price.total_uain)
-            if held is None:
-                progress("opening a payment channel")
-                return await self._open(choice, placement, price, calls)
-            if not await self._is_covered(held, calls, progress):
-                progress("opening a payment channel")
-                return await self._open(choice, placement, price, calls)
-            return held
+            for held in self._found(placement.provider, choice.program, price.total_uain):
+                if await self._is_covered(held, calls, progress):
+                    return held
+            progress("opening a payment channel")
+            return await self._open(choice, placement, price, calls)
 
     def find_held(self, name: str) -> OpenChannel | None:
         """A channel that this process holds."""
@@ -212,16 +151,27 @@ class Channels:
         if record is None:
             raise NoSuchChannel(channel=name)
         channel, terms = read_channel(buyer, record, value_uain)
-        return ChainChannel(channel, terms)
+        opened_at_ms = record.get("opened_at_ms")
+        return ChainChannel(channel, terms, opened_at_ms if isinstance(opened_at_ms, int) else 0)
 
-    async def refresh(self, held: OpenChannel) -> None:
+    async def refresh(self, held: OpenChannel) -> ChainChannel:
         """Bring the purse to what the chain shows: another nonce, another deposit, another expiry."""
-        shown = (await self.on_chain(held.entry.name)).channel
-        purse = held.purse
+        found = await self.on_chain(held.entry.name)
+        shown, purse = found.channel, held.purse
+        held.serves_until_ms = found.serves_until_ms
         if shown.nonce != purse.nonce:
             held.keep(next_nonce(purse, shown.nonce, shown.value_uain, shown.expires_at_ms))
         else:
             held.keep(replace(purse, deposit_uain=shown.value_uain, expires_at_ms=shown.expires_at_ms))
+        return found
+
+    async def prolong(self, held: OpenChannel) -> None:
+        """Let a channel live for another life: its provider begins no more calls under its present expiry."""
+        shown = await self.refresh(held)
+        at_ms, lifetime_ms = self._clock_ms(), await self.lifetime_ms()
+        expires_at_ms = expiry_that_serves(shown.opened_at_ms, at_ms, lifetime_ms)
+        await self.extend(held.entry.name, max(expires_at_ms, shown.channel.expires_at_ms + lifetime_ms))
+        await self.refresh(held)
 
     async def add(self, name: str, amount_uain: int) -> str:
         """Put money into a channel; final when this returns."""
@@ -240,11 +190,22 @@ class Channels:
     def mark_closed(self, name: str) -> None:
         """Nothing more is paid from this channel."""
         held = self._held.pop(name, None)
-        if held is not None:
-            held.close()
-        entry = self._books.channel(name)
+        entry = self._books.channel(name) if held is None else held.entry
         if entry is not None:
-            self.save(replace(entry, is_closed=True))
+            closed = replace(entry, is_closed=True)
+            self.save(closed)
+            if held is not None:
+                held.entry = closed  # Calls in flight still write their ends down.
+                held.close()
+
+    def hold(self, name: str) -> OpenChannel:
+        """A channel of the books for this process alone; refused while another one pays from it."""
+        held = self._held.get(name)
+        if held is not None:
+            return held
+        if self._books.channel(name) is None:
+            raise ChannelNotInBooks(channel=name)
+        return self._take(name)
 
     async def open(
         self,
@@ -278,7 +239,10 @@ class Channels:
             purse,
             secret,
         )
-        # Known to the books before it is on the chain: a channel that nobody remembers is money that sleeps.
+        # Ours before it is known to the books, and known to the books before it is on the chain: a channel that
+        # nobody remembers is money that sleeps.
+        lock = self._home.channel_lock(_channel_id(name))
+        held = OpenChannel(entry, lock, save=self.save, sign=self.sign)
         self.save(entry)
         record = {
             "publisher": choice.publisher,
@@ -290,14 +254,14 @@ class Channels:
         }
         try:
             await self._chain.submit_final(set_value(f"/channels/{name}/open", record), key)
-        except Refusal as refusal:
-            if refusal.code == "transaction-refused":
+            shown = await self.refresh(held)
+        except BaseException as failure:
+            if isinstance(failure, TransactionRefused):
                 self.save(replace(entry, is_closed=True))
+            lock.close()
             raise
-        shown = await self.on_chain(name)
-        settled = replace(entry, price_uain=shown.terms.price.total_uain)
-        held = OpenChannel(settled, self._home.lock(_lock_name(name)), self)
-        self.save(settled)
+        held.entry = replace(held.entry, price_uain=shown.terms.price.total_uain)
+        self.save(held.entry)
         self._held[name] = held
         return held
 
@@ -309,73 +273,110 @@ class Channels:
         return self._lifetime_ms
 
     async def _open(self, choice: Choice, placement: Placement, price: Price, calls: int) -> OpenChannel:
-        limits = self._home.limits()
+        cap_uain = self._home.limits().channel_deposit_uain
+        if price.total_uain > cap_uain:
+            raise OverSpendingLimit(
+                period="the deposit of a channel",
+                would_be=text_from_uain(price.total_uain),
+                limit=text_from_uain(cap_uain),
+                option="--channel",
+            )
         plan = plan_deposit(
             price.total_uain,
             at_ms=self._clock_ms(),
             lifetime_ms=await self.lifetime_ms(),
             calls=calls,
-            deposit_uain_max=limits.channel_deposit_uain,
+            deposit_uain_max=cap_uain,
         )
         balance_uain = await self._chain.balance(self._key().address)
         deposit_uain = max(price.total_uain, min(plan.amount_uain, balance_uain))
         return await self.open(choice, placement, price, deposit_uain=deposit_uain)
 
-    def _find(self, provider: str, program: str, price_uain: int) -> OpenChannel | None:
-        """A channel that this process holds or can take; a cheaper offer than the channel's price opens a new one."""
+    def _found(self, provider: str, program: str, price_uain: int) -> Iterator[OpenChannel]:
+        """Channels that this process holds or can take; a cheaper offer than a channel's price opens a new one."""
+        for held in list(self._held.values()):
+            entry = held.entry
+            if (entry.provider, entry.program) == (provider, program) and entry.price_uain <= price_uain:
+                yield held
         for entry in self._books.channels_to(self._network.genesis_hash, provider, program):
-            if entry.price_uain > price_uain:
-                continue
-            held = self._held.get(entry.name) or self._take(entry)
-            if held is not None:
-                return held
-        return None
+            if entry.price_uain <= price_uain and entry.name not in self._held:
+                try:
+                    yield self._take(entry.name)
+                except HomeInUse:
+                    continue  # Another process pays from it just now.
 
-    def _take(self, entry: ChannelEntry) -> OpenChannel | None:
-        try:
-            lock = self._home.lock(_lock_name(entry.name))
-        except HomeInUse:
-            return None  # Another process pays from it just now.
-        current = self._books.channel(entry.name)
-        assert current is not None
+    def _take(self, name: str) -> OpenChannel:
+        lock = self._home.channel_lock(_channel_id(name))
+        # Read under the lock: its last holder may have paid since.
+        entry = self._books.channel(name)
+        assert entry is not None, "books forget no channel"
         # The same session goes on: its numbers are on disk before a call is sent, so none is used twice.
-        held = OpenChannel(current, lock, self)
-        self._held[entry.name] = held
+        held = OpenChannel(entry, lock, save=self.save, sign=self.sign)
+        self._held[name] = held
         return held
 
     async def _is_covered(self, held: OpenChannel, calls: int, progress: Callable[[str], None]) -> bool:
         """Tops a channel up and extends it where needed; False if it cannot serve any more."""
-        at_ms = self._clock_ms()
-        missing_uain = plan_addition_within(held, calls, self._home.limits().channel_deposit_uain)
-        late = extension_is_due(held.purse, at_ms=at_ms, margin_ms=await self._margin_ms())
-        if not late and missing_uain == 0:
+        if not self._is_due(held, await self.lifetime_ms()) and self._missing_uain(held, calls) == 0:
             return True
         try:
             # The chain may know more than the purse: an addition, a claim, a close.
-            await self.refresh(held)
+            shown = await self.refresh(held)
         except NoSuchChannel:
-            self.mark_closed(held.entry.name)
+            self._leave(held)
             return False
-        if held.purse.expires_at_ms <= at_ms:
+        if held.purse.expires_at_ms <= self._clock_ms():
+            await self._end_channel(held, progress)
             return False
-        missing_uain = plan_addition_within(held, calls, self._home.limits().channel_deposit_uain)
-        if extension_is_due(held.purse, at_ms=at_ms, margin_ms=await self._margin_ms()):
+        missing_uain = self._missing_uain(held, calls)
+        is_late = self._is_due(held, await self.lifetime_ms())
+        if is_late:
             progress("extending the payment channel")
-            await self.extend(held.entry.name, at_ms + await self.lifetime_ms())
+            expires_at_ms = expiry_that_serves(shown.opened_at_ms, self._clock_ms(), await self.lifetime_ms())
+            await self.extend(held.entry.name, max(expires_at_ms, held.purse.expires_at_ms))
         if missing_uain:
             balance_uain = await self._chain.balance(self._key().address)
-            if balance_uain == 0:
+            needed_uain = plan_addition_within(held, 1, UAIN_MAX)
+            if balance_uain < needed_uain:
                 raise NotEnoughCoins(
-                    address=self._key().address, balance="0", required=text_from_uain(missing_uain)
+                    address=self._key().address,
+                    balance=text_from_uain(balance_uain),
+                    required=text_from_uain(needed_uain),
                 )
             progress("adding to the payment channel")
             await self.add(held.entry.name, min(missing_uain, balance_uain))
-        await self.refresh(held)
+        if is_late or missing_uain:
+            await self.refresh(held)
         return True
 
-    async def _margin_ms(self) -> int:
-        # A tenth of a life, so that short-lived channels of tests and long ones are treated alike.
-        return min(10 * 60 * 1000, await self.lifetime_ms() // 10)
+    def _is_due(self, held: OpenChannel, lifetime_ms: int) -> bool:
+        """Whether a channel must live longer before the next call; a tenth of a life is left to make it so."""
+        return held.serves_until_ms - self._clock_ms() < min(CLAIM_MARGIN_MS_MAX, lifetime_ms // 10)
+
+    def _missing_uain(self, held: OpenChannel, calls: int) -> int:
+        return plan_addition_within(held, calls, self._home.limits().channel_deposit_uain)
+
+    def _leave(self, held: OpenChannel) -> None:
+        """A channel that the chain does not know: its opening was never sent, or is not final yet."""
+        if held.purse.expires_at_ms <= self._clock_ms():
+            self.mark_closed(held.entry.name)
+        else:
+            self._held.pop(held.entry.name, None)
+            held.close()
+
+    async def _end_channel(self, held: OpenChannel, progress: Callable[[str], None]) -> None:
+        """A channel that has expired or was settled serves no more; what is left in it comes home."""
+        name = held.entry.name
+        if held.purse.deposit_uain == 0:
+            self.mark_closed(name)
+            return
+        progress("taking the rest of an expired channel back")
+        try:
+            await self.take_back(name)
+        except TransactionRefused:
+            # By the chain's clock it has not expired yet; it stays in the books for a later look.
+            self._held.pop(name, None)
+            held.close()
 
     async def _write(self, name: str, verb: str, record: dict[str, Any]) -> str:
         path = f"/channels/{name}/{verb}/{secrets.token_hex(8)}"
@@ -384,10 +385,18 @@ class Channels:
 
 
 def plan_addition_within(held: OpenChannel, calls: int, deposit_uain_max: int) -> int:
-    """What to add for the next call; the cap of one channel counts what is in it now, not what went through it."""
-    cap_uain = max(deposit_uain_max, held.purse.earned_uain + deposit_uain_max)
-    return plan_addition(held.purse, held.price_uain, calls=calls, deposit_uain_max=cap_uain)
+    """What to add for the next call; the cap of one channel counts what is left in it, not what went through it."""
+    cap_uain = min(UAIN_MAX, held.purse.earned_uain + deposit_uain_max)
+    try:
+        return plan_addition(held.purse, held.price_uain, calls=calls, deposit_uain_max=cap_uain)
+    except DepositTooSmall as small:
+        raise OverSpendingLimit(
+            period="the deposit of a channel",
+            would_be=text_from_uain(small.required_uain - held.purse.earned_uain),
+            limit=text_from_uain(deposit_uain_max),
+            option="--channel",
+        ) from small
 
 
-def _lock_name(name: str) -> str:
-    return "channel-" + name.rpartition("/")[2]
+def _channel_id(name: str) -> str:
+    return parse_channel_name(name)[1]

@@ -16,7 +16,7 @@ import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -323,10 +323,10 @@ class Connect:
             exchange = Exchange()
             try:
                 if method.stream:
-                    await answer.stream(calls.stream(plan, exchange), is_openai=is_openai)
+                    async with aclosing(calls.stream(plan, exchange)) as pieces:
+                        await answer.stream(pieces, exchange, is_openai=is_openai)
                 else:
-                    async for _ in calls.stream(plan, exchange):
-                        pass
+                    exchange.answer = await calls.call(plan)
             finally:
                 if exchange.answer is not None:
                     self.allowance.spent_uain += exchange.answer.price_uain
@@ -373,7 +373,7 @@ class Answering:
         else:
             await self.whole(200, answer.body, answer.content_type)
 
-    async def stream(self, pieces: AsyncIterator[bytes], *, is_openai: bool) -> None:
+    async def stream(self, pieces: AsyncIterator[bytes], exchange: Exchange, *, is_openai: bool) -> None:
         """A stream as it comes; its last event carries the receipt."""
         pending = b""
         async for piece in pieces:
@@ -387,7 +387,10 @@ class Answering:
             for block in blocks:
                 if block.startswith(b"data: "):
                     await self._body(block + b"\n\n", more=True)
-        await self._body(openai_shapes.STREAM_END if is_openai else b"", more=False)
+        last = openai_shapes.STREAM_END
+        if not is_openai and exchange.answer is not None:
+            last = b"event: receipt\ndata: " + json.dumps(exchange.answer.receipt).encode() + b"\n\n"
+        await self._body(last, more=False)
 
     async def whole(self, status: int, content: bytes, content_type: str) -> None:
         """A whole answer."""

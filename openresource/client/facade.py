@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -17,6 +17,8 @@ from openresource.client.books import Books
 from openresource.client.calls import CALL_SECONDS, Answer, Calls, Exchange
 from openresource.client.chain import At, Chain, Event
 from openresource.client.channels import Channels
+from openresource.client.commands import PUBLISH_SECONDS, publish_by_command
+from openresource.client.envelopes import EVENT_STARTS, JSON_TYPE, event_blocks, event_value, value_of
 from openresource.client.homes import Home
 from openresource.client.money import Money, money_of
 from openresource.client.services import Choice, Directory, Listing
@@ -30,16 +32,22 @@ Result = TypeVar("Result")
 BOOKS_FILE: Final = "client.sqlite"
 
 
-async def values_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def values_of(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
     """The values of a streamed answer, each as soon as it is whole; an answer at once is its only value."""
-    pending = b""
-    async for piece in pieces:
-        *blocks, pending = (pending + piece).split(b"\n\n")
-        for block in blocks:
-            if block.startswith(b"data: "):
-                yield json.loads(block[6:])
-    if pending and not pending.startswith((b"event:", b"data:")):
-        yield json.loads(pending)
+    pending, is_events = b"", False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            pending += piece
+            is_events = is_events or pending.startswith(EVENT_STARTS)
+            if is_events:
+                *events, pending = event_blocks(pending)
+                for event in events:
+                    if event.startswith(b"data:"):
+                        yield event_value(event)
+    if is_events and pending.startswith(b"data:"):
+        yield event_value(pending)
+    elif pending and not is_events:
+        yield value_of(pending, JSON_TYPE)
 
 
 class AsyncClient:
@@ -157,8 +165,11 @@ class AsyncClient:
         deadline_seconds: float = CALL_SECONDS,
         exchange: Exchange | None = None,
         **inputs: Any,
-    ) -> AsyncIterator[Any]:
-        """Call a streaming method; its values come as the program makes them."""
+    ) -> AsyncGenerator[Any, None]:
+        """Call a streaming method; its values come as the program makes them.
+
+        `exchange.answer` holds the receipt when the stream has ended. To cancel is to close the generator.
+        """
         calls = await self.calls()
         plan = await calls.plan(
             service,
@@ -167,8 +178,17 @@ class AsyncClient:
             max_price_uain=None if max_price is None else uain_from_text(max_price),
             deadline_seconds=deadline_seconds,
         )
-        async for value in values_of(calls.stream(plan, exchange or Exchange())):
-            yield value
+        async with aclosing(values_of(calls.stream(plan, exchange or Exchange()))) as values:
+            async for value in values:
+                yield value
+
+    async def publish(
+        self, folder: str | Path, *, deadline_seconds: float = PUBLISH_SECONDS
+    ) -> dict[str, Any]:
+        """Publish a folder and wait until somebody runs it; what `openresource publish --json` says."""
+        return await publish_by_command(
+            Path(folder), self.home.folder, self.chain.url, deadline_seconds=deadline_seconds
+        )
 
     # The chain
 
@@ -180,10 +200,11 @@ class AsyncClient:
         """Write a value; final when this returns. Gives the transaction's hash."""
         return await self.chain.write(path, value, self.key())
 
-    async def watch(self, path: str, *, since: str | None = None) -> AsyncIterator[Event]:
+    async def watch(self, path: str, *, since: str | None = None) -> AsyncGenerator[Event, None]:
         """Final writes at or below a path, from now on or from a cursor."""
-        async for event in self.chain.events(path, since=since):
-            yield event
+        async with aclosing(self.chain.events(path, since=since)) as events:
+            async for event in events:
+                yield event
 
     async def balance(self) -> int:
         """What the wallet holds outside of channels, in µAIN."""
@@ -246,9 +267,27 @@ class Client:
             )
         )
 
-    def stream(self, service: str, method: str | None = None, **inputs: Any) -> Iterator[Any]:
-        """Call a streaming method; its values come as the program makes them."""
-        return self._each(self.asynchronous.stream(service, method, **inputs))
+    def stream(
+        self,
+        service: str,
+        method: str | None = None,
+        *,
+        max_price: str | None = None,
+        deadline_seconds: float = CALL_SECONDS,
+        exchange: Exchange | None = None,
+        **inputs: Any,
+    ) -> Iterator[Any]:
+        """Call a streaming method; its values come as the program makes them. To cancel is to close the iterator."""
+        return self._each(
+            self.asynchronous.stream(
+                service,
+                method,
+                max_price=max_price,
+                deadline_seconds=deadline_seconds,
+                exchange=exchange,
+                **inputs,
+            )
+        )
 
     def services(self, query: str = "") -> list[Listing]:
         """Services that match some words."""
@@ -257,6 +296,10 @@ class Client:
     def quote(self, service: str) -> tuple[Choice, list[tuple[Placement, Price]]]:
         """Who offers a service at which price."""
         return self._run(self.asynchronous.quote(service))
+
+    def publish(self, folder: str | Path, *, deadline_seconds: float = PUBLISH_SECONDS) -> dict[str, Any]:
+        """Publish a folder and wait until somebody runs it."""
+        return self._run(self.asynchronous.publish(folder, deadline_seconds=deadline_seconds))
 
     def read(self, path: str, at: At = "final") -> Any:
         """The value at a path."""
@@ -282,19 +325,20 @@ class Client:
         return AsyncClient(home, node)
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C reaches the caller's thread alone; the work must not go on without it.
+            future.cancel()
+            raise
 
-    def _each(self, values: AsyncIterator[Result]) -> Iterator[Result]:
+    def _each(self, values: AsyncGenerator[Result, None]) -> Iterator[Result]:
         async def following() -> tuple[bool, Any]:
             try:
                 return True, await anext(values)
             except StopAsyncIteration:
                 return False, None
-
-        async def closing() -> None:
-            close = getattr(values, "aclose", None)
-            if close is not None:
-                await close()
 
         try:
             while True:
@@ -304,7 +348,7 @@ class Client:
                 yield value
         finally:
             if not self._is_closed:
-                self._run(closing())
+                self._run(values.aclose())
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

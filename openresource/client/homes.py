@@ -27,6 +27,7 @@ SETTINGS_BYTES_MAX = 64 * 1024
 WALLET = "wallet.json"
 LIMITS = "limits.json"
 CONFIG = "config.toml"
+LOCKS = "locks"
 
 
 class NoWallet(Refusal):
@@ -76,25 +77,37 @@ class Limits:
 
 
 class Lock:
-    """A lock on a name within a home, held until closed or until the process ends."""
+    """A lock on a name within a home, held until closed or until the process ends; its file goes with it."""
 
     def __init__(self, home: Path, name: str) -> None:
-        path = home / f"{name}.lock"
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._file, 32).decode("ascii", "replace").strip() or "unknown"
+        self._path = home / f"{name}.lock"
+        while True:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(self._file, 32).decode("ascii", "replace").strip() or "unknown"
+                os.close(self._file)
+                raise HomeInUse(home=str(home), name=name, process=holder) from None
+            if self._is_in_place():
+                break
+            # Its holder took the file away between our opening and our lock: a lock on it would keep nobody out.
             os.close(self._file)
-            raise HomeInUse(home=str(home), name=name, process=holder) from None
         os.ftruncate(self._file, 0)
         os.write(self._file, str(os.getpid()).encode())
 
     def close(self) -> None:
         """Give the lock back; twice does no harm."""
         if self._file >= 0:
+            self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +139,15 @@ class Home:
     def lock(self, name: str) -> Lock:
         """Take a named lock, or say which process has it."""
         return Lock(self.ensure(), name)
+
+    def channel_lock(self, channel_id: str) -> Lock:
+        """Take the lock on a payment channel, so that two processes never sign over each other."""
+        folder = self.ensure() / LOCKS
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise HomeUnwritable(home=str(self.folder), reason=error.strerror or str(error)) from None
+        return Lock(folder, f"channel-{channel_id}")
 
     # The wallet
 

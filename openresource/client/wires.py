@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -28,6 +28,8 @@ IDLE_SECONDS: Final = 30.0
 
 
 class ProviderAway(Refusal):
+    """`was_sent` says whether the request may have reached the provider."""
+
     template = "The provider {provider} at {endpoint} does not answer: {reason}."
     way_out = "Another provider is tried where there is one; else try again later."
 
@@ -35,6 +37,49 @@ class ProviderAway(Refusal):
 class TlsKeyNotPinned(Refusal):
     template = "{endpoint} shows the key {found}; the chain names {expected} for {provider}."
     way_out = "Nothing was sent. Somebody stands between, or the provider changed its key without announcing it; choose another provider."
+
+
+class Reply:
+    """An answer that is read as it comes; whoever opened it closes it."""
+
+    def __init__(self, wire: Wire, response: httpx2.Response) -> None:
+        self._wire = wire
+        self._response = response
+        # Raw: a receipt is about the bytes on the wire, and nothing that a stranger sends is unpacked.
+        self._pieces = response.aiter_raw()
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, found in any case."""
+        return self._response.headers
+
+    async def next_piece(self) -> bytes:
+        """The next bytes of the body; empty at its end. A connection that breaks is `ProviderAway`."""
+        with self._wire.breaking(was_sent=True):
+            async for piece in self._pieces:
+                if piece:
+                    return piece
+        return b""
+
+    async def whole(self, bytes_max: int) -> bytes:
+        """The rest of the body, which may have at most so many bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.next_piece():
+            size += len(piece)
+            if size > bytes_max:
+                raise self._wire.away(f"its answer is longer than {bytes_max} bytes", was_sent=True)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def close(self) -> None:
+        """Give the connection back, or break it off if the body has not ended."""
+        await self._response.aclose()
 
 
 class Wire:
@@ -46,31 +91,38 @@ class Wire:
             placement.provider, placement.endpoint, placement.tls_key, placement.tls_signature, network
         )
         self.placement = placement
+        self._certificate = b""
         self._http: httpx2.AsyncClient | None = None
+        # Clients of certificates that were renewed since; calls on them may still be running.
+        self._former: list[httpx2.AsyncClient] = []
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        clients = [*self._former, self._http]
+        self._http, self._former = None, []
+        for http in clients:
+            if http is not None:
+                await http.aclose()
 
-    @asynccontextmanager
-    async def stream(
+    async def send(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str], seconds: float
-    ) -> AsyncIterator[httpx2.Response]:
-        """One exchange whose body the caller reads; a connection that breaks is `ProviderAway`."""
+    ) -> Reply:
+        """Send a request and give the answer when its head is here; `seconds` bound every single wait."""
         import httpx2
 
         http = await self._client()
-        timeout = httpx2.Timeout(seconds, connect=HANDSHAKE_SECONDS, pool=seconds)
+        timeout = httpx2.Timeout(seconds, connect=HANDSHAKE_SECONDS)
+        request = http.build_request(
+            method, path, content=body, headers={"Accept-Encoding": "identity", **headers}, timeout=timeout
+        )
         try:
-            async with http.stream(
-                method, path, content=body, headers=dict(headers), timeout=timeout
-            ) as answer:
-                yield answer
-        except (httpx2.TransportError, httpx2.StreamError) as error:
-            raise self._away(_reason(error)) from None
+            with self.breaking(was_sent=True):
+                return Reply(self, await http.send(request, stream=True))
+        except _NotConnected as failure:
+            # The endpoint may have a fresh certificate for the same key: the next attempt looks.
+            await self._forget(http)
+            raise self.away(str(failure), was_sent=False) from None
 
     async def request(
         self,
@@ -83,25 +135,56 @@ class Wire:
         bytes_max: int,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One exchange as a whole: status, headers and a body of at most `bytes_max`."""
-        async with self.stream(method, path, body=body, headers=headers, seconds=seconds) as answer:
-            pieces: list[bytes] = []
-            size = 0
-            async for piece in answer.aiter_bytes():
-                size += len(piece)
-                if size > bytes_max:
-                    raise self._away(f"its answer is longer than {bytes_max} bytes")
-                pieces.append(piece)
-            return answer.status_code, answer.headers, b"".join(pieces)
+        reply = await self.send(method, path, body=body, headers=headers, seconds=seconds)
+        try:
+            return reply.status, reply.headers, await reply.whole(bytes_max)
+        finally:
+            await reply.close()
+
+    def away(self, reason: str, *, was_sent: bool) -> ProviderAway:
+        """The refusal that says that this provider does not answer."""
+        return ProviderAway(
+            provider=self.placement.provider,
+            endpoint=self.placement.endpoint,
+            reason=reason,
+            was_sent=was_sent,
+        )
+
+    @contextmanager
+    def breaking(self, *, was_sent: bool) -> Iterator[None]:
+        """Turns what breaks on the way into refusals."""
+        import httpx2
+
+        try:
+            yield
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise _NotConnected(_reason(error)) from None
+        except (httpx2.TransportError, httpx2.StreamError) as error:
+            raise self.away(_reason(error), was_sent=was_sent) from None
 
     async def _client(self) -> httpx2.AsyncClient:
         async with self._opening:
             if self._http is None:
-                certificate = await self._certificate()
+                certificate = await self._shown_certificate()
                 self._check_pin(certificate)
+                self._certificate = certificate
                 self._http = _http_client(self.placement.endpoint, certificate)
             return self._http
 
-    async def _certificate(self) -> bytes:
+    async def _forget(self, http: httpx2.AsyncClient) -> None:
+        """After a failed connection: trust is built anew, if the certificate is no longer the one that we trust."""
+        async with self._opening:
+            if self._http is not http:
+                return
+            try:
+                certificate = await self._shown_certificate()
+            except ProviderAway:
+                return
+            if certificate != self._certificate:
+                self._former.append(http)
+                self._http = None
+
+    async def _shown_certificate(self) -> bytes:
         parts = urlsplit(self.placement.endpoint)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -113,14 +196,14 @@ class Wire:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=context)
         except (OSError, TimeoutError) as error:
-            raise self._away(_reason(error)) from None
+            raise self.away(_reason(error), was_sent=False) from None
         try:
             tls = writer.get_extra_info("ssl_object")
             certificate: bytes | None = tls.getpeercert(binary_form=True)
         finally:
             writer.close()
         if not certificate:
-            raise self._away("it shows no certificate")
+            raise self.away("it shows no certificate", was_sent=False)
         return certificate
 
     def _check_pin(self, certificate: bytes) -> None:
@@ -133,8 +216,9 @@ class Wire:
                 provider=self.placement.provider,
             )
 
-    def _away(self, reason: str) -> ProviderAway:
-        return ProviderAway(provider=self.placement.provider, endpoint=self.placement.endpoint, reason=reason)
+
+class _NotConnected(Exception):
+    """No connection came about, so nothing was sent."""
 
 
 class InvalidCertificate(Refusal):

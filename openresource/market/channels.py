@@ -19,6 +19,10 @@ from openresource.primitives.keys import is_checksum_address
 CHANNEL_LIFETIME_MS_DEFAULT: Final = 24 * 60 * 60 * 1000
 CHANNEL_LIFETIME_MS_MAX: Final = 400 * 24 * 60 * 60 * 1000
 CHANNEL_DEPOSIT_UAIN_MIN: Final = 1
+# A provider claims this part of a channel's life before it expires, within bounds, and begins no call after that.
+CLAIM_MARGIN_PART: Final = 5
+CLAIM_MARGIN_MS_MIN: Final = 1_000
+CLAIM_MARGIN_MS_MAX: Final = 10 * 60 * 1000
 
 OPEN: Final = "OPEN"
 CLOSED: Final = "CLOSED"
@@ -136,6 +140,21 @@ LIFE_CYCLE: Final[dict[str, dict[str, str]]] = {
     OPEN: {"add": OPEN, "extend": OPEN, "claim": OPEN, "send_back": CLOSED, "time_out": CLOSED},
     CLOSED: {"add": OPEN, "extend": OPEN, "claim": CLOSED, "send_back": CLOSED, "time_out": CLOSED},
 }
+
+
+def claim_margin_ms(opened_at_ms: int, expires_at_ms: int) -> int:
+    """How long before the expiry a provider claims and begins no new call."""
+    lifetime_ms = expires_at_ms - opened_at_ms
+    return max(CLAIM_MARGIN_MS_MIN, min(CLAIM_MARGIN_MS_MAX, lifetime_ms // CLAIM_MARGIN_PART))
+
+
+def expiry_that_serves(opened_at_ms: int, at_ms: int, lifetime_ms: int) -> int:
+    """An expiry for a channel that was opened a while ago, after which calls begin for half a lifetime more."""
+    serves_until_ms = at_ms + lifetime_ms // 2
+    # The margin grows with the channel's age, up to its bound.
+    within_part = (serves_until_ms * CLAIM_MARGIN_PART - opened_at_ms) // (CLAIM_MARGIN_PART - 1) + 1
+    needed = min(within_part, serves_until_ms + CLAIM_MARGIN_MS_MAX)
+    return max(at_ms + lifetime_ms, needed, serves_until_ms + CLAIM_MARGIN_MS_MIN)
 
 
 def channel_status(channel: Channel) -> str:

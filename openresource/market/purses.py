@@ -78,6 +78,8 @@ class Purse:
     early: Mapping[int, bytes] = field(default_factory=dict)
     # What the gateway counts for calls that this client gave up.
     inherited_uain: int = 0
+    # The prices of calls given up without knowing what became of them: how much a gateway may count beyond receipts.
+    given_up_uain: int = 0
 
     @property
     def in_flight_uain(self) -> int:
@@ -244,15 +246,18 @@ def count_receipt(
     return counted, ReceiptCounted(sequence, price_uain, acknowledged)
 
 
-def drop_call(purse: Purse, sequence: int) -> Purse:
+def drop_call(purse: Purse, sequence: int, *, gives_up: bool = False) -> Purse:
     """A call was refused or failed without an answer: nothing is owed for it.
+
+    With `gives_up` nobody could say what became of it: it may turn up in the gateway's count yet.
 
     A call that a gateway refused for its payment is dropped first, then the gateway's answer is taken with `resume`,
     and then the call starts anew under the next number: so neither side counts it twice.
     """
     in_flight = dict(purse.in_flight)
-    in_flight.pop(sequence, None)
-    return replace(purse, in_flight=in_flight)
+    price_uain = in_flight.pop(sequence, 0)
+    given_up_uain = purse.given_up_uain + price_uain * gives_up
+    return replace(purse, in_flight=in_flight, given_up_uain=given_up_uain)
 
 
 def resume(purse: Purse, answer: GatewayState, *, risk_uain_max: int) -> Purse:

@@ -6,13 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from openresource.market.channels import Channel, Terms
+from openresource.market.channels import Channel, Terms, claim_margin_ms
 from openresource.market.tabs import OPEN, CallKey, Tab
-
-# A claim goes out this part of a channel's life before it expires, within bounds.
-CLAIM_MARGIN_PART = 5
-CLAIM_MARGIN_MS_MIN = 1_000
-CLAIM_MARGIN_MS_MAX = 10 * 60 * 1000
 
 
 @dataclass(slots=True)
@@ -70,8 +65,7 @@ class Account:
     @property
     def claim_margin_ms(self) -> int:
         """How long before the expiry the claim goes out and no new call begins."""
-        lifetime_ms = self.channel.expires_at_ms - int(self.record.get("opened_at_ms", 0))
-        return max(CLAIM_MARGIN_MS_MIN, min(CLAIM_MARGIN_MS_MAX, lifetime_ms // CLAIM_MARGIN_PART))
+        return claim_margin_ms(int(self.record.get("opened_at_ms", 0)), self.channel.expires_at_ms)
 
     @property
     def serves_until_ms(self) -> int:

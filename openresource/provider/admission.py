@@ -30,7 +30,13 @@ from openresource.market.tabs import (
 from openresource.market.vouchers import Voucher, VoucherAhead, recover_voucher_signer
 from openresource.primitives.errors import Refusal
 from openresource.provider.accounts import Account, WaitingCall
-from openresource.provider.answers import Answer, Answers, CallKeyReused, check_same_call
+from openresource.provider.answers import (
+    Answer,
+    AnswerForgotten,
+    Answers,
+    CallKeyReused,
+    check_same_call,
+)
 from openresource.provider.books import Books
 from openresource.provider.journal import Journal
 from openresource.provider.payments import decode_voucher
@@ -104,6 +110,16 @@ class ClaimUnderWay(Refusal):
 class CallUndone(Refusal):
     template = "The provider could not write down that it answered this call."
     way_out = "Nothing was charged. Send the call again, with the same number if you like."
+
+
+class CallInFlight(Refusal):
+    template = "The call with the number {sequence} is being worked on."
+    way_out = "Ask again in a moment, or send the call once more under its number and wait for its answer."
+
+
+class CallNotAnswered(Refusal):
+    template = "No answer is kept of a call with the number {sequence}."
+    way_out = "Nothing is owed for a call without an answer; send it anew."
 
 
 class TooManyNewChannels(Refusal):
@@ -312,6 +328,37 @@ class Admission:
             assert isinstance(events[-1], CallAdmitted)
             await self._admitted(account, call, fingerprint, tab, voucher, header)
             return None
+
+    async def take_voucher(self, account: Account, header: bytes) -> None:
+        """Takes a voucher that comes without a call, where there is none yet: a claim needs one, if only for nothing."""
+        has_refreshed = False
+        voucher = decode_voucher(header)
+        signer = recover_voucher_signer(voucher, self._network)
+        while True:
+            if account.is_open and account.tab.voucher is not None:
+                return
+            try:
+                tab, events = tabs.accept(account.tab, voucher, signer)
+                break
+            except (tabs.VoucherPastDeposit, VoucherAhead):
+                if has_refreshed or not await self.refresh(account):
+                    raise
+                has_refreshed = True
+            except tabs.ChannelIsClaiming as refusal:
+                await self._claim_decided(account, refusal)
+        if any(isinstance(event, VoucherAccepted) for event in events):
+            account.voucher_safe = self._journal.append(pack(voucher_taken(voucher)))
+            account.header, account.tab = header, tab
+            await asyncio.shield(account.voucher_safe)
+
+    async def receipt_of(self, account: Account, call: CallKey) -> bytes:
+        """The receipt of a call by its number, for a buyer who lost the answer on its way."""
+        if call in account.waiting:
+            raise CallInFlight(sequence=call.sequence)
+        try:
+            return (await self._answers.recall(call)).receipt_json
+        except AnswerForgotten:
+            raise CallNotAnswered(sequence=call.sequence) from None
 
     def complete(self, account: Account, call: CallKey, paid: CallPaid) -> asyncio.Future[bool]:
         """Counts an answered call; the future resolves when its receipt and answer are on disk, or refuses."""

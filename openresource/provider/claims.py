@@ -155,27 +155,36 @@ class Claims:
                 self._admission.forget(account)
 
     def _take_up(self) -> None:
-        """Claims that may have been on their way when the last process ended."""
+        """Claims that may have been on their way when the last process, or the last run of this part, ended."""
+        waiting = {claim.account.name for claim in self._ready}
         for account in self._admission.accounts:
-            if not account.is_open and account.claim_amount_uain is not None:
-                assert account.tab.voucher is not None
+            if account.is_open or account.claim_amount_uain is None or account.name in waiting:
+                continue
+            assert account.tab.voucher is not None
+            if account.name not in self._under_way:
                 self._under_way[account.name] = asyncio.get_running_loop().create_future()
-                self._put(
-                    Claim(
-                        account,
-                        account.tab.voucher,
-                        account.tab.nonce,
-                        account.claim_amount_uain,
-                        account.send_back,
-                    )
+            self._put(
+                Claim(
+                    account,
+                    account.tab.voucher,
+                    account.tab.nonce,
+                    account.claim_amount_uain,
+                    account.send_back,
                 )
+            )
 
     async def settle(self, account: Account) -> str:
         """Claims at once with the rest sent back; gives the transaction's hash when it is final."""
-        future = self._under_way.get(account.name) or self._begin(account, send_back=True)
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
-                return await asyncio.shield(future)
+                while (future := self._under_way.get(account.name)) is not None:
+                    tx_hash = await asyncio.shield(future)
+                    if account.channel.value_uain == 0:
+                        return tx_hash
+                    # It was a claim for the sum alone; to send the rest back takes another one, with a voucher.
+                if account.tab.voucher is None:
+                    raise ClaimUnderWay(channel=account.name, next_nonce=account.tab.nonce)
+                return await asyncio.shield(self._begin(account, send_back=True))
         except TimeoutError:
             raise ClaimUnderWay(channel=account.name, next_nonce=account.tab.nonce + 1) from None
 
@@ -296,6 +305,10 @@ class Claims:
 
     async def _arrived(self, claim: Claim, tx_hash: str, record: dict[str, Any], value_uain: int) -> None:
         account, terms = claim.account, claim.account.terms
+        if account.is_open or account.tab.nonce != claim.nonce:
+            # It was counted before.
+            self._ended(account, tx_hash)
+            return
         claimed_uain = int(record["claimed_uain"]) - account.channel.claimed_uain
         split = split_claim(claimed_uain, terms.ask_uain, terms.royalty_uain, terms.fee_ppm)
         await self._admission.claim_final(account, tx_hash, claimed_uain, record, value_uain)

@@ -4,6 +4,7 @@
     GET  /services/<publisher>/<name>/<program>/interface.json    what may be called, how, for how much
     GET  /receipts/<id>                                           any receipt that was given
     GET  /channels/<buyer>/<id>                                   the tab, for who knows the session
+    GET  /channels/<buyer>/<id>/receipt                           the receipt of the call that the session header numbers
     POST /channels/<buyer>/<id>/settle                            claim now and send the rest back
     GET  / , /healthz , /metrics                                  what this is, whether it is well, what it did
 
@@ -32,6 +33,7 @@ from openresource.provider.calls import Calls, Request, StartedCall
 from openresource.provider.offers import Offers
 from openresource.provider.payments import (
     PaymentMissing,
+    Session,
     decode_voucher,
     parse_session,
     payment_required,
@@ -353,8 +355,14 @@ class Gateway:
             await _send(send, 200, [_JSON], _encoder.encode(self._overview()))
         elif path.startswith("/receipts/"):
             await _send(send, 200, [_JSON], await self._receipt(path.removeprefix("/receipts/")))
+        elif path.startswith("/channels/") and path.endswith("/receipt"):
+            account, session = await self._own_channel(path.removesuffix("/receipt"), scope)
+            if session is None:
+                raise InvalidInput(what="OpenResource-Session header", reason="it has to number the call")
+            receipt = await self._calls.admission.receipt_of(account, session.call)
+            await _send(send, 200, [_JSON], receipt)
         elif path.startswith("/channels/"):
-            account = await self._own_channel(path, scope)
+            account, _ = await self._own_channel(path, scope)
             await _send(send, 200, [_JSON], _encoder.encode(_channel_json(account)))
         elif path.startswith("/services/"):
             await _send(send, 200, [_JSON], self._interface(path))
@@ -377,25 +385,23 @@ class Gateway:
             raise ReceiptUnknown(receipt=text)
         return found
 
-    async def _own_channel(self, path: str, scope: Scope) -> Account:
+    async def _own_channel(self, path: str, scope: Scope) -> tuple[Account, Session | None]:
         """The channel at a path, for whoever sends its session's secret or a voucher that its buyer signed."""
         name = path.removeprefix("/channels/")
         parse_channel_name(name)
-        session_header = payment = b""
-        for header, value in scope["headers"]:
-            if header == b"openresource-session":
-                session_header = value
-            elif header == b"payment-signature":
-                payment = value
+        session_header, payment = (
+            _header(scope, b"openresource-session"),
+            _header(scope, b"payment-signature"),
+        )
         account = await self._calls.admission.account(name)
-        if session_header:
-            session = parse_session(session_header)
+        session = parse_session(session_header) if session_header else None
+        if session is not None:
             if session.channel != name:
                 raise InvalidInput(what="OpenResource-Session header", reason="it names another channel")
             if session.call.session in account.tab.sessions:
-                return account
+                return account, session
         if self._is_signed_by_buyer(account, payment):
-            return account
+            return account, session
         if not session_header and not payment:
             raise PaymentMissing(
                 "A channel's tab is for its buyer.",
@@ -405,7 +411,11 @@ class Gateway:
         raise UnknownSession()
 
     async def _settle(self, path: str, scope: Scope, send: Send) -> None:
-        account = await self._own_channel(path, scope)
+        account, _ = await self._own_channel(path, scope)
+        payment = _header(scope, b"payment-signature")
+        if payment:
+            # Without one there may be nothing to claim with: the channel is new, or was claimed a moment ago.
+            await self._calls.admission.take_voucher(account, payment)
         if account.tab.voucher is None:
             raise SettleNotPossible(channel=account.name)
         amount_uain = account.tab.spent_uain
@@ -471,6 +481,10 @@ async def _body(receive: Receive, bytes_max: int) -> bytes:
     if len(body) > bytes_max:
         raise InputTooLarge(bytes=len(body), bytes_max=bytes_max)
     return body
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((value for header, value in scope["headers"] if header == name), b"")
 
 
 def _safe_type(content_type: str) -> str:

@@ -67,6 +67,8 @@ _STATUSES: dict[type[Refusal], int] = {
     admission.TooManyNewChannels: UNAVAILABLE,
     admission.TooManyChannels: UNAVAILABLE,
     admission.CallUndone: UNAVAILABLE,
+    admission.CallInFlight: CONFLICT,
+    admission.CallNotAnswered: NOT_FOUND,
     answers.AnswerForgotten: CONFLICT,
     answers.CallKeyReused: CONFLICT,
     # What happens here.
