@@ -222,12 +222,13 @@ class Journal:
         await done
 
     async def close(self) -> None:
-        """Writes what waits, syncs and lets the file go."""
-        if self._thread is not None and self._loop is not None:
+        """Writes what waits, syncs and lets the file go; closing twice does no harm."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
             if self._refusal is None:
                 await asyncio.wait([self._queued(b"")])
             self._jobs.put(None)
-            await self._loop.run_in_executor(None, self._thread.join)
+            await self._loop.run_in_executor(None, thread.join)
         self.abandon()
 
     def abandon(self) -> None:

@@ -17,6 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ class Provider:
         self._chain = chain
         self._sandbox = sandbox
         self._start_runner = start_runner or self._pool
-        self._tasks: list[asyncio.Task[None]] = []
+        # What was opened, to be closed in the opposite order.
+        self._opened = AsyncExitStack()
         self._started_at_ms = 0
         self._node_trouble = ""
         self._faults = 0
@@ -122,6 +124,13 @@ class Provider:
 
     async def start(self) -> None:
         """Listens when this returns; placements follow as their programs are ready."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._opened.aclose()
+            raise
+
+    async def _start(self) -> None:
         settings = self.settings
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         capabilities = await asyncio.to_thread(self._sandbox.probe)
@@ -129,13 +138,15 @@ class Provider:
             raise SandboxUnavailable(level=capabilities.level, why_not=capabilities.why_not)
         check_level(settings.policy, capabilities.level)
         self.isolation = capabilities.level
+        self.books = Books(settings.folder / "provider.sqlite")
         self._journal = Journal(settings.folder / "journal", sync=settings.sync)
         records = self._journal.open()
+        self._opened.push_async_callback(self._journal.close)
         if self._journal.torn_bytes:
             log.warning("cut %d torn bytes off the journal's end", self._journal.torn_bytes)
         self.network = await self._meet_network()
-        self.books = Books(settings.folder / "provider.sqlite")
         self.books.open()
+        self._opened.push_async_callback(self.books.close)
         self._answers = Answers(settings.folder / "answers", self.books)
         self._answers.open()
         self.admission = Admission(
@@ -148,6 +159,9 @@ class Provider:
             clock_ms=clock_ms,
         )
         self.admission.start(records)
+        # The journal ends before the books, which take what it writes last.
+        self._opened.push_async_callback(self._journal.close)
+        self._opened.push_async_callback(self.admission.close)
         self.claims = Claims(
             admission=self.admission,
             chain=self._chain,
@@ -195,6 +209,7 @@ class Provider:
             cursor_file=settings.folder / "jobs.cursor",
             clock_ms=clock_ms,
         )
+        self._opened.push_async_callback(self.placements.close)
         self._runtimes = runtimes
         self._started_at_ms = clock_ms()
         for name, work in [
@@ -204,7 +219,8 @@ class Provider:
             ("events", self._follow),
             ("tending", self._tend),
         ]:
-            self._tasks.append(asyncio.create_task(self._keep_alive(name, work), name=name))
+            task = asyncio.create_task(self._keep_alive(name, work), name=name)
+            self._opened.push_async_callback(_cancelled, task)
         log.info("provider %s listens at %s, isolation %s", self.address, self.endpoint, self.isolation)
 
     async def _meet_network(self) -> NetworkDomain:
@@ -248,12 +264,12 @@ class Provider:
                 raise
             # The port of the last run is taken; a new one is announced.
             server = GatewayServer(self.gateway, server_context(self._identity), settings.host, 0)
-        self._server = server
         (settings.folder / "port").write_text(str(server.port))
         shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.endpoint = settings.endpoint or f"https://{shown_host}:{server.port}"
         self.gateway.endpoint = self.endpoint
         await server.start()
+        self._opened.push_async_callback(server.stop, settings.drain_seconds)
 
     async def _keep_alive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """A fault in one part is written down and the part begins anew; the others go on."""
@@ -427,14 +443,7 @@ class Provider:
             )
         await self._said("gone", self.placements.say_gone)
         self.jobs.keep_cursor()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.stop(self.settings.drain_seconds)
-        await self.placements.close()
-        await self.admission.close()
-        await self._journal.close()
-        await self.books.close()
+        await self._opened.aclose()
         log.info("provider %s is gone", self.address)
 
     async def _said(self, what: str, say: Callable[[], Awaitable[None]]) -> None:
@@ -454,6 +463,11 @@ class Provider:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             log.warning("calls still run after %s seconds and are cut off", self.settings.drain_seconds)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def clock_ms() -> int:

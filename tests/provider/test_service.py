@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from openresource.primitives.errors import Refusal
+from openresource.provider.server import PortTaken
 from tests.provider.market import Market, open_market, open_raw_buyer, until, write_program
 
 pytestmark = pytest.mark.journey
@@ -48,6 +49,30 @@ def test_from_publication_to_the_last_coin(tmp_path: Path) -> None:
         assert await market.chain.balance(buyer.home.address()) == 5_000_000 - 500
         earned = await provider.earnings()
         assert (earned["claims"], earned["paid_out_uain"], earned["unclaimed_uain"]) == (1, 390, 0)
+
+    on_a_market(tmp_path, work)
+
+
+def test_a_stream_comes_piece_by_piece_and_is_paid_once(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        await market.publish(write_program(tmp_path / "program"))
+        async with await market.buyer() as buyer:
+            values = [value async for value in buyer.stream("shout", "count", to=5)]
+            assert values == [1, 2, 3, 4, 5]
+            assert provider.admission.accounts[0].tab.spent_uain == 100
+
+    on_a_market(tmp_path, work)
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def work(market: Market) -> None:
+        provider = await market.provide()
+        port = int(provider.endpoint.rpartition(":")[2])
+        with pytest.raises(PortTaken):
+            await market.provide("other", port=port)
+        again = await market.provide("other")
+        assert again.endpoint != provider.endpoint
 
     on_a_market(tmp_path, work)
 
