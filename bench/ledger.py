@@ -31,7 +31,9 @@ def main() -> None:
     """Run both kernels in processes of their own, or one in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--blocks", type=int, default=3, help="blocks of 1,000 transactions each (default: 3)")
+    parser.add_argument(
+        "--blocks", type=int, default=3, help="blocks of 1,000 transactions each (default: 3)"
+    )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
@@ -139,7 +141,9 @@ def timed(profile: str, kind: str, blocks: int, home: Path) -> dict[str, float]:
         bench.prepare(keep)
         changes: list[Any] = []
         for block in range(blocks):
-            wires = [bench.wire(kind, block * BLOCK_TRANSACTIONS + number) for number in range(BLOCK_TRANSACTIONS)]
+            wires = [
+                bench.wire(kind, block * BLOCK_TRANSACTIONS + number) for number in range(BLOCK_TRANSACTIONS)
+            ]
             raw = [canonical_json_bytes(wire) for wire in wires]
             start = process_time()
             transactions = [bench.transaction(parse_json(one)) for one in raw]

@@ -53,6 +53,7 @@ AIN: Final = Profile(
     has_shards=True,
     tree_shape="ain",
     has_programs=False,
+    labels_have_one_spelling=False,
     replay_window_ms=0,
 )
 
@@ -66,6 +67,7 @@ OPENRESOURCE: Final = Profile(
     has_shards=False,
     tree_shape="canonical",
     has_programs=True,
+    labels_have_one_spelling=True,
     replay_window_ms=REPLAY_WINDOW_MS,
 )
 
@@ -192,8 +194,18 @@ _ENABLED: Final = (
 )
 FLAGS: Final = tuple(TimerFlag(name, 0) for name in _ENABLED)
 
-_ALL_PERMISSIONS: Final = {"branch_owner": True, "write_function": True, "write_owner": True, "write_rule": True}
-_NO_PERMISSIONS: Final = {"branch_owner": False, "write_function": False, "write_owner": False, "write_rule": False}
+_ALL_PERMISSIONS: Final = {
+    "branch_owner": True,
+    "write_function": True,
+    "write_owner": True,
+    "write_rule": True,
+}
+_NO_PERMISSIONS: Final = {
+    "branch_owner": False,
+    "write_function": False,
+    "write_owner": False,
+    "write_rule": False,
+}
 _APP_MAKER: Final = {"branch_owner": True, "write_function": False, "write_owner": False, "write_rule": True}
 
 
@@ -201,9 +213,13 @@ def network_of(document: GenesisDocument) -> Network:
     """The network that a genesis document describes."""
     chain_id = CHAIN_IDS.get(document.network)
     if chain_id is None:
-        raise InvalidGenesis(reason=f"there is no network {document.network}; there are {', '.join(CHAIN_IDS)}")
+        raise InvalidGenesis(
+            reason=f"there is no network {document.network}; there are {', '.join(CHAIN_IDS)}"
+        )
     if chain_id != document.chain_id:
-        raise InvalidGenesis(reason=f"the chain id of {document.network} is {chain_id}, not {document.chain_id}")
+        raise InvalidGenesis(
+            reason=f"the chain id of {document.network} is {chain_id}, not {document.chain_id}"
+        )
     return Network(
         name=document.network,
         profile=OPENRESOURCE,

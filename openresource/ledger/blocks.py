@@ -189,7 +189,9 @@ def check_follows(tip: Block, block: Block) -> None:
         raise BlockDoesNotFollow(number=number, tip_number=tip_number, reason="the number is not the next")
     if block["last_hash"] != tip["hash"]:
         raise BlockDoesNotFollow(
-            number=number, tip_number=tip_number, reason=f"it names {block['last_hash']} as its parent, not {tip['hash']}"
+            number=number,
+            tip_number=tip_number,
+            reason=f"it names {block['last_hash']} as its parent, not {tip['hash']}",
         )
     if block["timestamp"] <= tip["timestamp"]:
         raise BlockDoesNotFollow(number=number, tip_number=tip_number, reason="its time is not later")

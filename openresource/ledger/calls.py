@@ -40,7 +40,17 @@ ACTS_ON_DELETION: Final = frozenset(("_cancelCheckin",))
 class FunctionCall:
     """A running native of the kernel: what it was called with, and the writes that it makes through operations."""
 
-    __slots__ = ("_operations", "auth", "context", "extra_gas", "labels", "op_results", "params", "previous", "value")
+    __slots__ = (
+        "_operations",
+        "auth",
+        "context",
+        "extra_gas",
+        "labels",
+        "op_results",
+        "params",
+        "previous",
+        "value",
+    )
 
     def __init__(
         self,

@@ -103,9 +103,13 @@ class Executor:
         if is_dry_run:
             result["is_dryrun"] = True
         if profile.failed_pay_nothing:
-            failed = self._settle_by_operation(transaction, context, result, gas, has_backup, skip_fees, is_dry_run)
+            failed = self._settle_by_operation(
+                transaction, context, result, gas, has_backup, skip_fees, is_dry_run
+            )
         else:
-            failed = self._settle_directly(transaction, context, result, gas, has_backup, skip_fees, is_dry_run)
+            failed = self._settle_directly(
+                transaction, context, result, gas, has_backup, skip_fees, is_dry_run
+            )
         execution = Execution(result, failed, False)
         execution.mistakes = context.mistakes
         if not is_dry_run:

@@ -77,7 +77,9 @@ def collect_by_operation(
     collected = operations.set_value(labels, {"amount": cost}, Auth(transaction.address), context)
     if collected["code"] != SUCCESS:
         result["code"] = FEE_FAILED
-        result["message"] = f"Failed to collect gas fee: {json.dumps(collected, indent=2, ensure_ascii=False)}"
+        result["message"] = (
+            f"Failed to collect gas fee: {json.dumps(collected, indent=2, ensure_ascii=False)}"
+        )
     return has_backup
 
 
@@ -136,7 +138,10 @@ def pay_fee(transaction: Transaction, context: TxContext, fee_uain: int, result:
     if paid_uain == 0:
         return
     treasury_uain = uain_of_number(balance_of(FEES_ACCOUNT, state))
-    for account, amount_uain in ((payer, balance_uain - paid_uain), (FEES_ACCOUNT, treasury_uain + paid_uain)):
+    for account, amount_uain in (
+        (payer, balance_uain - paid_uain),
+        (FEES_ACCOUNT, treasury_uain + paid_uain),
+    ):
         labels = balance_labels(account)
         number = ain_number(amount_uain)
         state.write_value(labels, number)

@@ -21,9 +21,7 @@ ACCOUNTS_MAX: Final = 10_000
 
 class InvalidGenesis(Refusal):
     template = "The genesis document is not valid: {reason}."
-    way_out = (
-        "It names network, chain_id, timestamp_ms, producer, and accounts that hold 700,000,000 AIN in µAIN together."
-    )
+    way_out = "It names network, chain_id, timestamp_ms, producer, and accounts that hold 700,000,000 AIN in µAIN together."
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,10 +229,14 @@ class Machine:
     def _insert_again(self, wire: Any, number: int, is_trusted: bool) -> None:
         try:
             transaction = (
-                trusted_transaction(wire) if is_trusted else transaction_from_json(wire, self.network.chain_id)
+                trusted_transaction(wire)
+                if is_trusted
+                else transaction_from_json(wire, self.network.chain_id)
             )
         except Refusal as error:
-            raise BlockRefused(number=number, reason=f"a transaction in it is not valid: {error.message}") from error
+            raise BlockRefused(
+                number=number, reason=f"a transaction in it is not valid: {error.message}"
+            ) from error
         inserted = self.insert(transaction)
         if not inserted.is_included:
             reason = f"transaction {transaction.hash} may not enter a block ({inserted.result.get('code')})"

@@ -51,7 +51,14 @@ from openresource.ledger.transactions import (
 from openresource.ledger.verdicts import Auth, Verdict
 from openresource.primitives.errors import Refusal
 from openresource.primitives.numbers import is_number, number_text, to_double
-from openresource.primitives.paths import format_path, invalid_prefix, parse_path, valid_label
+from openresource.primitives.paths import (
+    ambiguous_prefix,
+    format_path,
+    invalid_prefix,
+    is_ambiguous,
+    parse_path,
+    valid_label,
+)
 from openresource.primitives.values import valid_value
 
 SHARD: Final = ".shard"
@@ -60,7 +67,9 @@ MISSING: Final = object()
 FUNCTION: Final = ".function"
 VALID_LABELS_KEPT_MAX: Final = 20_000
 # Natives that anybody may bind to a path of theirs.
-OPEN_NATIVES: Final = frozenset(("_saveLastTx", "_eraseValue", "_fail", "_setOwnerConfig", "_updateLatestShardReport"))
+OPEN_NATIVES: Final = frozenset(
+    ("_saveLastTx", "_eraseValue", "_fail", "_setOwnerConfig", "_updateLatestShardReport")
+)
 
 
 class Operations:
@@ -98,8 +107,10 @@ class Operations:
         # A write may change the limits; for itself those of before hold.
         limits = context.limits
         unit, limit = limits.unit_gas, limits.label_length_max
-        if not self._are_valid(labels, limit):
-            return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid_prefix(labels, limit)}", unit)
+        is_strict = context.network.profile.labels_have_one_spelling
+        if not self._are_valid(labels, limit, is_strict):
+            invalid = invalid_prefix(labels, limit) or ambiguous_prefix(labels)
+            return refused(SET_VALUE_INVALID_PATH, f"Invalid value path: {invalid}", unit)
         invalid = None if isinstance(value, str) else valid_value(value, limit)
         if invalid is not None:
             return refused(SET_VALUE_INVALID_VALUE, f"Invalid object for states: {invalid}", unit)
@@ -139,27 +150,35 @@ class Operations:
                 delete_all(gc_targets_on(way, state, labels), context)
         return result
 
-    def _are_valid(self, labels: list[str], limit: int) -> bool:
+    def _are_valid(self, labels: list[str], limit: int, is_strict: bool) -> bool:
         known = self._valid_labels
         if limit != self._valid_labels_limit or len(known) > VALID_LABELS_KEPT_MAX:
             known.clear()
             self._valid_labels_limit = limit
         for label in labels:
             if label not in known:
-                if not valid_label(label, limit):
+                if not valid_label(label, limit) or (is_strict and is_ambiguous(label)):
                     return False
                 known.add(label)
         return True
 
     def add_value(
-        self, labels: list[str], delta: Any, sign: int, auth: Auth, context: TxContext, is_global: bool = False
+        self,
+        labels: list[str],
+        delta: Any,
+        sign: int,
+        auth: Auth,
+        context: TxContext,
+        is_global: bool = False,
     ) -> Result:
         """INC_VALUE and DEC_VALUE: the sum in doubles, written as SET_VALUE writes."""
         local = local_labels(labels, context) if is_global else labels
         current = None if local is None else context.state.read_value(local)
         if not (current is None or is_number(current)) or not is_number(delta):
             code = INC_VALUE_NOT_A_NUMBER if sign > 0 else DEC_VALUE_NOT_A_NUMBER
-            return refused(code, f"Not a number type: {js_text(current)} or {js_text(delta)}", context.limits.unit_gas)
+            return refused(
+                code, f"Not a number type: {js_text(current)} or {js_text(delta)}", context.limits.unit_gas
+            )
         total: Any = float(current or 0) + sign * float(delta)
         return self.set_value(labels, to_double(total), auth, context, is_global)
 
@@ -314,7 +333,9 @@ def owner_only_function(tree: Any, context: TxContext) -> str | None:
                 return found
         elif isinstance(below, dict):
             for function_id in below:
-                is_native = function_id in context.network.kernel_natives or function_id in context.network.natives
+                is_native = (
+                    function_id in context.network.kernel_natives or function_id in context.network.natives
+                )
                 if is_native and function_id not in OPEN_NATIVES:
                     return str(function_id)
     return None
@@ -334,7 +355,7 @@ def check_programs(labels: list[str], tree: Any, auth: Auth, context: TxContext)
             for entry in below.values():
                 if isinstance(entry, dict) and entry.get("function_type") == PROGRAM:
                     try:
-                        hook.check(entry, labels, auth.addr or "", context.rule_allows)
+                        hook.check(entry, labels, auth.addr or "", context)
                     except Refusal as error:
                         return refusal_result(error, context)
     return None

@@ -139,7 +139,9 @@ def _check_balance(transaction: Transaction, context: TxContext) -> Result | Non
     payer = f"billing|{billing}" if isinstance(billing, str) and billing else transaction.address
     balance = balance_of(payer, context.state)
     if balance < minimum:
-        message = f"[precheckBalanceAndStakes] Balance too low ({number_text(balance)} < {number_text(minimum)})"
+        message = (
+            f"[precheckBalanceAndStakes] Balance too low ({number_text(balance)} < {number_text(minimum)})"
+        )
         return _refused(SERVICE_BALANCE, message)
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from openresource.ledger.draft import Draft, Native, NativeCall
+from openresource.ledger.draft import Draft, Native, NativeCall, StateAccess
 from openresource.ledger.due import DueAction
 from openresource.ledger.tree import Shape
 
@@ -34,6 +34,8 @@ class Profile:
     tree_shape: Shape
     # Function entries may name a program.
     has_programs: bool
+    # A label that the tree would file in the place of another text, or that holds a line break, is no path of a write.
+    labels_have_one_spelling: bool
     # An unordered transaction is valid only this close to block time and only once; 0 means for ever and often.
     replay_window_ms: int
 
@@ -46,12 +48,12 @@ KernelNative = Callable[[Any], int]
 class ProgramHook:
     """PROGRAM entries: `run` when a value is written where one stands, `check` when one is set.
 
-    `check` gets the entry, the values path where it is to stand, who sets it, and `rule_allows`; it refuses by raising.
+    `check` gets the entry, the values path where it is to stand, who sets it, and the state; it refuses by raising.
     """
 
     writes: tuple[tuple[str, ...], ...]
     run: Callable[[Draft, dict[str, Any], NativeCall], None]
-    check: Callable[[Any, Sequence[str], str, Callable[[Sequence[str], Any, str], bool]], object]
+    check: Callable[[Any, Sequence[str], str, StateAccess], object]
 
 
 @dataclass(frozen=True, slots=True)

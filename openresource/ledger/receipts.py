@@ -20,7 +20,9 @@ def receipt_of(result: dict[str, Any]) -> dict[str, Any]:
     return receipt
 
 
-def state_receipt(address: str, block_number: int, receipt: dict[str, Any], billing: str | None) -> dict[str, Any]:
+def state_receipt(
+    address: str, block_number: int, receipt: dict[str, Any], billing: str | None
+) -> dict[str, Any]:
     """The receipt as AI Network's state kept it until receipts left the state."""
     stored: dict[str, Any] = {"address": address, "block_number": block_number, "exec_result": receipt}
     if billing:

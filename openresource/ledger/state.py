@@ -48,7 +48,9 @@ class Limits:
         self.state_gas_coefficient: Any = _number_or(parameters("state_gas_coefficient"), 0)
         self.tree_height_max: Any = _number_or(parameters("state_tree_height_limit"), math.inf)
         self.tree_bytes_max: Any = _number_or(parameters("state_tree_bytes_limit"), math.inf)
-        self.service_budget: Any = self.tree_bytes_max * _number_or(parameters("service_state_budget_ratio"), 1)
+        self.service_budget: Any = self.tree_bytes_max * _number_or(
+            parameters("service_state_budget_ratio"), 1
+        )
         self.apps_budget: Any = self.tree_bytes_max * _number_or(parameters("apps_state_budget_ratio"), 1)
         self.free_budget: Any = self.tree_bytes_max * _number_or(parameters("free_state_budget_ratio"), 1)
 

@@ -82,7 +82,9 @@ class Transaction:
         self.bytes: int = size_of(body)
         # The labels of each single operation, in order.
         self.labels: list[list[str]] = [
-            parse_path(single.get("ref")) for single in operations_of(self.operation) if isinstance(single, dict)
+            parse_path(single.get("ref"))
+            for single in operations_of(self.operation)
+            if isinstance(single, dict)
         ]
 
     @property

@@ -321,7 +321,12 @@ def test_tampered_transactions_are_refused() -> None:
 def test_a_block_needs_its_producers_signature() -> None:
     block = busy_chain().sealed[0].block
     follower = Chain("alice", "bob")
-    for signature in (None, "0x12", sign_block(block, key_of("alice"), CHAIN_ID), sign_block(block, key_of("producer"), 101)):
+    for signature in (
+        None,
+        "0x12",
+        sign_block(block, key_of("alice"), CHAIN_ID),
+        sign_block(block, key_of("producer"), 101),
+    ):
         with pytest.raises(BlockRefused):
             follower.machine.replay({**block, "signature": signature})
     follower.machine.replay(signed(block))

@@ -71,7 +71,9 @@ class MoneyMachine(RuleBasedStateMachine):
         inserted = self.run(signer, transfer(source, to, key, amount), price)
         assert signer == source or inserted.has_failed
 
-    @rule(name=names, payments=st.lists(st.tuples(names, keys, amounts), min_size=1, max_size=4), price=prices)
+    @rule(
+        name=names, payments=st.lists(st.tuples(names, keys, amounts), min_size=1, max_size=4), price=prices
+    )
     def pay_several(self, name: str, payments: list[tuple[str, str, Any]], price: Any) -> None:
         op_list = [transfer(name, target, key, amount) for target, key, amount in payments]
         self.run(name, {"type": "SET", "op_list": op_list}, price)
@@ -80,7 +82,12 @@ class MoneyMachine(RuleBasedStateMachine):
     def write_anything(self, name: str, kind: str, path: str, value: Any, price: Any) -> None:
         self.run(name, operation(kind, path, value), price)
 
-    @rule(name=names, record=st.sampled_from(["a" * 16, "b" * 16, "odd"]), amount=amounts, delay_ms=st.integers(-5, 5000))
+    @rule(
+        name=names,
+        record=st.sampled_from(["a" * 16, "b" * 16, "odd"]),
+        amount=amounts,
+        delay_ms=st.integers(-5, 5000),
+    )
     def fund_a_hold(self, name: str, record: str, amount: Any, delay_ms: int) -> None:
         self.chain.open()
         value = {"amount_uain": amount, "expires_at_ms": self.chain.now_ms + delay_ms}

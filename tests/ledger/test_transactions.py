@@ -50,7 +50,11 @@ def test_lockup_extension_vectors(case: Any, document: Any) -> None:
 def test_a_transaction_travels_and_comes_back_the_same() -> None:
     sent = sign_transaction(BODY, key_of("alice"), 100)
     arrived = transaction_from_json(sent.to_json(), 100)
-    assert (arrived.hash, arrived.address, arrived.canonical) == (sent.hash, key_of("alice").address, sent.canonical)
+    assert (arrived.hash, arrived.address, arrived.canonical) == (
+        sent.hash,
+        key_of("alice").address,
+        sent.canonical,
+    )
 
 
 def test_a_changed_body_is_refused() -> None:
@@ -81,13 +85,17 @@ def test_a_claimed_hash_or_address_must_be_the_right_one() -> None:
             transaction_from_json({**wire, **claim}, 100)
 
 
-@pytest.mark.parametrize("wire", [None, [], "x", {}, {"tx_body": {}, "signature": "0x", "more": 1}, {"tx_body": 5}])
+@pytest.mark.parametrize(
+    "wire", [None, [], "x", {}, {"tx_body": {}, "signature": "0x", "more": 1}, {"tx_body": 5}]
+)
 def test_what_is_no_transaction_is_refused(wire: Any) -> None:
     with pytest.raises(InvalidTransactionBody):
         transaction_from_json(wire, 100)
 
 
 def test_the_hash_of_transactions_is_that_of_their_json() -> None:
-    sent = [sign_transaction({**BODY, "timestamp": number}, key_of("alice"), 100) for number in (1, 1.5, 1e21)]
+    sent = [
+        sign_transaction({**BODY, "timestamp": number}, key_of("alice"), 100) for number in (1, 1.5, 1e21)
+    ]
     of_texts = transactions_hash([transaction.canonical_wire() for transaction in sent])
     assert of_texts == content_hash([transaction.to_json() for transaction in sent])

@@ -135,7 +135,9 @@ def close_checkout(call: FunctionCall) -> int:
     if not call.set_value(["checkout", "requests", *_place(call), user, record], None):
         return FUNCTION_FAILURE
     pending = ["checkout", "stats", "pending"]
-    if not call.add_value([*pending, user], amount, -1) or not call.add_value([*pending, "total"], amount, -1):
+    if not call.add_value([*pending, user], amount, -1) or not call.add_value(
+        [*pending, "total"], amount, -1
+    ):
         return FUNCTION_INTERNAL
     return FUNCTION_SUCCESS
 

@@ -21,7 +21,9 @@ YEAR_MS = 31_557_600_000
 def collect_fee(call: FunctionCall) -> int:
     """Moves a fee from its payer to the unclaimed fees."""
     amount: Any = call.value["amount"]
-    return FUNCTION_SUCCESS if call.transfer(call.params["from"], UNCLAIMED_FEES, amount) else FUNCTION_FAILURE
+    return (
+        FUNCTION_SUCCESS if call.transfer(call.params["from"], UNCLAIMED_FEES, amount) else FUNCTION_FAILURE
+    )
 
 
 def claim_reward(call: FunctionCall) -> int:

@@ -30,7 +30,9 @@ def claim(call: FunctionCall) -> int:
         return _done(call.transfer(_account(call), target, amount))
     record = str(call.context.block_time)
     return _done(
-        call.set_value(["escrow", _account(call), target, str(escrow_key), "hold", record], {"amount": amount})
+        call.set_value(
+            ["escrow", _account(call), target, str(escrow_key), "hold", record], {"amount": amount}
+        )
     )
 
 

@@ -21,7 +21,11 @@ def transfer(call: FunctionCall) -> int:
     balance: Any = call.get(*source_labels)
     if balance is None or balance < amount:
         return INSUFFICIENT_BALANCE
-    known = target_labels[:-1] if call.context.is_enabled("extend_account_registration_gas_amount") else target_labels
+    known = (
+        target_labels[:-1]
+        if call.context.is_enabled("extend_account_registration_gas_amount")
+        else target_labels
+    )
     is_new = not call.has(*known)
     if not call.add_value(source_labels, amount, -1) or not call.add_value(target_labels, amount, 1):
         return FUNCTION_INTERNAL
