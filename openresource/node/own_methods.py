@@ -74,9 +74,11 @@ class OwnMethods:
         }
 
     async def status(self, params: Params) -> Answer:
+        """Network, chain id, genesis hash, profile, height and time of the last final block, producer, version."""
         return answer(self.status_facts())
 
     async def read(self, params: Params) -> Answer:
+        """`{value, height, at}` of a path: `at` is pending, final (as if left out) or a height; with `proof` also its paper."""
         view, height, at = self._view(params)
         labels = [_tree(params), *parse_path(params.get("ref"))]
         options = ReadOptions(is_shallow=params.get("shallow") is True)
@@ -111,6 +113,7 @@ class OwnMethods:
         }
 
     async def children(self, params: Params) -> Answer:
+        """`{labels, branches, height, next}`: labels below a path, at most 1,000; `next` goes into `after` for more."""
         view, height, _ = self._view(params)
         limit = params.get("limit", CHILDREN_PER_PAGE_MAX)
         after = params.get("after", "")
@@ -135,6 +138,7 @@ class OwnMethods:
         return answer(found if following is None else {**found, "next": following})
 
     async def wait_transaction(self, params: Params) -> Answer:
+        """Waits until a transaction is final, at most 30 s, then answers like `ain_getTransactionByHash`."""
         tx_hash = params.get("hash")
         timeout_ms = params.get("timeout_ms", 0)
         if not is_hash(tx_hash):
@@ -146,7 +150,7 @@ class OwnMethods:
         return answer(self._ain_methods.transaction_info(tx_hash))
 
     async def supply(self, params: Params) -> Answer:
-        """The sum over every holder, found by walking them all; nothing is taken from a counter."""
+        """The sum over every holder of a final state, found by walking them all; nothing is taken from a counter."""
         view, height, at = self._view(params)
         if at == "pending":
             raise InvalidInput(
