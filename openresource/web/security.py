@@ -156,4 +156,7 @@ def cookie_name(scope: Scope) -> str:
 def host_name(host: str) -> str:
     """The name in a Host header, without its port."""
     host = host.strip().lower()
-    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    if not host.startswith("["):
+        return host.partition(":")[0]
+    name, bracket, _ = host.partition("]")
+    return name + bracket
