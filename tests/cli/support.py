@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from openresource.cli.main import main
 from openresource.client.homes import Home
 
 COMMAND_SECONDS_MAX = 120.0
@@ -103,6 +107,29 @@ def run_cli(*words: str, input: str | None = None, env: Mapping[str, str] | None
         env=environment(env),
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(*words: str, input: str | None = None) -> Outcome:
+    """The same within this process, for the many small cases: all but the interpreter's start is as in `run_cli`."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    kept = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment())
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["openresource", *words])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((input or "").encode())))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            try:
+                main()
+                code: Any = 0
+            except SystemExit as ended:
+                code = ended.code or 0
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+    return Outcome(int(code), *(one.buffer.getvalue().decode() for one in (out, err)))
 
 
 class Serving:

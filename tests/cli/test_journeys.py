@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from openresource.client.homes import Home
-from tests.cli.support import Outcome, Serving, funded_home, run_cli, serving, write_program
+from tests.cli.support import Outcome, Serving, funded_home, run_cli, run_here, serving, write_program
 from tests.support.network import NodeProcess, local_node_process
 
 pytestmark = pytest.mark.journey
@@ -33,7 +33,7 @@ class Market:
 
     def cli(self, *words: str, home: Home | None = None, **options: Any) -> Outcome:
         chosen = str((home or self.buyer).folder)
-        return run_cli(*words, "--home", chosen, "--node", self.node.url, **options)
+        return run_here(*words, "--home", chosen, "--node", self.node.url, **options)
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +148,13 @@ def test_what_goes_wrong_is_said_with_the_way_out(
 
 def test_a_spending_limit_stops_a_call_before_it_costs_anything(market: Market) -> None:
     assert market.cli("money", "--json").json["limits"]["per_call_uain"] == 100_000
-    limited = run_cli("money", "limit", "--per-call", "0.0005", "--home", str(market.buyer.folder))
+    limited = run_here("money", "limit", "--per-call", "0.0005", "--home", str(market.buyer.folder))
     assert limited.code == 0
     try:
         refused = market.cli("call", "shout", "text=a", "--json")
         assert refused.code == 5 and refused.json["error"]["code"] == "over-spending-limit"
     finally:
-        run_cli("money", "limit", "--per-call", "0.1", "--home", str(market.buyer.folder))
+        run_here("money", "limit", "--per-call", "0.1", "--home", str(market.buyer.folder))
 
 
 def test_a_wallet_without_coins_is_told_what_it_lacks(market: Market, tmp_path: Path) -> None:
