@@ -8,6 +8,7 @@ from typing import Any
 
 from openresource.primitives.encoding import canonical_json, utf8, utf16_length
 from openresource.primitives.hashing import is_hex_text
+from openresource.primitives.keys import is_checksum_address
 from openresource.primitives.limits import LABEL_LENGTH_MAX
 
 VALUES = "values"
@@ -27,6 +28,12 @@ _LINE_END = r"(?=[\n\r\u2028\u2029]|\Z)"
 _ALLOWED = re.compile(rf"{_LINE_START}(?:\*|[.$][^{_RESERVED_CLASS}]+){_LINE_END}")
 _SERVICE_NAME = re.compile(rf"{_LINE_START}[A-Za-z_][A-Za-z0-9_]*{_LINE_END}")
 _LOWER_SERVICE_NAME = re.compile(rf"{_LINE_START}[a-z_][a-z0-9_]*{_LINE_END}")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_ADDRESS_LENGTH = 42
+# An address is refused only for looking like a name or an identifier in hex; by chance none ever does.
+_PLAIN_NAME = re.compile("[A-Za-z0-9_-]+")
+_ANY_TEXT = re.compile(r"[^\x00-\x20\x7f]+")
 
 _ENCODED = re.compile(r"[/.$*#{}\[\]!]")
 _DECODED = re.compile("!([0-9a-fA-F]{2})")
@@ -99,6 +106,35 @@ def radix_label(label: str) -> str:
     if is_hex_text(label):
         return label[2:].lower()
     return utf8(label).hex()
+
+
+def is_ambiguous(label: str) -> bool:
+    """Whether a label holds a control character, or is filed where another spelling of it belongs."""
+    if _CONTROL.search(label) is not None:
+        return True
+    if not label.startswith("0x") or not is_hex_text(label):
+        return False
+    if len(label) == _ADDRESS_LENGTH:
+        return not is_checksum_address(label) or _is_text_in_hex(label, _PLAIN_NAME)
+    return label != label.lower() or len(label) == len("0x") or _is_text_in_hex(label, _ANY_TEXT)
+
+
+def ambiguous_prefix(labels: Sequence[str]) -> str | None:
+    """The path up to and including the first ambiguous label, or None."""
+    for position, label in enumerate(labels):
+        if is_ambiguous(label):
+            return format_path(labels[: position + 1])
+    return None
+
+
+def _is_text_in_hex(label: str, pattern: re.Pattern[str]) -> bool:
+    """Whether hex digits are the UTF-8 of a text, which the tree then files in the same place."""
+    if len(label) % 2 != 0:
+        return False
+    try:
+        return pattern.fullmatch(bytes.fromhex(label[2:]).decode()) is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def valid_service_name(name: Any, lower_case_only: bool = False) -> bool:

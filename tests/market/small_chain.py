@@ -29,6 +29,7 @@ STRANGER = generate_key(b"stranger".ljust(32, b"."))
 PROGRAM = file_cid(b"a program")
 OTHER_PROGRAM = file_cid(b"another program")
 NAME = "translate"
+APP = "photo_app"
 CHANNEL_ID = "00112233445566778899aabbccddeeff"
 ENDPOINT = "https://127.0.0.1:9443"
 TLS_KEY = bytes(range(32))
@@ -164,9 +165,10 @@ CHANNEL = f"{BUYER.address}/{CHANNEL_ID}"
 
 
 def published_chain(ask_uain: int = 500, royalty_uain: int = 200) -> SmallChain:
-    """A chain with a program, its version and a placement; the buyer has 1 AIN."""
+    """A chain with a program, its version and a placement; the buyer has 1 AIN and an app."""
     chain = SmallChain()
     chain.state.give(BUYER.address, 1_000_000)
+    chain.state.write_value(("manage_app", APP, "config", "admin", BUYER.address), True)
     chain.write(PUBLISHER, f"/programs/{PROGRAM}", {"publisher": PUBLISHER.address, "name": NAME, "bytes": 9})
     chain.write(PUBLISHER, VERSION_PATH, version_record(royalty_uain=royalty_uain))
     chain.write(PROVIDER, PLACEMENT_PATH, {"status": "OFFERED"})

@@ -10,9 +10,8 @@ from typing import Final
 
 from openresource.ledger.draft import DueAction, Native
 from openresource.ledger.profile import ProgramHook
-from openresource.market.jobs import check_program_entry
 from openresource.market.natives import channels, holds, jobs, placements, programs, services
-from openresource.market.natives.jobs import PROGRAM_EVENT_WRITES, on_program_event
+from openresource.market.natives.jobs import PROGRAM_EVENT_WRITES, check_program, on_program_event
 from openresource.market.natives.parameters import CATEGORY, PARAMETERS
 
 NATIVES: Final[tuple[Native, ...]] = (
@@ -35,5 +34,5 @@ FUNCTIONS: Final[dict[str, str]] = (
 RULES: Final[dict[str, str]] = (
     programs.RULES | services.RULES | placements.RULES | channels.RULES | holds.RULES | jobs.RULES
 )
-PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event, check_program_entry)
+PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event, check_program)
 MARKET_PARAMETERS: Final[dict[str, dict[str, int]]] = {CATEGORY: PARAMETERS}

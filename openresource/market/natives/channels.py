@@ -22,7 +22,7 @@ from openresource.market.channels import (
 )
 from openresource.market.codes import ResultCode
 from openresource.market.fees import split_claim
-from openresource.market.fields import Fields, require_key
+from openresource.market.fields import Fields, InvalidRecord, require_key
 from openresource.market.natives.parameters import (
     CHANNEL_LIFETIME_MS_MAX_NAME,
     CHANNEL_LIFETIME_MS_MIN_NAME,
@@ -34,6 +34,7 @@ from openresource.market.services import check_call_permitted, read_permissions,
 from openresource.market.vouchers import Voucher, check_voucher_place, recover_voucher_signer
 from openresource.primitives.amounts import UAIN_MAX
 from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import is_checksum_address
 
 CHANNELS = "channels"
 
@@ -186,7 +187,12 @@ def _check_expiry(draft: Draft, call: NativeCall, expires_at_ms: int) -> None:
 
 def _load(draft: Draft, call: NativeCall) -> tuple[tuple[str, ...], Channel, Terms]:
     """The channel that a request is about; its value is the balance of its account."""
-    buyer, channel_id = call.params["buyer"], call.params["id"]
+    buyer, channel_id = call.params["buyer"], require_key(call.params["id"], "channel")
+    # The tree finds an address in any case, but the channel's money is under its checksum form.
+    if not is_checksum_address(buyer):
+        raise InvalidRecord(
+            what="channel", member="its buyer", reason="must be an address in its checksum form"
+        )
     labels = (CHANNELS, buyer, channel_id, "state")
     record = draft.get(*labels)
     if record is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from openresource.ledger.draft import Draft, DueAction, Native, NativeCall
 from openresource.market.accounts import HOLD_BALANCES, hold_account
 from openresource.market.codes import ResultCode
@@ -18,6 +21,9 @@ from openresource.market.natives.parameters import HOLD_LIFETIME_MS_MAX, paramet
 from openresource.primitives.amounts import UAIN_MAX
 from openresource.primitives.errors import Refusal
 
+# The value at labels below /values.
+Reader = Callable[[tuple[str, ...]], Any]
+
 HOLDS = "holds"
 HOLD_EXPIRES = "hold_expires"
 
@@ -26,6 +32,18 @@ class HoldOutOfRange(Refusal):
     result_code = ResultCode.HOLD_OUT_OF_RANGE
     template = "The hold's {member} is {offered}; it must be between {minimum} and {maximum}."
     way_out = "Choose a value within these bounds."
+
+
+class NotAnAppAdmin(Refusal):
+    result_code = ResultCode.NOT_AN_APP_ADMIN
+    template = "Only an admin of the app {app} may {deed}; {address} is none."
+    way_out = "Ask an admin of the app, whose addresses are at /manage_app/{app}/config/admin."
+
+
+def check_app_admin(reader: Reader, app: str, address: str, deed: str) -> None:
+    """Refuses who is no admin of an app: its holds are spent by its entries and go back to who began them."""
+    if reader(("manage_app", app, "config", "admin", address)) is not True:
+        raise NotAnAppAdmin(app=app, deed=deed, address=address)
 
 
 def fund_hold(draft: Draft, call: NativeCall) -> None:
@@ -44,6 +62,9 @@ def fund_hold(draft: Draft, call: NativeCall) -> None:
         raise HoldOutOfRange(member="balance", offered=held + amount, minimum=1, maximum=UAIN_MAX)
     record = draft.get(HOLDS, app, name, "state")
     before = None if record is None else read_hold(record)
+    if before is None:
+        # Whoever begins a hold owns what others add to it.
+        check_app_admin(lambda labels: draft.get(*labels), app, call.signer, "begin a hold")
     after = fund(before, call.signer, expires_at_ms)
     draft.move(call.signer, account, amount)
     draft.set((HOLDS, app, name, "state"), hold_record(after))

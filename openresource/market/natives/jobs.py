@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from openresource.ledger.draft import Draft, DueAction, Native, NativeCall
+from openresource.ledger.draft import Draft, DueAction, Native, NativeCall, StateAccess
 from openresource.market.accounts import HOLD_BALANCES, TREASURY, hold_account, job_account
 from openresource.market.fees import split_claim
-from openresource.market.fields import Fields, InvalidRecord
+from openresource.market.fields import Fields, InvalidRecord, require_key
 from openresource.market.holds import has_expired, read_hold
 from openresource.market.jobs import (
     DONE,
@@ -22,6 +23,7 @@ from openresource.market.jobs import (
     ProgramEntry,
     bind_path,
     check_fits_at,
+    check_program_entry,
     input_digest,
     job_id,
     job_state_record,
@@ -31,6 +33,7 @@ from openresource.market.jobs import (
     step,
 )
 from openresource.market.natives.channels import NotPlaced
+from openresource.market.natives.holds import check_app_admin
 from openresource.market.natives.parameters import FEE_PPM, JOB_DEADLINE_MS, JOB_LEASE_MS, parameter
 from openresource.market.papers import hex_text
 from openresource.market.placements import PLACED, read_placement
@@ -41,6 +44,12 @@ from openresource.primitives.paths import format_path, parse_path
 JOBS = "jobs"
 JOB_LEASE_OVER = "job_lease_over"
 JOB_DEADLINE = "job_deadline"
+
+
+def check_program(entry: Any, path: Sequence[str], setter: str, state: StateAccess) -> None:
+    """Whether somebody may set a PROGRAM entry at a values path; it spends the app's hold, so admins do."""
+    check_program_entry(entry, path, setter, state.rule_allows)
+    check_app_admin(state.read_value, path[1], setter, "let its hold pay for a program")
 
 
 def on_program_event(draft: Draft, entry: dict[str, Any], call: NativeCall) -> None:
@@ -216,13 +225,17 @@ def _return_budget(draft: Draft, job: str, request: dict[str, Any], state: JobSt
     """What is left goes back to the hold, or to its owner if the hold is over."""
     rest = draft.balance(job_account(job))
     record = draft.get("holds", request["app"], request["hold"], "state")
-    lives = record is not None and not has_expired(read_hold(record), at_ms)
+    hold = None if record is None else read_hold(record)
+    # A hold of the same name may have been begun since by somebody else.
+    lives = hold is not None and hold.owner == state.payer and not has_expired(hold, at_ms)
     target = hold_account(request["app"], request["hold"]) if lives else state.payer
     draft.move(job_account(job), target, rest)
     return rest
 
 
 def _load(draft: Draft, job: str) -> tuple[dict[str, Any], JobState]:
+    # The tree finds a job under a second spelling of its name too, but not the job's money.
+    require_key(job, "job")
     request, record = draft.get(JOBS, job, "request"), draft.get(JOBS, job, "state")
     if not isinstance(request, dict) or record is None:
         raise JobMissing(job=job)
