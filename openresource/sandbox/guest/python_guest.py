@@ -4,7 +4,6 @@ Frames both ways: length of the payload (4 bytes), number of the call (4), kind 
 program goes to standard error, so that a `print` disturbs nobody.
 """
 
-import asyncio
 import importlib
 import inspect
 import json
@@ -160,6 +159,9 @@ class Guest:
     def loop(self) -> Any:
         """This thread's event loop."""
         if not hasattr(self.local, "loop"):
+            # Half of the time that our own imports take, and most programs are not asynchronous.
+            import asyncio
+
             self.local.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self.local.loop)
         return self.local.loop
