@@ -63,6 +63,10 @@ SMALL_BODY_BYTES_MAX = 64 * 1024
 # A stream longer than this is sent, but not kept for a retry.
 STREAM_KEPT_BYTES_MAX = 1024 * 1024
 
+PROGRAM_REMEDY = (
+    "Nothing was charged. Try again, or another input; if it stays so, tell the service's publisher."
+)
+
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -271,7 +275,10 @@ class Gateway:
         self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
         event = b""
         if sent_type == EVENTS_TYPE:
-            event = b"event: error\ndata: " + _encoder.encode({"error": refusal.to_json()}) + b"\n\n"
+            said = refusal.to_json()
+            if said["facts"].pop("stderr", None) is not None:
+                said["remedy"] = PROGRAM_REMEDY
+            event = b"event: error\ndata: " + _encoder.encode({"error": said}) + b"\n\n"
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _account(self, request: Request) -> Account | None:
@@ -294,10 +301,11 @@ class Gateway:
         headers: Headers = [_JSON]
         if status in RETRY_SECONDS:
             headers.append((b"retry-after", str(RETRY_SECONDS[status]).encode()))
-        if isinstance(refusal, ProgramError):
+        said = refusal.to_json()
+        if isinstance(refusal, ProgramError) and said["facts"].pop("stderr", None) is not None:
             # A program's last words are its publisher's business, not every caller's.
-            refusal.facts.pop("stderr", None)
-        await _send(send, status, headers, _encoder.encode({"error": refusal.to_json()}))
+            said["remedy"] = PROGRAM_REMEDY
+        await _send(send, status, headers, _encoder.encode({"error": said}))
 
     async def _refuse_payment(self, refusal: Refusal, request: Request, send: Send) -> None:
         self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')

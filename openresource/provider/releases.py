@@ -14,6 +14,7 @@ from openresource.market.manifests import Manifest, Method
 from openresource.market.prices import check_cap
 from openresource.market.schemas import check_value
 from openresource.market.services import Version
+from openresource.primitives.cids import parse_cid
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.provider.offers import Runner
@@ -50,6 +51,8 @@ class PricedOut(Refusal):
 
 async def fetch_release(chain: Chain, program: str, releases: Path) -> Path:
     """The program's folder; every block is verified, and a folder appears whole or not at all."""
+    # A name that is no CID must not become a path.
+    parse_cid(program)
     folder = releases / program
     if folder.is_dir():
         return folder
