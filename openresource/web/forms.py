@@ -97,7 +97,7 @@ def fields_of(method: Method) -> tuple[Field, ...]:
     required = method.input.get("required")
     names = required if isinstance(required, list | tuple) else ()
     fields = [
-        _field(str(name), schema if isinstance(schema, Mapping) else {}, name in names, values)
+        _field(str(name), without_null(schema), name in names, values)
         for name, schema in properties.items()
     ]
     # What is needed comes first.
@@ -154,18 +154,25 @@ def _kind(schema: Mapping[str, Any], value: Any) -> FieldKind:
     return "json"
 
 
+def without_null(schema: Any) -> Mapping[str, Any]:
+    """The description of a value that may be left out: its only kind besides null; others stay as they are."""
+    if not isinstance(schema, Mapping):
+        return {}
+    choices = schema.get("anyOf")
+    if not isinstance(choices, list):
+        return schema
+    others = [one for one in choices if not (isinstance(one, Mapping) and one.get("type") == "null")]
+    if len(others) != 1 or not isinstance(others[0], Mapping):
+        return schema
+    return {**others[0], **{name: part for name, part in schema.items() if name != "anyOf"}}
+
+
 def kinds_of(schema: Mapping[str, Any]) -> set[str]:
     """The types that a description allows; empty if it says nothing."""
     kinds = schema.get("type")
     found = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(kind, str)}
-    choices = schema.get("anyOf")
-    for choice in choices if isinstance(choices, list) else ():
-        # One level is enough for what a function's types become; deeper ones are written as JSON.
-        if isinstance(choice, Mapping) and isinstance(choice.get("type"), str):
-            found.add(choice["type"])
-        else:
-            found.add("object")
-    return found
+    # Several kinds at once are written as JSON.
+    return found if "anyOf" not in schema else found | {"object"}
 
 
 def _is_long(schema: Mapping[str, Any], value: Any) -> bool:
@@ -210,7 +217,7 @@ def inputs_from(form: Form, fields: tuple[Field, ...], schema: Mapping[str, Any]
     properties: Mapping[str, Any] = schema.get("properties") or {}
     found: dict[str, Any] = {}
     for one in fields:
-        given = _given(form, one, properties.get(one.name) or {})
+        given = _given(form, one, without_null(properties.get(one.name)))
         if given is not None:
             found[one.name] = given
     return found

@@ -85,6 +85,8 @@ MULTIPART = f"multipart/form-data; boundary={BOUNDARY.decode()}"
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "long"),
         ({"type": "boolean"}, "switch"),
         ({"type": "array", "items": {"type": "string"}}, "lines"),
+        ({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}, "lines"),
+        ({"anyOf": [{"type": "null"}, {"enum": ["a"]}]}, "choice"),
         ({"type": "array", "items": {"type": "number"}}, "json"),
         ({"type": "array"}, "json"),
         ({"type": "object"}, "json"),
