@@ -1,6 +1,7 @@
 """`connect`: a plain localhost address for curl and stock clients, paid by this home's wallet."""
 
 import json
+import logging
 
 import click
 
@@ -54,7 +55,9 @@ async def _serve(
     from openresource.cli.servers import bound_socket, serve
     from openresource.client.calls import Answer
     from openresource.client.connect import LOOPBACK_NAMES, Connect
+    from openresource.node.logs import log_to
 
+    log_to(level=logging.WARNING)
     listener = bound_socket(host or "127.0.0.1", port)
     with listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -9,6 +9,8 @@ from openresource.cli.output import home_option, json_option, network_node_optio
 from openresource.cli.session import chain_of, run
 from openresource.client.homes import Home
 
+STATUS_SECONDS = 3.0
+
 
 @click.group(epilog="\b\nExample:  openresource node start --home ./my-node --port 8080")
 def node() -> None:
@@ -71,7 +73,7 @@ def status(home: str | None, node_url: str | None, as_json: bool) -> None:
     """Ask a node which network it serves, and how far it is."""
 
     async def asking() -> tuple[str, dict[str, object]]:
-        async with chain_of(Home(home), node_url) as chain:
+        async with chain_of(Home(home), node_url, timeout_seconds=STATUS_SECONDS) as chain:
             found = await chain.status()
             return chain.url, {
                 "network": found.network,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from openresource.cli.output import Progress, home_option, json_option, network_node_option, note
 from openresource.cli.session import chain_of, key_of, run_server
 from openresource.client.homes import Home, Lock
+from openresource.node.logs import log_to
 from openresource.primitives.amounts import text_from_uain, uain_from_text
 
 LOOK_SECONDS = 0.5
@@ -115,6 +117,8 @@ class Providing:
 
     async def run(self) -> None:
         """Provide until SIGINT or SIGTERM, then leave in order."""
+        # Under a supervisor the log is a file to look into later; a person sees only what is wrong.
+        log_to(level=logging.INFO if self._as_json else logging.WARNING)
         home = self._home
         if not home.has_wallet():
             made = home.create_wallet()

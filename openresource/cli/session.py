@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from openresource.client.chain import Chain
 from openresource.client.homes import Home, WalletLocked
+from openresource.client.node_wire import TIMEOUT_SECONDS
 from openresource.primitives.keys import PrivateKey
 
 if TYPE_CHECKING:
@@ -18,8 +20,23 @@ Result = TypeVar("Result")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a command's asynchronous part to its end."""
+    """Run a command's asynchronous part to its end; what it waits for long is said."""
+    logger = logging.getLogger("openresource.client.waiting")
+    if not logger.handlers:
+        logger.addHandler(_Said())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
     return asyncio.run(work)
+
+
+class _Said(logging.Handler):
+    """Waits go to standard error as they are, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from openresource.cli.output import note, wants_json
+
+        if not wants_json():
+            note(f"  {record.getMessage()}")
 
 
 def run_server(work: Coroutine[Any, Any, Result]) -> Result:
@@ -34,11 +51,17 @@ def run_server(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 @asynccontextmanager
-async def chain_of(home: Home, node_url: str | None) -> AsyncIterator[Chain]:
+async def chain_of(
+    home: Home, node_url: str | None, *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> AsyncIterator[Chain]:
     """The chain of a home's network; another network than the home knows is refused."""
     config = home.config()
     genesis = config.get("genesis_hash") if node_url is None else None
-    chain = Chain(home.node_url(node_url), genesis_hash=genesis if isinstance(genesis, str) else None)
+    chain = Chain(
+        home.node_url(node_url),
+        timeout_seconds=timeout_seconds,
+        genesis_hash=genesis if isinstance(genesis, str) else None,
+    )
     try:
         yield chain
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,9 +30,12 @@ EVENT_BYTES_MAX = 4 * 1024 * 1024
 SILENCE_SECONDS_MAX = 35.0
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 2.0
+# A wait that is longer than this is spoken of; the command line shows it.
+TELL_SECONDS = 1.0
 STATUSES_WORTH_A_RETRY = frozenset((502, 503, 504))
 
 T = TypeVar("T")
+_log = logging.getLogger("openresource.client.waiting")
 
 
 class Wire:
@@ -78,11 +82,20 @@ class Wire:
         """Try again while the node is away, at most for some seconds."""
         deadline = time.monotonic() + seconds
         delay = RETRY_SECONDS_FIRST
+        is_told = False
         while True:
             try:
                 return await attempt()
             except NodeAway as away:
                 left_seconds = deadline - time.monotonic()
+                if not is_told and seconds - left_seconds > TELL_SECONDS:
+                    is_told = True
+                    _log.info(
+                        "waiting for the node at %s, at most %.0f s more (%s)",
+                        self.url,
+                        left_seconds,
+                        away.reason,
+                    )
                 if left_seconds <= delay:
                     raise NodeAway(
                         url=self.url, doing=doing, waited_seconds=seconds, reason=away.reason
