@@ -1,5 +1,5 @@
 """Run programs and sell calls: take new versions, run them in sandboxes, admit payments, claim.
 
-It never keeps the chain. Open `service.py` first: a provider's whole life; `gateway.py` follows one call.
-`placements.py` decides what runs here (by `policies.py`), `admission.py` which calls begin, `payments.py` writes the 402.
+It never keeps the chain. Open `service.py` first: a provider's whole life; `gateway.py` follows one call,
+`admission.py` owns the payment state, `journal.py` is why none of it is lost.
 """

@@ -71,8 +71,3 @@ class Account:
     def serves_until_ms(self) -> int:
         """When the last new call may begin."""
         return self.channel.expires_at_ms - self.claim_margin_ms
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the channel was settled and closed: no value, no expiry."""
-        return self.channel.value_uain == 0 and self.channel.expires_at_ms == 0

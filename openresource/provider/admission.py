@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from openresource.ledger.draft import NetworkDomain
 from openresource.market import tabs
 from openresource.market.accounts import channel_account
-from openresource.market.channels import Channel, parse_channel_name, read_channel
+from openresource.market.channels import parse_channel_name, read_channel
 from openresource.market.tabs import (
     CallAdmitted,
     CallAnswered,
@@ -25,7 +24,6 @@ from openresource.market.tabs import (
     Tab,
     TabEvent,
     VoucherAccepted,
-    open_tab,
 )
 from openresource.market.vouchers import Voucher, VoucherAhead, recover_voucher_signer
 from openresource.primitives.errors import Refusal
@@ -47,17 +45,12 @@ from openresource.provider.records import (
     ClaimBegun,
     ClaimFailed,
     ClaimFinal,
-    Record,
-    TabKept,
     TestCallUsed,
-    VoucherTaken,
     pack,
-    sessions_of,
-    tab_kept,
     unpack,
-    voucher_of,
     voucher_taken,
 )
+from openresource.provider.state import PaymentState, next_tab
 
 log = logging.getLogger("openresource.provider.admission")
 
@@ -71,7 +64,6 @@ UNKNOWN_KEPT_MAX = 10_000
 CLAIM_WAIT_SECONDS = 10.0
 RESUME_SECONDS = 1.0
 SNAPSHOT_BYTES = 8 * 1024 * 1024
-SESSIONS_CARRIED_MAX = 16
 
 
 class ChannelReader(Protocol):
@@ -153,12 +145,11 @@ class Admission:
         self._provider = provider
         self._network = network
         self._clock_ms = clock_ms
-        self._accounts: dict[str, Account] = {}
+        self._state = PaymentState(clock_ms)
         self._reading: dict[str, asyncio.Future[Account]] = {}
         self._unknown: dict[str, int] = {}
         self._reads = asyncio.Semaphore(CHAIN_READS_AT_ONCE)
         self._reads_waiting = 0
-        self._test_calls: dict[str, TestCallUsed] = {}
         self._since_flush: list[CallPaid] | None = None
         self._resuming: asyncio.TimerHandle | None = None
         self._snapshot: asyncio.Task[None] | None = None
@@ -168,7 +159,10 @@ class Admission:
     def start(self, payloads: Iterable[bytes]) -> None:
         """Takes up where the journal's records end."""
         for payload in payloads:
-            self._apply(unpack(payload))
+            record = unpack(payload)
+            self._state.apply(record)
+            if isinstance(record, CallPaid):
+                self._answers.keep(record, payload)
         self._journal.start(self._go_back)
 
     async def close(self) -> None:
@@ -181,17 +175,17 @@ class Admission:
     @property
     def accounts(self) -> list[Account]:
         """All channels that are known."""
-        return list(self._accounts.values())
+        return list(self._state.accounts.values())
 
     def known_account(self, name: str) -> Account | None:
         """A channel that was seen before."""
-        return self._accounts.get(name)
+        return self._state.accounts.get(name)
 
     # ── Channels ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def account(self, name: str) -> Account:
         """A channel by its name, read from the chain when it is first seen."""
-        account = self._accounts.get(name)
+        account = self._state.accounts.get(name)
         if account is not None:
             return account
         reading = self._reading.get(name)
@@ -202,7 +196,7 @@ class Admission:
                 raise ChannelUnknown(channel=name)
             if self._reads_waiting >= CHAIN_READS_WAITING_MAX:
                 raise TooManyNewChannels()
-            if len(self._accounts) >= ACCOUNTS_MAX:
+            if len(self._state.accounts) >= ACCOUNTS_MAX:
                 raise TooManyChannels(accounts_max=ACCOUNTS_MAX)
             reading = asyncio.ensure_future(self._first_read(name))
             self._reading[name] = reading
@@ -235,7 +229,7 @@ class Admission:
             self._journal.append(pack(ChannelRead(account.name, record, value_uain)))
         else:
             return False
-        self._set_channel(account.name, record, value_uain)
+        self._state.set_channel(account.name, record, value_uain)
         return True
 
     async def _first_read(self, name: str) -> Account:
@@ -252,13 +246,13 @@ class Admission:
             raise ChannelUnknown(channel=name)
         self._check_own(name, record)
         self._journal.append(pack(ChannelRead(name, record, value_uain)))
-        return self._set_channel(name, record, value_uain)
+        return self._state.set_channel(name, record, value_uain)
 
     def channel_opened(self, name: str, record: dict[str, Any], value_uain: int) -> None:
         """Takes a channel that an event announced, so that its first call finds it here."""
-        if name not in self._accounts and record.get("provider") == self._provider:
+        if name not in self._state.accounts and record.get("provider") == self._provider:
             self._journal.append(pack(ChannelRead(name, record, value_uain)))
-            self._set_channel(name, record, value_uain)
+            self._state.set_channel(name, record, value_uain)
 
     async def _read(self, name: str) -> tuple[dict[str, Any] | None, int]:
         buyer, channel_id = parse_channel_name(name)
@@ -271,23 +265,6 @@ class Admission:
         provider = record.get("provider")
         if provider != self._provider:
             raise ChannelOfOtherProvider(channel=name, provider=provider)
-
-    def _set_channel(self, name: str, record: dict[str, Any], value_uain: int) -> Account:
-        buyer, _ = parse_channel_name(name)
-        channel, terms = read_channel(buyer, record, value_uain)
-        account = self._accounts.get(name)
-        if account is None:
-            tab = open_tab(name, channel.nonce, buyer, channel.signer, value_uain)
-            account = Account(name, record, channel, terms, tab)
-            self._accounts[name] = account
-        elif channel.nonce > account.tab.nonce:
-            account.tab = _next_tab(account.tab, channel)
-            account.header = b""
-        else:
-            account.tab = tabs.set_cover(account.tab, value_uain)
-        account.record, account.channel, account.terms = record, channel, terms
-        account.read_at_ms = self._clock_ms()
-        return account
 
     # ── Calls ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -501,7 +478,7 @@ class Admission:
         self._journal.append(pack(ClaimFinal(account.name, account.tab.nonce, tx_hash, amount_uain)))
         await self._journal.append(pack(ChannelRead(account.name, record, value_uain)))
         account.tab = tabs.claim_final(account.tab)
-        self._set_channel(account.name, record, value_uain)
+        self._state.set_channel(account.name, record, value_uain)
         self._claim_ended(account)
 
     def _claim_ended(self, account: Account) -> None:
@@ -514,19 +491,19 @@ class Admission:
         """Drops a channel that is over and owes nothing."""
         if not account.waiting and account.is_open and not account.tab.spent_uain:
             self._journal.append(pack(ChannelForgotten(account.name)))
-            del self._accounts[account.name]
+            del self._state.accounts[account.name]
 
     # ── Test calls ───────────────────────────────────────────────────────────────────────────────────────────
 
     def test_calls(self, program: str) -> TestCallUsed:
         """How many of a program's free test calls were used, and the newest one's time."""
-        return self._test_calls.get(program) or TestCallUsed(program, 0, 0)
+        return self._state.test_calls.get(program) or TestCallUsed(program, 0, 0)
 
     async def count_test_call(self, program: str, timestamp_ms: int) -> None:
         """Uses up one test call."""
         used = TestCallUsed(program, timestamp_ms, self.test_calls(program).used + 1)
         done = self._journal.append(pack(used))
-        self._test_calls[program] = used
+        self._state.test_calls[program] = used
         await done
 
     # ── The journal ──────────────────────────────────────────────────────────────────────────────────────────
@@ -546,106 +523,29 @@ class Admission:
         try:
             await self._books.flush()
             recent = self._since_flush
-            await self._journal.replace([pack(record) for record in self._as_records(recent)])
+            await self._journal.replace([pack(record) for record in self._state.as_records(recent)])
         finally:
             self._since_flush = None
-
-    def _as_records(self, recent: list[CallPaid]) -> list[Record]:
-        records: list[Record] = list(self._test_calls.values())
-        for account in self._accounts.values():
-            records.append(ChannelRead(account.name, account.record, account.channel.value_uain))
-            records.append(tab_kept(account.tab))
-            if account.tab.voucher is not None:
-                records.append(voucher_taken(account.tab.voucher))
-            if account.claim_amount_uain is not None:
-                records.append(
-                    ClaimBegun(account.name, account.tab.nonce, account.claim_amount_uain, account.send_back)
-                )
-        records.extend(_kept(paid) for paid in recent)
-        return records
 
     def _go_back(self) -> None:
         """The disk refused: everything that is not on it never happened, and is not told to anybody."""
         log.error("journal refused a write; going back to what is on disk")
-        before, self._accounts, self._test_calls = self._accounts, {}, {}
+        before, self._state = self._state.accounts, PaymentState(self._clock_ms)
         for payload in self._journal.reread():
-            self._apply(unpack(payload), keep_answers=False)
+            self._state.apply(unpack(payload))
         for name, account in before.items():
-            fresh = self._accounts.get(name)
+            fresh = self._state.accounts.get(name)
             if fresh is None:
-                account.tab = _next_tab(account.tab, account.channel)
+                account.tab = next_tab(account.tab, account.channel)
                 continue
             # Whoever holds the account goes on with it; its calls in flight do not count any more.
             account.tab, account.channel, account.record = fresh.tab, fresh.channel, fresh.record
             account.claim_amount_uain, account.send_back = fresh.claim_amount_uain, fresh.send_back
             account.header, account.voucher_safe = b"", None
-            self._accounts[name] = account
+            self._state.accounts[name] = account
         if self._resuming is None:
             self._resuming = asyncio.get_running_loop().call_later(RESUME_SECONDS, self._resume)
 
     def _resume(self) -> None:
         self._resuming = None
         self._journal.resume()
-
-    def _apply(self, record: Record, *, keep_answers: bool = True) -> None:
-        """One record of the journal becomes state; the only way in which old state comes back."""
-        match record:
-            case ChannelRead():
-                self._set_channel(record.name, record.record, record.value_uain)
-            case VoucherTaken():
-                account = self._accounts[record.name]
-                voucher = voucher_of(record)
-                sessions = account.tab.sessions
-                if voucher.session not in sessions:
-                    sessions = {**sessions, voucher.session: tabs.SessionWindow()}
-                acknowledged = max(account.tab.acknowledged, voucher.acknowledged)
-                account.tab = replace(
-                    account.tab, voucher=voucher, sessions=sessions, acknowledged=acknowledged
-                )
-            case CallPaid():
-                if not record.is_kept:
-                    account = self._accounts[record.name]
-                    call = CallKey(record.session, record.sequence)
-                    account.tab = tabs.replay(account.tab, call, record.price_uain, record.receipt_id)
-                if keep_answers:
-                    self._answers.keep(record, pack(record))
-            case ClaimBegun():
-                account = self._accounts[record.name]
-                if account.is_open:
-                    account.tab = tabs.stop_admitting(account.tab)
-                account.claim_amount_uain, account.send_back = record.amount_uain, record.send_back
-            case ClaimFailed():
-                account = self._accounts[record.name]
-                account.tab = tabs.claim_failed(account.tab)
-                account.claim_amount_uain, account.send_back = None, False
-            case ClaimFinal():
-                # The record of the channel that follows opens the next tab.
-                account = self._accounts[record.name]
-                account.claim_amount_uain, account.send_back = None, False
-            case TabKept():
-                account = self._accounts[record.name]
-                account.tab = replace(
-                    account.tab,
-                    nonce=record.nonce,
-                    spent_uain=record.spent_uain,
-                    completed=record.completed,
-                    acknowledged=record.acknowledged,
-                    hashes=tuple(record.hashes),
-                    sessions=sessions_of(record),
-                )
-            case TestCallUsed():
-                self._test_calls[record.program] = record
-            case ChannelForgotten():
-                self._accounts.pop(record.name, None)
-
-
-def _next_tab(tab: Tab, channel: Channel) -> Tab:
-    """The tab of the next nonce; it still knows the newest sessions, so that no call runs a second time."""
-    fresh = open_tab(tab.channel, channel.nonce, tab.buyer, channel.signer, channel.value_uain)
-    newest = list(tab.sessions.items())[-SESSIONS_CARRIED_MAX:]
-    return replace(fresh, sessions=dict(newest))
-
-
-def _kept(paid: CallPaid) -> CallPaid:
-    values = {name: getattr(paid, name) for name in paid.__struct_fields__}
-    return CallPaid(**{**values, "is_kept": True})

@@ -275,10 +275,7 @@ class Gateway:
         self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
         event = b""
         if sent_type == EVENTS_TYPE:
-            said = refusal.to_json()
-            if said["facts"].pop("stderr", None) is not None:
-                said["remedy"] = PROGRAM_REMEDY
-            event = b"event: error\ndata: " + _encoder.encode({"error": said}) + b"\n\n"
+            event = b"event: error\ndata: " + _error_body(refusal) + b"\n\n"
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _account(self, request: Request) -> Account | None:
@@ -301,11 +298,7 @@ class Gateway:
         headers: Headers = [_JSON]
         if status in RETRY_SECONDS:
             headers.append((b"retry-after", str(RETRY_SECONDS[status]).encode()))
-        said = refusal.to_json()
-        if isinstance(refusal, ProgramError) and said["facts"].pop("stderr", None) is not None:
-            # A program's last words are its publisher's business, not every caller's.
-            said["remedy"] = PROGRAM_REMEDY
-        await _send(send, status, headers, _encoder.encode({"error": said}))
+        await _send(send, status, headers, _error_body(refusal))
 
     async def _refuse_payment(self, refusal: Refusal, request: Request, send: Send) -> None:
         self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
@@ -508,6 +501,14 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     headers.append((b"content-length", str(len(body)).encode()))
     await send(_start(status, headers))
     await send({"type": "http.response.body", "body": body})
+
+
+def _error_body(refusal: Refusal) -> bytes:
+    said = refusal.to_json()
+    if isinstance(refusal, ProgramError) and said["facts"].pop("stderr", None) is not None:
+        # A program's last words are its publisher's business, not every caller's.
+        said["remedy"] = PROGRAM_REMEDY
+    return _encoder.encode({"error": said})
 
 
 def _receipt_event(answer: Answer) -> bytes:
