@@ -22,6 +22,8 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "doctor": Entry("doctor:doctor", "What this machine can do, and how to make it do more."),
     },
     "Publish and host": {
+        "init": Entry("init:init", "Begin a service in a folder."),
+        "check": Entry("init:check", "Try a folder's program in a sandbox; nothing is published."),
         "publish": Entry("publish:publish", "Publish a folder as a service and wait until somebody runs it."),
         "provide": Entry("provide:provide", "Run other people's programs on this machine and be paid."),
     },

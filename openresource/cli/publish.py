@@ -59,7 +59,7 @@ def publish(
     published again only wait again.
     """
     outcome = run(_publish(folder, deadline_seconds, home, node_url, dry_run, as_json))
-    show(outcome, as_json=as_json, text=lambda: _text(outcome))
+    show(outcome, as_json=as_json, text=lambda: publication_text(outcome))
 
 
 async def _publish(
@@ -70,36 +70,17 @@ async def _publish(
     dry_run: bool,
     as_json: bool,
 ) -> dict[str, Any]:
-    from openresource.client.publishing import Publisher, prepare
+    from openresource.client.publishing import Publisher
     from openresource.client.services import Directory
 
+    if dry_run:
+        return await tried(folder, as_json=as_json)
     progress = Progress(quiet=as_json)
     place = Home(home)
-    key = None if dry_run and not place.has_wallet() else key_of(place)
-    try:
-        prepared = await prepare(Path(folder), await asyncio.to_thread(choose_bench), progress)
-    except Refusal as refusal:
-        _quote_program(refusal, quiet=as_json)
-        raise
+    key = key_of(place)
+    prepared = await _prepared(folder, progress, as_json=as_json)
     manifest = prepared.manifest
-    outcome: dict[str, Any] = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "program": prepared.program,
-        "bytes": prepared.release.bytes,
-        "files": len(prepared.release.files),
-        "royalty_uain": manifest.royalty_uain,
-        "tried_in": prepared.level,
-        "methods": [method.name for method in manifest.methods],
-        "examples": [
-            {"method": one.method, "milliseconds": one.milliseconds, "output": one.output}
-            for one in prepared.examples
-        ],
-    }
-    if dry_run:
-        progress.clear()
-        return {**outcome, "dry_run": True}
-    assert key is not None
+    outcome = _trial_record(prepared)
     async with chain_of(place, node_url) as chain:
         publisher = Publisher(chain, Directory(chain), key, progress=progress)
         publication = await publisher.publish(prepared)
@@ -127,6 +108,42 @@ async def _publish(
     return outcome
 
 
+async def tried(folder: str, *, as_json: bool) -> dict[str, Any]:
+    """What publishing a folder would do, without doing it."""
+    progress = Progress(quiet=as_json)
+    prepared = await _prepared(folder, progress, as_json=as_json)
+    progress.clear()
+    return {**_trial_record(prepared), "dry_run": True}
+
+
+async def _prepared(folder: str, progress: Progress, *, as_json: bool) -> Any:
+    from openresource.client.publishing import prepare
+
+    try:
+        return await prepare(Path(folder), await asyncio.to_thread(choose_bench), progress)
+    except Refusal as refusal:
+        _quote_program(refusal, quiet=as_json)
+        raise
+
+
+def _trial_record(prepared: Any) -> dict[str, Any]:
+    manifest = prepared.manifest
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "program": prepared.program,
+        "bytes": prepared.release.bytes,
+        "files": len(prepared.release.files),
+        "royalty_uain": manifest.royalty_uain,
+        "tried_in": prepared.level,
+        "methods": [method.name for method in manifest.methods],
+        "examples": [
+            {"method": one.method, "milliseconds": one.milliseconds, "output": one.output}
+            for one in prepared.examples
+        ],
+    }
+
+
 def _quote_program(refusal: Refusal, *, quiet: bool) -> None:
     """Show what the program itself said before it failed; the publisher is who can use it."""
     cause = refusal if "stderr" in refusal.facts else refusal.__cause__
@@ -151,7 +168,8 @@ def choose_bench() -> Any:
     return PlainBench(cache_folder())
 
 
-def _text(outcome: dict[str, Any]) -> str:
+def publication_text(outcome: dict[str, Any]) -> str:
+    """The outcome of a trial or a publication, for people."""
     from openresource.primitives.amounts import text_from_uain
 
     level = outcome["tried_in"]
@@ -165,7 +183,9 @@ def _text(outcome: dict[str, Any]) -> str:
         for one in outcome["examples"]
     )
     if outcome.get("dry_run"):
-        return "\n".join([*lines, "Nothing was published (--dry-run)."])
+        if not outcome["examples"]:
+            lines.append("  it starts; none of its methods has an example, so no call was tried")
+        return "\n".join([*lines, f"Nothing was published. Its methods: {', '.join(outcome['methods'])}"])
     placed = outcome["placed"]
     total_uain = placed["ask_uain"] + outcome["royalty_uain"]
     state = "Published" if outcome["is_new"] else "Published before"

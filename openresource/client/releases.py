@@ -54,7 +54,7 @@ class NoSuchFolder(Refusal):
 
 class NoManifest(Refusal):
     template = "The folder {folder} has no openresource.toml."
-    way_out = 'Two lines and a table are enough:  name = "my-service"   [run]   kind = "python"   entry = "service:MyClass"'
+    way_out = "Write one: openresource init {folder}"
 
 
 class NotPublishable(Refusal):
