@@ -2,6 +2,7 @@
 
 import importlib.util
 import queue
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ class Chat:
         parameters.cpuparams.n_threads = 1
         parameters.cpuparams_batch.n_threads = 1
         parameters.warmup = False
+        # The library insists on a server of its own. At a path it also starts where a sandbox has no network.
+        parameters.hostnames = [str(Path(tempfile.gettempdir(), "model.sock"))]
         self.server = xllamacpp.Server(parameters)
 
     def ask(self, prompt: str, max_tokens: int = 64) -> dict:

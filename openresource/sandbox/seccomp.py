@@ -42,6 +42,7 @@ _LOAD_WORD: Final = 0x20
 _JUMP_EQUAL: Final = 0x15
 _JUMP_AT_LEAST: Final = 0x35
 _JUMP_ANY_BIT: Final = 0x45
+_AND: Final = 0x54
 _RETURN: Final = 0x06
 _NUMBER_OFFSET: Final = 0
 _ARCHITECTURE_OFFSET: Final = 4
@@ -49,7 +50,7 @@ _ARGUMENTS_OFFSET: Final = 16
 
 # Name: number on x86-64, number on arm64 (None where it does not exist).
 NUMBERS: Final[dict[str, tuple[int | None, int | None]]] = {
-    "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "afs_syscall": (183, None), "bpf": (321, 280),
+    "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "afs_syscall": (183, None), "bind": (49, 200), "bpf": (321, 280),
     "chroot": (161, 51), "clock_adjtime": (305, 266), "clock_settime": (227, 112), "clone": (56, 220),
     "clone3": (435, 435), "connect": (42, 203), "creat": (85, None), "delete_module": (176, 106),
     "fanotify_init": (300, 262), "fanotify_mark": (301, 263), "fcntl": (72, 25), "finit_module": (313, 273), "fsconfig": (431, 431),
@@ -101,14 +102,18 @@ FORBIDDEN: Final = (
     "settimeofday", "shmget", "swapoff", "swapon", "syslog", "umount2", "unshare", "uselib", "userfaultfd", "vhangup",
     "vserver",
 )  # fmt: skip
-# Without namespaces there is no wall between a program and this machine's sockets: it gets none of its own.
-SOCKETS: Final = ("socket", "connect")
+# Without namespaces there is no wall between a program and this machine's sockets: it must not connect to any.
+# It may listen at a path in its own folder, as some libraries insist on a server, but reach nobody.
+SOCKETS: Final = ("connect",)
+AF_UNIX: Final = 1
+SOCK_STREAM: Final = 1
+SOCK_TYPE_MASK: Final = 0xF
 # Where programs share the provider's uid, these would reach its other processes.
 NEIGHBOURS: Final = ("ioprio_set", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority")
 SIGNALS: Final = ("tkill", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 # Without Landlock nothing tells folders apart: then nothing at all is created or renamed.
 CHANGES: Final = (
-    "creat", "link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "symlink",
+    "bind", "creat", "link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "symlink",
     "symlinkat", "truncate", "unlink", "unlinkat",
 )  # fmt: skip
 
@@ -125,7 +130,7 @@ class Filter:
 class Wants:
     """What a filter refuses beyond its base."""
 
-    sockets: bool = False  # no sockets but pairs
+    sockets: bool = False  # no network, and no connection to anything
     signals: bool = False  # signals only to itself and its own group
     neighbours: bool = False  # limits and priorities only of itself
     changes: bool = False  # no file is created, renamed or deleted
@@ -165,6 +170,7 @@ def filter_program(machine: str = "", wants: Wants = NAMESPACED) -> Filter:
     if wants.sockets:
         for name in SOCKETS:
             assembler.refuse(name, errno.EPERM)
+        assembler.allow_local_streams()
     if wants.signals:
         for name in SIGNALS:
             assembler.refuse(name, errno.EPERM)
@@ -234,6 +240,17 @@ class _Assembler:
             self.add(_JUMP_EQUAL, 0, 0, 1)
             self.add(_RETURN, ALLOW)
             self.add(_RETURN, ERRNO | errno.EPERM)
+
+    def allow_local_streams(self) -> None:
+        """socket: only streams of the local family; datagrams could be sent without connecting."""
+        if self._begin("socket", 0, 8):
+            self.add(_JUMP_EQUAL, AF_UNIX, 1, 0)
+            self.add(_RETURN, ERRNO | errno.EPERM)
+            self.add(_LOAD_WORD, _ARGUMENTS_OFFSET + 8)
+            self.add(_AND, SOCK_TYPE_MASK)
+            self.add(_JUMP_EQUAL, SOCK_STREAM, 1, 0)
+            self.add(_RETURN, ERRNO | errno.EPERM)
+            self.add(_RETURN, ALLOW)
 
     def _begin(self, name: str, argument: int, length: int) -> bool:
         """Jumps over the next `length` instructions, one of them made here, unless it is this system call."""

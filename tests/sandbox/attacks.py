@@ -395,3 +395,12 @@ HIDE = """
 PR_SET_DUMPABLE = 4
 return libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 """
+
+LISTEN = """
+place = os.environ["TMPDIR"] + "/door"
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(place)
+listener.listen()
+other = socket.socket(socket.AF_UNIX)
+return attempt(other.connect, place)
+"""

@@ -165,6 +165,11 @@ def test_sandbox_there_is_no_network(run: Run, listeners: dict[str, Any]) -> Non
     assert "done" not in results.values(), results
 
 
+def test_sandbox_a_program_may_listen_in_its_own_folder(run: Run, mode: Mode) -> None:
+    result = value(run(attacks.program(attacks.LISTEN), [ATTACK])["replies"][0])
+    assert result == ("EPERM" if mode[0] == "confined" else "done")
+
+
 def test_sandbox_dangerous_system_calls_are_refused(run: Run) -> None:
     results = value(run(attacks.program(attacks.FORBIDDEN_CALLS), [ATTACK])["replies"][0])
     absent = {"io_uring_setup", "clone3", "a call that is younger than the list"}

@@ -46,6 +46,8 @@ def answer(machine: str, wants: Wants, number: int, *arguments: int, architectur
                 position += if_true if accumulator >= value else if_false
             case 0x45:
                 position += if_true if accumulator & value else if_false
+            case 0x54:
+                accumulator &= value
             case 0x06:
                 return value
             case _:
@@ -121,6 +123,18 @@ def test_signals_reach_only_the_program_itself(machine: str) -> None:
     assert (
         answer(machine, EVERYTHING, number(machine, "prctl"), seccomp.PR_SET_DUMPABLE) == ERRNO | errno.EPERM
     )
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_only_local_streams_are_made_where_there_is_no_network_of_its_own(machine: str) -> None:
+    called = number(machine, "socket")
+    for family in (1, 2, 10, 16, 17, 40):
+        for kind in (1, 2, 3, 5, 1 | 0o2000000, 1 | 0o4000, 2 | 0o4000):
+            is_local_stream = family == 1 and kind & 0xF == 1
+            assert answer(machine, EVERYTHING, called, family, kind) == (
+                ALLOW if is_local_stream else ERRNO | errno.EPERM
+            )
+            assert answer(machine, Wants(), called, family, kind) == ALLOW
 
 
 @pytest.mark.parametrize("machine", MACHINES)
