@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from openresource.client.chain import Chain, set_value
+from openresource.node.homes import NodeHome
 from openresource.primitives.amounts import ain_number
 from openresource.primitives.keys import PrivateKey, generate_key, private_key_from_hex
 
@@ -40,8 +41,10 @@ class NodeDidNotStart(Exception):
 class NodeProcess:
     """A node in a process of its own; it can be killed and started again on the same home and port."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """`parameters` go into the genesis document: {"market": {"channel_lifetime_ms": 5_000}}."""
         self.home = home
+        self._parameters = parameters
         self.port = 0
         self.genesis_hash = ""
         self.log_file = home / "node.log"
@@ -66,6 +69,8 @@ class NodeProcess:
     def start(self) -> float:
         """Start the process and wait until it says that it is ready; how many seconds that took."""
         self.home.mkdir(parents=True, exist_ok=True)
+        if self._parameters is not None:
+            self._write_genesis(self._parameters)
         began = time.monotonic()
         command = [
             sys.executable,
@@ -123,6 +128,13 @@ class NodeProcess:
             await chain.close()
         self._chains.clear()
 
+    def _write_genesis(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+        home = NodeHome(self.home)
+        if not home.genesis_file.exists():
+            home.ensure()
+            document = home.genesis("local", time.time_ns() // 1_000_000)
+            home.genesis_file.write_text(json.dumps({**document, "parameters": parameters}))
+
     def _first_line(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], START_SECONDS_MAX)
@@ -149,10 +161,10 @@ class NodeProcess:
 
 
 @contextlib.contextmanager
-def local_node_process(home: Path | None = None) -> Iterator[NodeProcess]:
+def local_node_process(home: Path | None = None, **options: Any) -> Iterator[NodeProcess]:
     """A running node; a home that was not named is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="openresource-node-")) if home is None else home
-    node = NodeProcess(folder)
+    node = NodeProcess(folder, **options)
     try:
         node.start()
         yield node
