@@ -364,10 +364,6 @@ class Admission:
         if call in account.waiting:
             self._ended(account, call, None, was_answered=False)
 
-    def is_in_flight(self, account: Account, call: CallKey) -> bool:
-        """Whether a call still counts; after a failure of the journal it does not."""
-        return call in account.tab.in_flight
-
     def _paid(
         self, account: Account, call: CallKey, header: bytes
     ) -> tuple[Tab, tuple[TabEvent, ...], Voucher | None]:

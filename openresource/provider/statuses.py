@@ -6,7 +6,7 @@ from openresource.market import tabs, vouchers
 from openresource.market.channels import VoucherSignedByOther
 from openresource.market.fields import InvalidRecord
 from openresource.market.placements import ForeignTestCall, StaleTestCall
-from openresource.market.schemas import InvalidValue
+from openresource.market.schemas import InvalidValue, ValueTooLarge
 from openresource.primitives.encoding import JsonTooDeep, JsonTooLarge, NotJson
 from openresource.primitives.errors import InvalidInput, Refusal
 from openresource.primitives.keys import InvalidSignature
@@ -38,6 +38,7 @@ _STATUSES: dict[type[Refusal], int] = {
     JsonTooDeep: BAD_REQUEST,
     JsonTooLarge: TOO_LARGE,
     InvalidValue: UNFIT,
+    ValueTooLarge: TOO_LARGE,
     ForeignTestCall: FORBIDDEN,
     StaleTestCall: FORBIDDEN,
     # How it is paid.
