@@ -20,6 +20,7 @@ from openresource.primitives.errors import Refusal
 
 MANIFEST_FILE: Final = "openresource.toml"
 MANIFEST_CHARACTERS_MAX: Final = 65_536
+KEY_DOTS_MAX: Final = 200
 METHODS_MAX: Final = 64
 TAGS_MAX: Final = 16
 COMMAND_WORDS_MAX: Final = 64
@@ -33,6 +34,8 @@ PRICE_MODEL: Final = "per_call"
 PRICE_MODELS_LATER: Final = ("per_second", "per_token", "per_mb")
 DEFAULT_METHOD: Final = "call"
 
+# A word or a quote before a dot, as parts of a key have it.
+_DOTTED = re.compile(r"[\w\"'][ \t]{0,8}\.")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}(?:[-+][0-9A-Za-z.\-+]{1,40})?")
 _LICENSE = re.compile(r"[A-Za-z0-9.\-+() :]{1,100}")
@@ -159,9 +162,17 @@ def parse_manifest(text: str) -> Manifest:
             expected=f"at most {MANIFEST_CHARACTERS_MAX} are read",
             remedy="Move schemas and examples into files of their own.",
         )
+    if any(line.count(".") > KEY_DOTS_MAX < len(_DOTTED.findall(line)) for line in text.split("\n")):
+        # The time that the reader takes grows with the square of a key's parts.
+        raise InvalidManifest(
+            field="the file",
+            found="a line with too many dots",
+            expected=f"at most {KEY_DOTS_MAX} words with a dot stand on a line",
+            remedy="Break the line.",
+        )
     try:
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise InvalidManifest(
             field="the file",
             found=f"not TOML ({problem})",

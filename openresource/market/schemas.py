@@ -16,7 +16,11 @@ from openresource.primitives.errors import Refusal
 SCHEMA_DEPTH_MAX: Final = 16
 SCHEMA_NODES_MAX: Final = 1_000
 VALUE_DEPTH_MAX: Final = 64
+# Whoever sends a value has not paid yet, and meanwhile everybody else waits.
+VALUE_STEPS_MAX: Final = 200_000
+FAILED_CHOICE_STEPS: Final = 10
 CHOICES_MAX: Final = 1_000
+NAME_CHARACTERS_SHOWN: Final = 100
 
 TYPES: Final = ("string", "number", "integer", "boolean", "object", "array", "null")
 # Words that explain and never decide.
@@ -41,6 +45,9 @@ _FORMATS: Final = {
 
 Schema = Mapping[str, Any]
 
+# Where in a value one is: the place around it, and the step from there; made a text only when something is wrong.
+_Place = tuple[Any, str | int] | str
+
 
 class InvalidSchema(Refusal):
     template = "The schema's field {field} is {found}, but {expected}."
@@ -52,6 +59,11 @@ class InvalidValue(Refusal):
     way_out = "Compare the value with the service's interface: `openresource services SERVICE --interface`."
 
 
+class ValueTooLarge(Refusal):
+    template = "Checking the value would take more than {steps_max} steps."
+    way_out = "Send less at once, or send large data as bytes: a text with contentEncoding base64."
+
+
 def check_schema(schema: object, *, field: str = "schema") -> None:
     """Refuse a description that uses what is not checked here, or that is too large."""
     _check_schema(schema, field, 0, [0])
@@ -59,7 +71,7 @@ def check_schema(schema: object, *, field: str = "schema") -> None:
 
 def check_value(schema: Schema, value: object, *, field: str = "input") -> None:
     """Refuse a value that does not fit; the refusal names the field."""
-    _check_value(schema, value, field, 0)
+    _check_value(schema, value, field, 0, [VALUE_STEPS_MAX])
 
 
 def _check_schema(schema: object, field: str, depth: int, count: list[int]) -> None:
@@ -135,78 +147,93 @@ def _check_parts(schema: Schema, field: str, depth: int, count: list[int]) -> No
         _check_schema(part, f"{field}.anyOf[{number}]", depth + 1, count)
 
 
-def _check_value(schema: Schema, value: object, field: str, depth: int) -> None:
+def _check_value(schema: Schema, value: object, field: _Place, depth: int, steps: list[int]) -> None:
+    _spend(steps, 1)
     if depth > VALUE_DEPTH_MAX:
         raise InvalidValue(
-            field=field, found="nested too deeply", expected=f"{VALUE_DEPTH_MAX} levels are read"
+            field=_text(field), found="nested too deeply", expected=f"{VALUE_DEPTH_MAX} levels are read"
         )
-    if "type" in schema:
-        kinds = schema["type"] if isinstance(schema["type"], list | tuple) else (schema["type"],)
+    kinds = schema.get("type")
+    if kinds is not None:
+        kinds = kinds if isinstance(kinds, list | tuple) else (kinds,)
         if not any(_is_a(value, kind) for kind in kinds):
             raise InvalidValue(
-                field=field, found=shown(value), expected="it must be " + " or ".join(map(_article, kinds))
+                field=_text(field),
+                found=shown(value),
+                expected="it must be " + " or ".join(map(_article, kinds)),
             )
+    if "enum" in schema:
+        _spend(steps, len(schema["enum"]))
     if "enum" in schema and not any(_same(value, choice) for choice in schema["enum"]):
         raise InvalidValue(
-            field=field,
+            field=_text(field),
             found=shown(value),
             expected="it must be one of " + ", ".join(map(shown, schema["enum"][:20])),
         )
     if "const" in schema and not _same(value, schema["const"]):
-        raise InvalidValue(field=field, found=shown(value), expected=f"it must be {shown(schema['const'])}")
+        raise InvalidValue(
+            field=_text(field), found=shown(value), expected=f"it must be {shown(schema['const'])}"
+        )
     if "anyOf" in schema:
-        _check_choices(schema["anyOf"], value, field, depth)
+        _check_choices(schema["anyOf"], value, field, depth, steps)
     if isinstance(value, str):
         _check_text(schema, value, field)
     elif isinstance(value, list | tuple):
         _check_count(schema, "Items", len(value), field, "items")
         if "items" in schema:
             for number, item in enumerate(value):
-                _check_value(schema["items"], item, f"{field}[{number}]", depth + 1)
+                _check_value(schema["items"], item, (field, number), depth + 1, steps)
     elif isinstance(value, Mapping):
-        _check_object(schema, value, field, depth)
+        _check_object(schema, value, field, depth, steps)
     elif _is_number(value):
         _check_number(schema, value, field)
 
 
-def _check_choices(choices: Any, value: object, field: str, depth: int) -> None:
+def _check_choices(choices: Any, value: object, field: _Place, depth: int, steps: list[int]) -> None:
     first: InvalidValue | None = None
     for choice in choices:
         try:
-            _check_value(choice, value, field, depth + 1)
+            _check_value(choice, value, field, depth + 1, steps)
             return
         except InvalidValue as refusal:
+            _spend(steps, FAILED_CHOICE_STEPS)
             first = first or refusal
     if first is not None:
         raise first
 
 
-def _check_text(schema: Schema, value: str, field: str) -> None:
+def _check_text(schema: Schema, value: str, field: _Place) -> None:
     _check_count(schema, "Length", len(value), field, "characters")
     if schema.get("contentEncoding") == "base64":
         try:
             binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
         except (ValueError, UnicodeEncodeError):
             raise InvalidValue(
-                field=field, found="not base64", expected="bytes travel as base64 text"
+                field=_text(field), found="not base64", expected="bytes travel as base64 text"
             ) from None
     pattern = _FORMATS.get(schema.get("format", ""))
     if pattern is not None and pattern.fullmatch(value) is None:
-        raise InvalidValue(field=field, found=shown(value), expected=f"it must be a {schema['format']}")
+        raise InvalidValue(
+            field=_text(field), found=shown(value), expected=f"it must be a {schema['format']}"
+        )
 
 
-def _check_count(schema: Schema, what: str, count: int, field: str, unit: str) -> None:
+def _check_count(schema: Schema, what: str, count: int, field: _Place, unit: str) -> None:
     if count < schema.get(f"min{what}", 0):
         raise InvalidValue(
-            field=field, found=f"{count} {unit} long", expected=f"at least {schema[f'min{what}']} are needed"
+            field=_text(field),
+            found=f"{count} {unit} long",
+            expected=f"at least {schema[f'min{what}']} are needed",
         )
     if f"max{what}" in schema and count > schema[f"max{what}"]:
         raise InvalidValue(
-            field=field, found=f"{count} {unit} long", expected=f"at most {schema[f'max{what}']} are taken"
+            field=_text(field),
+            found=f"{count} {unit} long",
+            expected=f"at most {schema[f'max{what}']} are taken",
         )
 
 
-def _check_number(schema: Schema, value: Any, field: str) -> None:
+def _check_number(schema: Schema, value: Any, field: _Place) -> None:
     for name, fits, words in (
         ("minimum", value >= schema.get("minimum", value), "at least"),
         ("maximum", value <= schema.get("maximum", value), "at most"),
@@ -215,27 +242,43 @@ def _check_number(schema: Schema, value: Any, field: str) -> None:
     ):
         if name in schema and not fits:
             raise InvalidValue(
-                field=field, found=shown(value), expected=f"it must be {words} {shown(schema[name])}"
+                field=_text(field), found=shown(value), expected=f"it must be {words} {shown(schema[name])}"
             )
 
 
-def _check_object(schema: Schema, value: Mapping[Any, Any], field: str, depth: int) -> None:
+def _check_object(
+    schema: Schema, value: Mapping[Any, Any], field: _Place, depth: int, steps: list[int]
+) -> None:
     properties: Mapping[str, Any] = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in value:
-            raise InvalidValue(field=f"{field}.{name}", found="missing", expected="it is required")
+            raise InvalidValue(field=_text((field, name)), found="missing", expected="it is required")
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
         if name in properties:
-            _check_value(properties[name], item, f"{field}.{name}", depth + 1)
+            _check_value(properties[name], item, (field, name), depth + 1, steps)
         elif others is False:
             raise InvalidValue(
-                field=f"{field}.{name}",
+                field=_text((field, name)),
                 found="not known",
                 expected="the names are " + (", ".join(properties) or "none"),
             )
         elif others is not True:
-            _check_value(others, item, f"{field}.{name}", depth + 1)
+            _check_value(others, item, (field, name), depth + 1, steps)
+
+
+def _spend(steps: list[int], count: int) -> None:
+    steps[0] -= count
+    if steps[0] < 0:
+        raise ValueTooLarge(steps_max=VALUE_STEPS_MAX)
+
+
+def _text(place: _Place) -> str:
+    parts: list[str] = []
+    while not isinstance(place, str):
+        place, part = place
+        parts.append(f"[{part}]" if isinstance(part, int) else f".{part[:NAME_CHARACTERS_SHOWN]}")
+    return place + "".join(reversed(parts))
 
 
 def _is_a(value: object, kind: str) -> bool:
