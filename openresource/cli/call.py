@@ -12,8 +12,10 @@ from openresource.cli.output import (
     dry_run_option,
     home_option,
     json_option,
+    json_text,
     network_node_option,
     note,
+    plain,
     show,
     usage_error,
 )
@@ -162,10 +164,10 @@ class Caller:
             self._progress.clear()
             text = _text_of(value)
             if self._as_json or text is None:
-                click.echo(json.dumps({"value": value} if self._as_json else value, ensure_ascii=False))
+                click.echo(json_text({"value": value} if self._as_json else value))
             else:
                 is_text = True
-                click.echo(text, nl=False)
+                click.echo(_for_screen(text), nl=False)
         if is_text:
             click.echo()
         answer = exchange.answer
@@ -184,12 +186,15 @@ class Caller:
             show({"value": value, **_facts(answer)}, as_json=True, text="")
             return
         if isinstance(answer.value, bytes):
-            sys.stdout.buffer.write(answer.value)
-            sys.stdout.buffer.flush()
+            if sys.stdout.isatty():
+                note(f"{len(answer.value)} bytes of {answer.content_type}: add  > FILE  to keep them.")
+            else:
+                sys.stdout.buffer.write(answer.value)
+                sys.stdout.buffer.flush()
         elif isinstance(answer.value, str):
-            click.echo(answer.value)
+            click.echo(_for_screen(answer.value))
         else:
-            click.echo(json.dumps(answer.value, indent=2, ensure_ascii=False))
+            click.echo(json_text(answer.value, indent=2))
         note(_line(answer))
 
 
@@ -198,6 +203,11 @@ def _method_and_pairs(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ..
     if words and "=" not in words[0]:
         return words[0], words[1:]
     return None, words
+
+
+def _for_screen(text: str) -> str:
+    """An answer's text: untouched on its way to a file or a program, tamed where a person reads it."""
+    return plain(text) if sys.stdout.isatty() else text
 
 
 def _text_of(value: Any) -> str | None:

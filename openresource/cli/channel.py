@@ -12,6 +12,7 @@ from openresource.cli.output import (
     json_option,
     network_node_option,
     report_failure,
+    say,
     show,
 )
 from openresource.cli.session import client_of, run
@@ -62,7 +63,7 @@ def list_channels(home: str | None, node_url: str | None, as_json: bool) -> None
     if not found:
         click.echo("No channel holds money. The next call opens one by itself.")
     for record in found:
-        click.echo(_text(record))
+        say(_text(record))
 
 
 @channel.command(

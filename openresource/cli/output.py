@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -59,17 +60,39 @@ dry_run_option = click.option(
 )
 
 
+# What moves a terminal's cursor, rewrites its lines or turns text around; bold and the colours of warnings are ours.
+_COMMANDS = re.compile(
+    "(\x1b\\[(?:0|1|3[123])m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def plain(text: str) -> str:
+    """Text of strangers as a terminal may print it: whatever would command the terminal is a replacement character."""
+    return _COMMANDS.sub(lambda match: match[1] or "\ufffd", text)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON for people and programs: readable, and without anything that would command a terminal."""
+    text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
+    return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def show(value: Any, *, as_json: bool, text: str | Callable[[], str]) -> None:
     """Print a result: the object itself with --json, else the text made for people."""
     if as_json:
-        click.echo(json.dumps(value, ensure_ascii=False, default=str))
+        click.echo(json_text(value))
     else:
-        click.echo(text() if callable(text) else text)
+        say(text() if callable(text) else text)
+
+
+def say(text: str) -> None:
+    """Print a line, whoever its words are from."""
+    click.echo(plain(text))
 
 
 def note(text: str) -> None:
     """Say something beside the result, on standard error."""
-    click.echo(text, err=True)
+    click.echo(plain(text), err=True)
 
 
 class Progress:
@@ -87,9 +110,9 @@ class Progress:
             return
         self.last = text
         if self.live:
-            click.echo(f"\r\x1b[2K  {text}", err=True, nl=False)
+            click.echo(f"\r\x1b[2K  {plain(text)}", err=True, nl=False)
         else:
-            click.echo(f"  {text}", err=True)
+            note(f"  {text}")
 
     def clear(self) -> None:
         """Take the line away before a result is printed."""
@@ -112,14 +135,14 @@ def report_failure(error: Exception) -> int:
     """Explain a refusal; report a defect in one line. Returns the exit code."""
     if isinstance(error, Refusal):
         if wants_json():
-            click.echo(json.dumps({"error": error.to_json()}, ensure_ascii=False, default=str))
+            click.echo(json_text({"error": error.to_json()}))
         else:
             head = HEADS_BY_EXIT_CODE.get(exit_code_of(error), "Refused:")
             # On a terminal a line of progress may stand here.
             before = "\r\x1b[2K" if sys.stderr.isatty() else ""
-            click.echo(f"{before}{click.style(head, fg='red', bold=True)} {error.message}", err=True)
+            click.echo(f"{before}{click.style(head, fg='red', bold=True)} {plain(error.message)}", err=True)
             if error.remedy:
-                click.echo(f"  {error.remedy}", err=True)
+                note(f"  {error.remedy}")
         return exit_code_of(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         # Files that a person named: the system's own words say enough.
@@ -130,7 +153,8 @@ def report_failure(error: Exception) -> int:
         click.echo(json.dumps({"error": {"code": "defect", "message": said, "remedy": where, "facts": {}}}))
     else:
         click.echo(
-            f"{click.style('This is a defect in Open Resource:', fg='red', bold=True)} {said}", err=True
+            f"{click.style('This is a defect in Open Resource:', fg='red', bold=True)} {plain(said)}",
+            err=True,
         )
         click.echo(f"  {where}", err=True)
     return FAILED

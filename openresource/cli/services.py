@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from openresource.cli.output import home_option, json_option, network_node_option, show
+from openresource.cli.output import home_option, json_option, network_node_option, say, show
 from openresource.cli.session import client_of, run
 from openresource.primitives.amounts import UAIN_PER_AIN, text_from_uain
 
@@ -46,9 +46,9 @@ def services(
         return
     if not found:
         what = f"No service fits {words!r}." if words else "There is no service on this network yet."
-        click.echo(f"{what}  Publish one:  openresource publish FOLDER")
+        say(f"{what}  Publish one:  openresource publish FOLDER")
     for record in found:
-        click.echo(_listing_text(record))
+        say(_listing_text(record))
 
 
 @click.command(

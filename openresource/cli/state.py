@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from openresource.cli.output import dry_run_option, home_option, json_option, network_node_option, note, show
+from openresource.cli.output import (
+    dry_run_option,
+    home_option,
+    json_option,
+    json_text,
+    network_node_option,
+    note,
+    show,
+)
 from openresource.cli.session import chain_of, key_of, run
 from openresource.client.chain import Operation
 from openresource.client.homes import Home
@@ -63,7 +71,7 @@ def read(
         show(found.paper, as_json=True, text="")
         return
     record = {"path": path, "tree": tree, "at": found.at, "height": found.height, "value": found.value}
-    show(record, as_json=as_json, text=lambda: json.dumps(found.value, indent=2, ensure_ascii=False))
+    show(record, as_json=as_json, text=lambda: json_text(found.value, indent=2))
 
 
 @click.command(
@@ -152,7 +160,7 @@ def watch(
                 show(
                     record,
                     as_json=as_json,
-                    text=f"{event.height:>7} {state:<7} {event.path} = {json.dumps(event.value, ensure_ascii=False)}",
+                    text=f"{event.height:>7} {state:<7} {event.path} = {json_text(event.value)}",
                 )
                 seen += 1
                 if count is not None and seen >= count:
