@@ -25,7 +25,7 @@ def become_subreaper() -> None:
 
 
 def launch(plan: Mapping[str, Any], ends: Ends, keep: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Run the launcher in an empty environment; it has become the program, or ended, when its descriptors close."""
+    """Run the launcher; it has become the program, or ended, when its descriptors close."""
     plan_file = memory_file(json.dumps(plan).encode())
     try:
         return subprocess.Popen(
@@ -35,7 +35,8 @@ def launch(plan: Mapping[str, Any], ends: Ends, keep: Sequence[int]) -> subproce
             stderr=ends.child_stderr,
             pass_fds=(*keep, plan_file),
             cwd="/",
-            env={},
+            # Some interpreters find their own library only with its help; the program gets another environment.
+            env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
             start_new_session=True,
         )
     finally:

@@ -143,6 +143,9 @@ def _as_plain_user(refused: str) -> tuple[list[str], tuple[int, ...]]:
             "PYTHONPATH": f"{STAGE}/repository:{STAGE}/packages",
             "PATH": os.environ["PATH"],
             "HOME": "/nonexistent",
+            # An interpreter built with a shared library looks for it where it was installed.
+            "LD_LIBRARY_PATH": f"{STAGE}/python/lib",
+            SECRET_NAME: SECRET,
         },
     }
     descriptor = memory_file(json.dumps(plan).encode())
