@@ -121,7 +121,7 @@ def _field(name: str, schema: Mapping[str, Any], is_required: bool, values: Mapp
     return Field(
         name=name,
         kind=kind,
-        label=name.replace("_", " "),
+        label=name[:1].upper() + name[1:].replace("_", " "),
         about=about,
         is_required=is_required and kind not in ("switch",),
         value=_shown(kind, value),

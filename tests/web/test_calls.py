@@ -43,7 +43,9 @@ def test_a_form_is_made_from_the_method_and_says_its_price_before(market: Market
         assert f"Call for {PRICE} AIN" in page.text
         assert page.all("input", name="max_price")[0]["value"] == PRICE
         # The text may come from a file as well, so the browser must not insist on it.
-        assert page.all("input", name="file.text") and "required" not in page.all("textarea", name="in.text")[0]
+        assert (
+            page.all("input", name="file.text") and "required" not in page.all("textarea", name="in.text")[0]
+        )
         assert page.all("input", name="in.times")[0]["type"] == "number"
         assert page.all("input", name="in.loud")[0]["type"] == "checkbox"
         assert [found["value"] for found in page.all("option")] == ["", "glad", "sober"]
@@ -147,7 +149,7 @@ def test_an_answer_full_of_markup_is_shown_as_text(market: Market) -> None:
     ("form", "said"),
     [
         ({"method": "refuse"}, "not today"),
-        ({"method": "work", "in.text": "a", "in.times": "many"}, "times is not understood"),
+        ({"method": "work", "in.text": "a", "in.times": "many"}, "Times is not understood"),
         ({"method": "work", "in.text": "a", "in.mood": "odd"}, "must be one of"),
         ({"method": "work", "in.text": "a", "max_price": "0.0001"}, "you allowed 0.0001"),
         ({"method": "work", "in.text": "a", "max_price": "a lot"}, "not an amount"),

@@ -170,7 +170,7 @@ def test_a_file_may_hold_the_text_and_must_be_text() -> None:
 
 def test_json_that_is_none_is_refused_with_its_field() -> None:
     made = method({"times": {"type": "integer"}})
-    with pytest.raises(FieldNotUnderstood, match="times is not understood"):
+    with pytest.raises(FieldNotUnderstood, match="Times is not understood"):
         inputs_from(Form({"in.times": "many"}), fields_of(made), made.input)
 
 

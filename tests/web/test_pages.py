@@ -27,6 +27,7 @@ from tests.web.support import BASE, TOKEN, Page, Visit, visit
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
 PAGES = ("/", "/services", "/blocks", "/tree", "/earnings")
 PRIVATE = ("/money", "/receipts", "/answers/abc", "/receipts/0x00")
+STRANGER = generate_key(b"stranger".ljust(32, b".")).address
 ENDPOINT = "https://127.0.0.1:9"
 
 
@@ -317,9 +318,7 @@ def test_the_tree_goes_page_by_page_and_back_in_time(node: NodeProcess, tmp_path
         async with Chain(node.url) as chain:
             for number in range(3):
                 operations = [
-                    set_value(
-                        f"/transfer/{key.address}/{'0x' + '11' * 20}/{number}{index:02}a/value", 0.000001
-                    )
+                    set_value(f"/transfer/{key.address}/{STRANGER}/{number}{index:02}a/value", 0.000001)
                     for index in range(45)
                 ]
                 await chain.submit_final(operations, key)
@@ -328,7 +327,7 @@ def test_the_tree_goes_page_by_page_and_back_in_time(node: NodeProcess, tmp_path
     sender = asyncio.run(fill())
 
     async def steps(here: Visit) -> None:
-        path = f"/tree/transfer/{sender}/0x{'11' * 20}"
+        path = f"/tree/transfer/{sender}/{STRANGER}"
         first = await here.get(path)
         labels = [found["href"] for found in Page.of(first).all("a", **{"class": "branch"})]
         more = next(found["href"] for found in Page.of(first).all("a") if "after=" in found.get("href", ""))
@@ -449,7 +448,7 @@ def test_the_feed_shows_what_is_pending_as_pending_and_what_is_final_as_final(tm
                             seen.append((line.hash, line.state))
 
             task = asyncio.create_task(follow())
-            tx_hash = await node.fund("0x" + "22" * 20, 5)
+            tx_hash = await node.fund(STRANGER, 5)
             async with asyncio.timeout(20):
                 while (tx_hash, "final") not in seen or feed.height < 1:
                     await asyncio.sleep(0.02)
