@@ -34,6 +34,7 @@ NOT_HERE_CODES: Final = frozenset(("service-not-here",))
 EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 _RECEIPT_EVENT: Final = b"event: receipt\n"
 _ERROR_EVENT: Final = b"event: error\n"
+_OWN_EVENTS: Final = (_RECEIPT_EVENT, _ERROR_EVENT)
 _STATE_MEMBERS: Final = ("nonce", "total_uain", "spent_uain", "in_flight_uain", "completed", "receipts")
 
 
@@ -185,20 +186,15 @@ class EventSplitter:
             at = end + 2
 
     def _next_candidate(self, begin: int) -> int:
-        """Where a line begins like an event of the gateway's; -1 if none does."""
-        at = begin
-        while at <= len(self._held):
-            is_line_start = (
-                self._held[at - 1 : at] == b"\n" if at else bytes(self._given[-1:]) in (b"", b"\n")
-            )
-            rest = self._held[at:]
-            if is_line_start and rest and _may_begin_event(rest):
-                return at
-            newline = self._held.find(b"\n", at)
-            if newline < 0:
-                return -1
-            at = newline + 1
-        return -1
+        """Where something begins like an event of the gateway's; -1 if nothing does."""
+        found = [self._held.find(event, begin) for event in _OWN_EVENTS]
+        for event in _OWN_EVENTS:
+            # The end of what came so far may be the first bytes of one.
+            for size in range(min(len(event) - 1, len(self._held) - begin), 0, -1):
+                if self._held.endswith(event[:size]):
+                    found.append(len(self._held) - size)
+                    break
+        return min((at for at in found if at >= 0), default=-1)
 
 
 def split_events(body: bytes, placement: Placement) -> tuple[bytes, str]:
@@ -254,13 +250,6 @@ def _offered(record: Mapping[str, Any]) -> dict[str, Any]:
     first = accepts[0] if isinstance(accepts, list) and accepts else None
     extra = first.get("extra") if isinstance(first, dict) else None
     return extra if isinstance(extra, dict) else {}
-
-
-def _may_begin_event(rest: bytes) -> bool:
-    return any(
-        rest.startswith(event) or event.startswith(rest[: len(event)])
-        for event in (_RECEIPT_EVENT, _ERROR_EVENT)
-    )
 
 
 def _event_data(event: bytes) -> bytes:

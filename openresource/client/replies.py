@@ -16,7 +16,9 @@ from openresource.client.envelopes import (
     REFUSAL_BYTES_MAX,
     AnswerNotReceipted,
     EventSplitter,
+    ProgramFailedThere,
     receipt_record,
+    refusal_of,
     value_of,
 )
 from openresource.client.purses import OpenChannel, StartedCall
@@ -31,6 +33,7 @@ from openresource.primitives.errors import Refusal
 ASK_SECONDS: Final = 10.0
 WAIT_SECONDS_FIRST: Final = 0.2
 RECEIPT_TRIES_MAX: Final = 4
+CALL_NOT_ANSWERED: Final = "call-not-answered"
 
 
 class DeadlinePassed(Refusal):
@@ -293,7 +296,15 @@ class Streaming:
             )
             if status == 200:
                 return content.decode("utf-8", "replace")
-            # The gateway counts the call in the moment after its last byte.
+            if refusal_of(status, content, self._wire.placement).code == CALL_NOT_ANSWERED:
+                placement = self._wire.placement
+                raise RefusedThere(
+                    ProgramFailedThere(
+                        f"The program at {placement.provider} failed in the middle of its stream.",
+                        remedy="Nothing was paid for it. Try again, or choose another provider.",
+                        provider=placement.provider,
+                    )
+                )
             await asyncio.sleep(min(WAIT_SECONDS_FIRST * 2**number, self._call.plan.left_seconds()))
         raise self._not_receipted("the provider does not give it")
 

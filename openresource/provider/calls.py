@@ -196,9 +196,18 @@ class Calls:
     # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def complete(
-        self, started: StartedCall, body: bytes, content_type: str, *, is_whole: bool = True
+        self,
+        started: StartedCall,
+        body: bytes,
+        content_type: str,
+        *,
+        is_whole: bool = True,
+        is_cancelled: bool = False,
     ) -> Answer:
-        """Signs the receipt, counts the price and gives the answer once both are on disk."""
+        """Signs the receipt, counts the price and gives the answer once both are on disk.
+
+        A body that is not whole is not kept for a retry: it is too long, or its reader has left.
+        """
         assert not started.is_ended
         started.is_ended = True
         offer, account = started.request.offer, started.account
@@ -207,7 +216,7 @@ class Calls:
             body_file = ""
             if account is not None and is_whole and len(body) > INLINE_BYTES_MAX:
                 body_file = await self.answers.write_body(started.key, body)
-            paid = self._paid(started, body, content_type, body_file, is_whole)
+            paid = self._paid(started, body, content_type, body_file, is_whole, is_cancelled)
             if account is None:
                 self._keep_free_receipt(paid)
             else:
@@ -215,7 +224,7 @@ class Calls:
         except BaseException:
             self._give_back(started)
             raise
-        self._count(started, "answered" if is_whole else "cancelled", paid.price_uain)
+        self._count(started, "cancelled" if is_cancelled else "answered", paid.price_uain)
         return (self.answers.find(started.key) if account is not None else None) or answer_of(paid)
 
     def free_receipt(self, receipt_id: bytes) -> bytes | None:
@@ -223,7 +232,13 @@ class Calls:
         return self._free_receipts.get(receipt_id)
 
     def _paid(
-        self, started: StartedCall, body: bytes, content_type: str, body_file: str, is_whole: bool
+        self,
+        started: StartedCall,
+        body: bytes,
+        content_type: str,
+        body_file: str,
+        is_whole: bool,
+        is_cancelled: bool,
     ) -> CallPaid:
         request, account, reply = started.request, started.account, started.reply
         offer = request.offer
@@ -246,7 +261,7 @@ class Calls:
             finished_at_ms=finished_at_ms,
             salt=salt,
         )
-        if not is_whole:
+        if is_cancelled:
             facts["cancelled"] = True
         if account is None:
             offer.free_calls += 1

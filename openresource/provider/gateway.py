@@ -247,19 +247,23 @@ class Gateway:
                 self._calls.release(started)
                 raise
             # What went out is paid for; nobody waits for the rest.
-            await self._calls.complete(started, b"".join(sent), sent_type, is_whole=False)
+            await self._calls.complete(started, b"".join(sent), sent_type, is_whole=False, is_cancelled=True)
             raise
         except Refusal as refusal:
             self._calls.release(started)
             if not sent:
                 raise
-            await self._break_off(refusal, sent_type, send)
+            await self._break_off(refusal, sent_type, sent[-1], send)
             return
         except BaseException:
             self._calls.release(started)
             raise
         finally:
             gone.cancel()
+        if sent and sent_type == EVENTS_TYPE and not sent[-1].endswith(b"\n\n"):
+            # The program's last event did not end; ours begins on a line of its own.
+            sent.append(b"\n\n")
+            await send({"type": "http.response.body", "body": sent[-1], "more_body": True})
         body = b"".join(sent)
         answer = await self._calls.complete(
             started, body, sent_type, is_whole=len(body) <= STREAM_KEPT_BYTES_MAX
@@ -270,12 +274,14 @@ class Gateway:
         last = _receipt_event(answer) if sent_type == EVENTS_TYPE else b""
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _break_off(self, refusal: Refusal, sent_type: str, send: Send) -> None:
+    async def _break_off(self, refusal: Refusal, sent_type: str, last: bytes, send: Send) -> None:
         """Ends a stream whose program failed: nobody pays for it, and the client is told why."""
         self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
         event = b""
         if sent_type == EVENTS_TYPE:
             event = b"event: error\ndata: " + _error_body(refusal) + b"\n\n"
+            if not last.endswith(b"\n\n"):
+                event = b"\n\n" + event
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _account(self, request: Request) -> Account | None:

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -75,6 +77,31 @@ def test_a_lock_has_one_holder_and_names_it(tmp_path):
     assert refusal.value.process == str(os.getpid())
     first.close()
     home.lock("provider").close()
+
+
+def test_locks_leave_nothing_behind_and_many_who_want_one_get_it_in_turn(tmp_path):
+    home = Home(tmp_path)
+    with home.channel_lock("ab" * 8):
+        assert [file.name for file in (tmp_path / "locks").iterdir()] == [f"channel-{'ab' * 8}.lock"]
+        with pytest.raises(HomeInUse):
+            home.channel_lock("ab" * 8)
+    assert not list((tmp_path / "locks").iterdir())
+    held, taken = threading.Lock(), []
+
+    def take_often():
+        while len(taken) < 200:
+            try:
+                lock = home.channel_lock("cd" * 8)
+            except HomeInUse:
+                continue
+            assert held.acquire(blocking=False), "two held one lock"
+            taken.append(1)
+            held.release()
+            lock.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(take_often) for _ in range(4)]:
+            done.result()
 
 
 def test_limits_have_defaults_and_are_kept_as_texts_of_ain(tmp_path):
