@@ -250,7 +250,8 @@ class Admission:
 
     def channel_opened(self, name: str, record: dict[str, Any], value_uain: int) -> None:
         """Takes a channel that an event announced, so that its first call finds it here."""
-        if name not in self._state.accounts and record.get("provider") == self._provider:
+        has_room = len(self._state.accounts) < ACCOUNTS_MAX
+        if name not in self._state.accounts and has_room and record.get("provider") == self._provider:
             self._journal.append(pack(ChannelRead(name, record, value_uain)))
             self._state.set_channel(name, record, value_uain)
 

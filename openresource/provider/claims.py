@@ -253,7 +253,9 @@ class Claims:
                 self._waits_for = f"claims wait for the node: {refusal.message}"
                 log.warning("%d claims wait: %s", len(batch), refusal.message)
                 for claim in batch:
-                    self._put(claim)
+                    # Those that were decided before the node went away are not asked for a second time.
+                    if not claim.account.is_open and claim.account.tab.nonce == claim.nonce:
+                        self._put(claim)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _take_batch(self) -> list[Claim]:
