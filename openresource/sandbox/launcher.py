@@ -17,7 +17,11 @@ import signal
 import struct
 import sys
 import time
-from typing import Any
+
+# Importing it would cost as much time as all our own work.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 EXIT_REFUSED = 120
 KILL_ROUNDS_MAX = 2_000

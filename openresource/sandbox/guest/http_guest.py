@@ -4,6 +4,8 @@ The other side asks for a connection with one byte over the socket that is our s
 socket itself. So requests travel straight to the program, although nothing outside can reach its network.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -12,7 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
+
+# Importing it would cost as much time as all our own work.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CONNECT = b"c"
 CONNECTED, REFUSED, READY = b"+", b"-", b"R"
