@@ -36,13 +36,14 @@ STRANGER = generate_key(b"stranger".ljust(32, b".")).address
 WAIT_MS = 30_000
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it runs, its loop occupies this thread, and other modules have loops of their own.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
     if program is None:
