@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from openresource.client.homes import Home
 from openresource.primitives.errors import Refusal
 
 SHOWN_CHARACTERS_MAX = 300
+CALL_LINE_CHARACTERS_MAX = 160
 WORDS_LINES_MAX = 30
 
 
@@ -126,6 +129,23 @@ async def _prepared(folder: str, progress: Progress, *, as_json: bool) -> Any:
         raise
 
 
+def call_line(manifest: Any) -> str:
+    """A command that calls the program's first method, with its example as input where that fits on a line."""
+    method = manifest.methods[0]
+    words = ["openresource", "call", manifest.name, *([method.name] if len(manifest.methods) > 1 else [])]
+    example = method.example.get("input") if isinstance(method.example, Mapping) else None
+    if not isinstance(example, Mapping):
+        return " ".join(words) + " …"
+    for name, value in example.items():
+        words.append(
+            f"{name}={value}"
+            if isinstance(value, str)
+            else f"{name}:={json.dumps(value, ensure_ascii=False)}"
+        )
+    line = shlex.join(words)
+    return line if len(line) <= CALL_LINE_CHARACTERS_MAX else " ".join(words[:3]) + " --input example.json"
+
+
 def _trial_record(prepared: Any) -> dict[str, Any]:
     manifest = prepared.manifest
     return {
@@ -137,6 +157,7 @@ def _trial_record(prepared: Any) -> dict[str, Any]:
         "royalty_uain": manifest.royalty_uain,
         "tried_in": prepared.level,
         "methods": [method.name for method in manifest.methods],
+        "call": call_line(manifest),
         "examples": [
             {"method": one.method, "milliseconds": one.milliseconds, "output": one.output}
             for one in prepared.examples
@@ -199,7 +220,7 @@ def publication_text(outcome: dict[str, Any]) -> str:
         lines.append(f"  test call through the chain: {test['milliseconds']} ms → {_shown(test['value'])}")
     else:
         lines.append("  no test call was made: none of its methods has an example")
-    lines.append(f"Call it:  openresource call {outcome['name']} {outcome['methods'][0]} …")
+    lines.append(f"Call it:  {outcome['call']}")
     return "\n".join(lines)
 
 
