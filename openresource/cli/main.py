@@ -1,6 +1,7 @@
 """Every command of `openresource`, by group; a command's module is imported when it is called, so help is instant."""
 
 import importlib
+import resource
 import sys
 from typing import NamedTuple
 
@@ -116,6 +117,8 @@ def main() -> None:
     """Run the command line; no refusal ends in a traceback."""
     from openresource.cli.output import report_failure
 
+    # A process that holds a key leaves no picture of its memory behind.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         group(standalone_mode=False)
     except click.exceptions.Exit as ended:
