@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openresource.primitives.amounts import uain_of_number
+from openresource.primitives.errors import Refusal
 from openresource.primitives.numbers import is_number
 from openresource.primitives.paths import parse_path
 from openresource.web.shown import ain, short
@@ -52,9 +54,15 @@ Describe = Callable[[Sequence[str], Mapping[str, Any]], Deed]
 
 
 def _transfer(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
-    amount = value.get("")
-    shown = f"{amount:,} AIN".replace(",", "\u202f") if is_number(amount) else "coins"
-    return Deed("Transfer", f"{shown} from {short(labels[1])} to {short(labels[2])}")
+    return Deed("Transfer", f"{_coins(value.get(''))} from {short(labels[1])} to {short(labels[2])}")
+
+
+def _coins(number: Any) -> str:
+    """An amount as the tree keeps it, in words; what is no amount was refused anyhow."""
+    try:
+        return f"{ain(uain_of_number(number))} AIN" if is_number(number) else "coins"
+    except Refusal:
+        return "coins"
 
 
 def _program(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
