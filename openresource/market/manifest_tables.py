@@ -86,7 +86,9 @@ class Table:
     def _missing(self, key: str) -> InvalidManifest:
         similar = _nearest(key, {str(other) for other in self.values})
         remedy = f"Did you write {self.name(similar)} instead?" if similar else ""
-        return InvalidManifest(field=self.name(key), found="missing", expected="it is required", remedy=remedy)
+        return InvalidManifest(
+            field=self.name(key), found="missing", expected="it is required", remedy=remedy
+        )
 
     def matching(self, key: str, pattern: re.Pattern[str], expected: str, *, required: bool = False) -> str:
         """A text of a certain form; missing reads as empty."""
