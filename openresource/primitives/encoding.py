@@ -26,9 +26,9 @@ _ARRAY_INDEX_MAX = 2**32 - 2
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SURROGATE_PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
 
-# The fast encoder writes the same bytes unless there is an escape, a fraction, an exponent or a long integer.
+# The fast encoder writes the same bytes unless there is an escape, an exponent, a fraction of .0 or a long integer.
 # A string may look like one of these; then the exact path does the work and nothing is lost.
-_UNUSUAL_NUMBER = re.compile(rb"[:,\[]-?[0-9](?:[0-9]{15}|[0-9]*[.eE])")
+_UNUSUAL_NUMBER = re.compile(rb"[:,\[]-?[0-9](?:[0-9]{15}|[0-9]*(?:(?:\.[0-9]+)?[eE]|\.0(?![0-9])))")
 _LONG_INTEGER = re.compile(rb"[:,\[ \n\t\r-][0-9]{16}")
 
 _sorted_encoder: Any = msgspec.json.Encoder(order="sorted")
