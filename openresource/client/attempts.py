@@ -165,56 +165,9 @@ class Attempt:
         held = await channels.ready(choice, self._placement, self._price, progress=self._plan.progress)
         if not held.lost:
             return held
-        await self._ask_about_lost(held)
+        await ask_about_lost(self._desk, self._wire, held)
         # What came out of that may have used up the deposit, and others may have begun calls meanwhile.
         return await channels.ready(choice, self._placement, self._price, progress=self._plan.progress)
-
-    async def _ask_about_lost(self, held: OpenChannel) -> None:
-        """Calls without an end are counted if their receipts are there, and forgotten if they were not done."""
-        for sequence in sorted(held.lost):
-            status, _, content = await self._wire.request(
-                "GET",
-                f"/channels/{held.entry.name}/receipt",
-                headers={"OpenResource-Session": held.session_header(sequence)},
-                seconds=ASK_SECONDS,
-                bytes_max=REFUSAL_BYTES_MAX,
-            )
-            if sequence not in held.lost:
-                continue  # Another call of this process asked at the same time.
-            if status == 200:
-                self._count_lost(held, sequence, content)
-                continue
-            refusal = refusal_of(status, content, self._placement)
-            if status in BUSY_STATUSES or status >= 500:
-                raise refusal
-            if refusal.code != CALL_IN_FLIGHT:
-                held.give_up(sequence)
-        held.deliver_again()
-
-    def _count_lost(self, held: OpenChannel, sequence: int, content: bytes) -> None:
-        """An answer was given and its bytes were lost on the way: it is paid for."""
-        desk, placement = self._desk, self._placement
-        try:
-            record = receipt_record(content.decode("utf-8", "replace"), placement)
-            receipt = receipt_from_json(record)
-            digest = check_receipt(
-                receipt,
-                desk.network,
-                provider=placement.provider,
-                channel=held.entry.name,
-                nonce=receipt.nonce,
-                session=held.purse.session,
-                sequence=sequence,
-                program=held.entry.program,
-                price_uain=held.price_uain,
-                input_body=None,
-                output_body=None,
-            )
-            entry = held.count(sequence, receipt, digest)
-        except Refusal as refusal:
-            self._distrust(held)
-            raise not_receipted(placement.provider, refusal) from refusal
-        write_down(desk, entry, receipt, digest, record)
 
     async def _mend(self, held: OpenChannel, refused: PaymentRefused, wait_seconds: float) -> None:
         """After a 402: take the gateway's word as far as calls explain it, or the chain's."""
@@ -282,6 +235,55 @@ class Attempt:
         """No more is signed for a provider whose word does not fit; what is left returns at the expiry."""
         if held is not None:
             self._desk.channels.mark_closed(held.entry.name)
+
+
+async def ask_about_lost(desk: Desk, wire: Wire, held: OpenChannel) -> None:
+    """Calls without an end are counted if their receipts are there, and forgotten if they were not done."""
+    for sequence in sorted(held.lost):
+        status, _, content = await wire.request(
+            "GET",
+            f"/channels/{held.entry.name}/receipt",
+            headers={"OpenResource-Session": held.session_header(sequence)},
+            seconds=ASK_SECONDS,
+            bytes_max=REFUSAL_BYTES_MAX,
+        )
+        if sequence not in held.lost:
+            continue  # Another call of this process asked at the same time.
+        if status == 200:
+            _count_lost(desk, wire, held, sequence, content)
+            continue
+        refusal = refusal_of(status, content, wire.placement)
+        if status in BUSY_STATUSES or status >= 500:
+            raise refusal
+        if refusal.code != CALL_IN_FLIGHT:
+            held.give_up(sequence)
+    held.deliver_again()
+
+
+def _count_lost(desk: Desk, wire: Wire, held: OpenChannel, sequence: int, content: bytes) -> None:
+    """An answer was given and its bytes were lost on the way: it is paid for."""
+    placement = wire.placement
+    try:
+        record = receipt_record(content.decode("utf-8", "replace"), placement)
+        receipt = receipt_from_json(record)
+        digest = check_receipt(
+            receipt,
+            desk.network,
+            provider=placement.provider,
+            channel=held.entry.name,
+            nonce=receipt.nonce,
+            session=held.purse.session,
+            sequence=sequence,
+            program=held.entry.program,
+            price_uain=held.price_uain,
+            input_body=None,
+            output_body=None,
+        )
+        entry = held.count(sequence, receipt, digest)
+    except Refusal as refusal:
+        desk.channels.mark_closed(held.entry.name)
+        raise not_receipted(placement.provider, refusal) from refusal
+    write_down(desk, entry, receipt, digest, record)
 
 
 def _is_open_to_all(permissions: Permissions) -> bool:

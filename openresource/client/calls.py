@@ -15,7 +15,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openresource.client.attempts import Attempt
+from openresource.client.attempts import Attempt, ask_about_lost
 from openresource.client.books import DAY_MS, Books
 from openresource.client.chain import Chain
 from openresource.client.channels import Channels, OverSpendingLimit
@@ -231,6 +231,8 @@ class Calls:
                 break
         else:
             raise NoProvider(service=choice.service, version=choice.version.version)
+        # What became of calls whose end nobody saw is asked while their receipts are at hand.
+        await ask_about_lost(self._desk, self._wire(placement), held)
         for tries_left in reversed(range(SETTLE_TRIES_MAX)):
             try:
                 settled = await self._settled(held, placement)
