@@ -1,14 +1,14 @@
 """What happens on the chain, followed once for all browsers: the newest blocks and transactions, and the node's state.
 
-One task follows the node's events; each open page waits for the next change. A node that is away is tried again for
-ever, and the pages say so in the meantime.
+One task follows the node's events while somebody looks, and rests when nobody does; each open page waits for the next
+change. A node that is away is tried again for ever, and the pages say so in the meantime. On a chain that writes faster
+than this reads, the feed skips to the newest blocks: it is a window, not a history.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -30,6 +30,9 @@ RETRY_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.15
 # A quiet stream still proves that it lives, so that a browser notices when it does not.
 QUIET_SECONDS: Final = 15.0
+IDLE_SECONDS: Final = 30.0
+EVENTS_PER_LOOK: Final = 5_000
+BLOCKS_BEHIND_MAX: Final = 40
 MARKET_ROOTS: Final = frozenset(("services", "placements"))
 
 TransactionState = Literal["pending", "final", "dropped"]
@@ -72,7 +75,6 @@ class Feed:
         # Grows with every change; `market_version` only with those of services and placements.
         self.version = 0
         self.market_version = 0
-        self.market_changed_at = 0.0
         self._chain = chain
         self._blocks: deque[BlockLine] = deque(maxlen=BLOCKS_KEPT)
         self._transactions: OrderedDict[str, TransactionLine] = OrderedDict()
@@ -80,6 +82,7 @@ class Feed:
         self._ready = asyncio.Event()
         self._readers = 0
         self._task: asyncio.Task[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._is_closing = False
 
     @property
@@ -109,6 +112,7 @@ class Feed:
         """Follow the chain from now on; waits shortly for the first news."""
         if self._task is None and not self._is_closing:
             self._task = asyncio.create_task(self._follow(), name="feed")
+        self._rest_later()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_seconds):
                 await self._ready.wait()
@@ -133,6 +137,7 @@ class Feed:
                 yield seen
         finally:
             self._readers -= 1
+            self._rest_later()
 
     def end(self) -> None:
         """Let all streams end."""
@@ -142,11 +147,31 @@ class Feed:
     async def close(self) -> None:
         """End all streams and stop following."""
         self.end()
+        if self._resting is not None:
+            self._resting.cancel()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    def _rest_later(self) -> None:
+        """Nobody looks for a while: then nothing is followed until somebody looks again."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = None
+        if not self._readers and not self._is_closing:
+            self._resting = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        if self._readers or self._task is None:
+            return
+        self._task.cancel()
+        self._task = None
+        self._ready.clear()
+        self._forget_pending()
+        # What changes meanwhile is not seen.
+        self.market_version += 1
 
     async def _follow(self) -> None:
         position: str | None = None
@@ -155,22 +180,34 @@ class Feed:
                 self.status = await self._chain.status()
                 self._note_trouble("")
                 self._ready.set()
-                if position is None:
+                if (
+                    position is None
+                    or self.status.height - int(position.partition(":")[0]) > BLOCKS_BEHIND_MAX
+                ):
+                    self.market_version += 1
                     position = str(max(0, self.status.height - BLOCKS_AT_START + 1))
-                stream = self._chain.events(
-                    since=position, pending=True, blocks=True, away_seconds_max=AWAY_SECONDS
-                )
-                async with aclosing(stream) as events:
-                    async for event in events:
-                        if event.is_final:
-                            position = event.cursor
-                        self._take(event)
+                position = await self._follow_from(position)
+                continue
             except Refusal as refusal:
                 # Away, or not the network that we know: said on the pages, tried again, known to be pending no more.
                 self._note_trouble(refusal.message)
                 self._forget_pending()
                 self._ready.set()
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow_from(self, position: str) -> str:
+        """Follow until enough came that it is worth a look whether this is far behind; where it stands then."""
+        stream = self._chain.events(since=position, pending=True, blocks=True, away_seconds_max=AWAY_SECONDS)
+        seen = 0
+        async with aclosing(stream) as events:
+            async for event in events:
+                if event.is_final:
+                    position = event.cursor
+                self._take(event)
+                seen += 1
+                if seen >= EVENTS_PER_LOOK and event.kind == "BLOCK":
+                    break
+        return position
 
     def _take(self, event: Event) -> None:
         labels = parse_path(event.path)
@@ -180,7 +217,6 @@ class Feed:
             self._take_write(event)
         if event.is_final and labels and labels[0] in MARKET_ROOTS:
             self.market_version += 1
-            self.market_changed_at = time.monotonic()
         self._announce()
 
     def _take_block(self, event: Event) -> None:

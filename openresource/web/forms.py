@@ -97,8 +97,7 @@ def fields_of(method: Method) -> tuple[Field, ...]:
     required = method.input.get("required")
     names = required if isinstance(required, list | tuple) else ()
     fields = [
-        _field(str(name), without_null(schema), name in names, values)
-        for name, schema in properties.items()
+        _field(str(name), without_null(schema), name in names, values) for name, schema in properties.items()
     ]
     # What is needed comes first.
     return tuple(sorted(fields, key=lambda one: one.name not in names))

@@ -25,6 +25,7 @@ class Market:
 
     async def listings(self, query: str = "") -> list[Listing]:
         """Services that hold every word of a query in their name, summary, domain or publisher."""
+        await self._feed.begin()
         async with self._reading:
             age = time.monotonic() - self._read_at
             # Without news from the chain nothing tells us that a list became old.

@@ -194,7 +194,9 @@ def permitted(who: Mapping[str, bool] | None) -> str:
 def usage_of(choice: Choice, method: Method) -> str:
     """A command line that calls the method, with its example's input where there is one."""
     example = method.example.get("input") if method.example else None
-    values = example if isinstance(example, Mapping) else dict.fromkeys(method.parameters, "…")
+    required = method.input.get("required")
+    names = required if isinstance(required, list) and required else method.parameters
+    values = example if isinstance(example, Mapping) else {str(name): "…" for name in names}
     words = [f"openresource call {choice.service} {method.name}"]
     for name, value in values.items():
         if isinstance(value, str):

@@ -14,6 +14,7 @@ from openresource.primitives.amounts import text_from_uain
 PARTS_MAX: Final = 1_500
 DEPTH_MAX: Final = 8
 ITEMS_MAX: Final = 100
+NUMBERS_MAX: Final = 24
 COLUMNS_MAX: Final = 8
 SHORT_CHARACTERS_MAX: Final = 40
 TEXT_CHARACTERS_MAX: Final = 20_000
@@ -186,7 +187,9 @@ def _list(value: Sequence[Any], depth: int, budget: _Budget) -> Shape:
     shown = list(value[:ITEMS_MAX])
     hidden = len(value) - len(shown)
     if len(shown) > 3 and all(_is_number(item) for item in shown):
-        return Shape("numbers", ", ".join(json.dumps(item) for item in shown), hidden=hidden)
+        numbers = shown[:NUMBERS_MAX]
+        text = ", ".join(json.dumps(item) for item in numbers)
+        return Shape("numbers", text, hidden=len(value) - len(numbers))
     if shown and all(isinstance(item, str) and _is_short(item) for item in shown):
         return Shape("words", items=tuple(_shape(item, depth + 1, budget) for item in shown), hidden=hidden)
     columns = _columns(shown)

@@ -87,8 +87,8 @@ class Tree:
     async def _glimpse(
         self, labels: list[str], label: str, branches: dict[str, Any], tree: str, at: At
     ) -> Any:
-        """A leaf's value beside its label; None for a branch, which has a page of its own."""
-        if branches.get(label):
+        """A leaf's value beside its label, and a whole entry of a configuration; None for other branches."""
+        if branches.get(label) and (tree == VALUES or not label.startswith(".")):
             return None
         return (await self._value(format_path([*labels, label]), tree, at))[0]
 

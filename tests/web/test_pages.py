@@ -478,3 +478,54 @@ def test_more_open_pages_than_the_limit_are_refused(
             await feed.close()
 
     asyncio.run(run())
+
+
+def test_the_feed_rests_when_nobody_looks_and_catches_up_when_somebody_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openresource.web.feed.IDLE_SECONDS", 0.05)
+
+    async def run(node: NodeProcess) -> None:
+        async with Chain(node.url) as chain:
+            feed = Feed(chain)
+            version = feed.market_version
+            await feed.begin()
+            async with asyncio.timeout(20):
+                while feed.market_version == version:
+                    await asyncio.sleep(0.02)
+            tx_hash = await node.fund(STRANGER, 5)
+            assert tx_hash not in {line.hash for line in feed.transactions}
+            async with asyncio.timeout(20):
+                async for _ in feed.changes():
+                    if tx_hash in {line.hash for line in feed.transactions}:
+                        break
+            await feed.close()
+
+    with local_node_process(tmp_path) as node:
+        asyncio.run(run(node))
+
+
+def test_a_feed_that_is_far_behind_goes_to_the_newest_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openresource.web.feed.EVENTS_PER_LOOK", 1)
+    monkeypatch.setattr("openresource.web.feed.BLOCKS_BEHIND_MAX", 2)
+    monkeypatch.setattr("openresource.web.feed.BLOCKS_AT_START", 2)
+
+    async def run(node: NodeProcess) -> None:
+        for _ in range(8):
+            await node.fund(STRANGER, 5)
+        async with Chain(node.url) as chain:
+            feed = Feed(chain)
+            feed_position = await feed._follow_from("0")
+            assert feed_position.startswith("0:")
+            async with asyncio.timeout(20):
+                async for _ in feed.changes():
+                    if feed.height == 8:
+                        break
+            # From the first look at block 0 it went straight to the last two blocks.
+            assert [block.number for block in feed.blocks] == [8, 7, 0]
+            await feed.close()
+
+    with local_node_process(tmp_path) as node:
+        asyncio.run(run(node))
