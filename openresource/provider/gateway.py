@@ -44,6 +44,7 @@ from openresource.provider.statuses import (
     NOT_FOUND,
     PAYMENT_REQUIRED,
     RETRY_SECONDS,
+    UNAVAILABLE,
     http_status,
     register,
 )
@@ -59,6 +60,7 @@ log = logging.getLogger("openresource.provider.gateway")
 
 EVENTS_TYPE = "text/event-stream"
 BODY_SECONDS_MAX = 60.0
+BODIES_BYTES_MAX = 256 * 1024 * 1024
 SMALL_BODY_BYTES_MAX = 64 * 1024
 # A stream longer than this is sent, but not kept for a retry.
 STREAM_KEPT_BYTES_MAX = 1024 * 1024
@@ -104,6 +106,11 @@ class BodyTooSlow(Refusal):
     way_out = "Nothing was charged. Send it again over a faster connection, or send less at once."
 
 
+class TooManyBodies(Refusal):
+    template = "Requests that are under way hold the {bytes_max} bytes that this gateway keeps for them."
+    way_out = "Nothing was charged. Send it again in a moment, or to another provider."
+
+
 class ClientGone(Exception):
     """The client closed its connection before it had its answer."""
 
@@ -113,6 +120,7 @@ register(ReceiptUnknown, NOT_FOUND)
 register(MethodNotAllowed, 405)
 register(SettleNotPossible, 409)
 register(BodyTooSlow, 408)
+register(TooManyBodies, UNAVAILABLE)
 
 
 class Settler(Protocol):
@@ -141,6 +149,7 @@ class Gateway:
         self._overview = overview
         self._health = health
         self._gauges = gauges
+        self._bodies_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -186,7 +195,18 @@ class Gateway:
         bytes_max = offer.limits.input_bytes
         if length > bytes_max:
             raise InputTooLarge(bytes=length, bytes_max=bytes_max)
-        request.body = await _body(receive, bytes_max)
+        # Bodies come before payment, so what all of them may hold together is bounded.
+        reserved_bytes = length if length >= 0 else bytes_max
+        if self._bodies_bytes + reserved_bytes > BODIES_BYTES_MAX:
+            raise TooManyBodies(bytes_max=BODIES_BYTES_MAX)
+        self._bodies_bytes += reserved_bytes
+        try:
+            request.body = await _body(receive, bytes_max)
+            await self._answer_call(request, receive, send)
+        finally:
+            self._bodies_bytes -= reserved_bytes
+
+    async def _answer_call(self, request: Request, receive: Receive, send: Send) -> None:
         try:
             started = await self._calls.begin(request)
             if isinstance(started, Answer):

@@ -316,6 +316,19 @@ def test_a_body_in_pieces_past_the_bound_is_refused(tmp_path: Path) -> None:
     at_a_shop(tmp_path, work)
 
 
+def test_bodies_together_have_a_bound_as_they_come_before_payment(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("openresource.provider.gateway.BODIES_BYTES_MAX", 1_000)
+
+    async def work(shop: Shop) -> None:
+        response = await shop.http.post(shop.offer.path + "/echo", content=b"x" * 1_001)
+        assert (response.status_code, error_of(response)["code"]) == (503, "too-many-bodies")
+        for number in range(3):
+            answered = await shop.call("/echo", number, sequence=number, total_uain=PRICE * 3)
+            assert answered.status_code == 200, "a body gives its room back"
+
+    at_a_shop(tmp_path, work)
+
+
 def test_overload_is_said_before_any_work(tmp_path: Path) -> None:
     gate = asyncio.Event()
 
