@@ -48,7 +48,7 @@ class Front:
         listings = await site.market.listings()
         return {
             "listings": listings,
-            "shown": listings[:SERVICES_SHOWN],
+            "shown": [one for one in listings if one.placements][:SERVICES_SHOWN],
             "placed": sum(1 for one in listings if one.placements),
             "providers": len(await site.market.providers()),
             "supply": await self._known_supply(),
