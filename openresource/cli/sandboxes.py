@@ -1,8 +1,14 @@
 """Which sandbox this machine gives: the strongest level that really starts, found by starting it."""
 
+import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from openresource.sandbox.driver import Capabilities, Sandbox, SandboxUnavailable
+
+# Interpreters that people keep in their own folders; programs see what lies below /usr anyway.
+TOOLS = ("node",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,8 @@ def find_sandbox(*, try_all: bool = False) -> Found:
 
     chosen: Sandbox | None = None
     seen: list[Capabilities] = []
-    sandboxes: tuple[Sandbox, ...] = (Bubblewrap(), Confined())
+    tools = own_tools()
+    sandboxes: tuple[Sandbox, ...] = (Bubblewrap(tools=tools), Confined(tools=tools))
     for sandbox in sandboxes:
         if chosen is not None and not try_all:
             break
@@ -41,3 +48,13 @@ def find_sandbox(*, try_all: bool = False) -> Found:
         if seen[-1].available and chosen is None:
             chosen = sandbox
     return Found(chosen, tuple(seen))
+
+
+def own_tools() -> tuple[Path, ...]:
+    """Interpreters on this machine's PATH that lie outside of /usr: each is shown to programs as that one file."""
+    found = []
+    for name in TOOLS:
+        path = shutil.which(name)
+        if path is not None and not os.path.realpath(path).startswith("/usr/"):
+            found.append(Path(path))
+    return tuple(found)

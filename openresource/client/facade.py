@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
@@ -19,7 +20,7 @@ from openresource.client.chain import At, Chain, Event
 from openresource.client.channels import Channels
 from openresource.client.commands import PUBLISH_SECONDS, publish_by_command
 from openresource.client.envelopes import EVENT_STARTS, JSON_TYPE, event_blocks, event_value, value_of
-from openresource.client.homes import Home
+from openresource.client.homes import NODE_VARIABLE, Home
 from openresource.client.money import Money, money_of
 from openresource.client.services import Choice, Directory, Listing
 from openresource.ledger.draft import NetworkDomain
@@ -55,10 +56,11 @@ class AsyncClient:
 
     def __init__(self, home: str | Path | Home | None = None, node: str | None = None) -> None:
         self.home = home if isinstance(home, Home) else Home(home)
-        config = self.home.config()
-        genesis = config.get("genesis_hash") if node is None else None
+        given = node or os.environ.get(NODE_VARIABLE)
+        # The home knows the network of its own node; who names another one may mean another network.
+        genesis = None if given else self.home.config().get("genesis_hash")
         self.chain = Chain(
-            self.home.node_url(node), genesis_hash=genesis if isinstance(genesis, str) else None
+            self.home.node_url(given), genesis_hash=genesis if isinstance(genesis, str) else None
         )
         self.directory = Directory(self.chain)
         self._key: PrivateKey | None = None

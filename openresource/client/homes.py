@@ -22,6 +22,7 @@ from openresource.primitives.keys import PrivateKey, generate_key, private_key_f
 DEFAULT_HOME = "~/.openresource"
 DEFAULT_NODE = "http://127.0.0.1:8080"
 HOME_VARIABLE = "OPENRESOURCE_HOME"
+NODE_VARIABLE = "OPENRESOURCE_NODE"
 PASSPHRASE_FILE_VARIABLE = "OPENRESOURCE_PASSPHRASE_FILE"
 SETTINGS_BYTES_MAX = 64 * 1024
 WALLET = "wallet.json"
@@ -237,8 +238,10 @@ class Home:
             raise BadSettings(file=str(path), reason=str(error)) from None
 
     def node_url(self, given: str | None = None) -> str:
-        """The node to talk to: what was asked for, else config.toml's, else this machine's."""
-        url = str(given or self.config().get("node") or DEFAULT_NODE).rstrip("/")
+        """The node to talk to: what was asked for, else OPENRESOURCE_NODE, else config.toml's, else this machine's."""
+        url = str(given or os.environ.get(NODE_VARIABLE) or self.config().get("node") or DEFAULT_NODE).rstrip(
+            "/"
+        )
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadSettings(file="the node's address", reason=f"{url!r} is not an http or https address")

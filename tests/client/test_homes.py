@@ -122,3 +122,14 @@ def test_settings_that_make_no_sense_are_refused_by_name(tmp_path):
         home.node_url()
     with pytest.raises(BadSettings):
         Home(tmp_path / "other").node_url("ftp://somewhere")
+
+
+def test_the_node_is_the_one_that_was_named_nearest(tmp_path, monkeypatch):
+    home = Home(tmp_path)
+    monkeypatch.delenv("OPENRESOURCE_NODE", raising=False)
+    assert home.node_url() == "http://127.0.0.1:8080"
+    home.write_config({"node": "http://config:1"})
+    assert home.node_url() == "http://config:1"
+    monkeypatch.setenv("OPENRESOURCE_NODE", "http://environment:2/")
+    assert home.node_url() == "http://environment:2"
+    assert home.node_url("http://given:3") == "http://given:3"

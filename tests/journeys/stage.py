@@ -77,12 +77,16 @@ class Child:
         """kill -9."""
         self.end(signal.SIGKILL)
 
-    def end(self, number: signal.Signals) -> None:
-        """Ends it by a signal and waits until it is gone."""
+    def end(self, number: signal.Signals, *, patience_seconds: float = STOP_SECONDS_MAX) -> None:
+        """Ends it by a signal and waits until it is gone; who takes longer than our patience is killed."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
-            process.wait(STOP_SECONDS_MAX)
+            try:
+                process.wait(patience_seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_SECONDS_MAX)
             if process.stdout is not None:
                 process.stdout.close()
 

@@ -46,7 +46,7 @@ BUYER_UAIN = 100_000_000
 TREASURY = "treasury|market|fees"
 # So long may everybody take to be at work again on a machine that has other things to do.
 AT_WORK_SECONDS = 120.0
-# One time in so many a provider leaves in good order instead of being killed.
+# One time in so many a provider is asked to leave in good order.
 LEAVES_ONE_IN = 6
 
 
@@ -119,8 +119,11 @@ def kill_for_a_while(stage: Stage, victims: str, chance: random.Random) -> None:
         victim = chosen(stage, victims, chance)
         # At any instant of what goes on, also in the middle of a start.
         time.sleep(chance.uniform(0, 0.4))
-        leaves = victim in stage.providers and chance.randrange(LEAVES_ONE_IN) == 0
-        victim.end(signal.SIGTERM if leaves else signal.SIGKILL)
+        if victim in stage.providers and chance.randrange(LEAVES_ONE_IN) == 0:
+            # It claims and says goodbye, and may be killed in the middle of that too.
+            victim.end(signal.SIGTERM, patience_seconds=chance.choice((0.1, 0.3, 1.0, 30.0)))
+        else:
+            victim.kill()
         time.sleep(chance.uniform(0, 0.2))
         victim.start()
         if chance.randrange(3):
