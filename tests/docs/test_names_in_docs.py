@@ -24,7 +24,9 @@ def defined_names(file: Path) -> set[str]:
                     names.add(prefix + node.name)
                     collect(node.body, f"{prefix}{node.name}.")
                 case ast.Assign():
-                    names.update(prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+                    names.update(
+                        prefix + target.id for target in node.targets if isinstance(target, ast.Name)
+                    )
                 case ast.AnnAssign():
                     if isinstance(node.target, ast.Name):
                         names.add(prefix + node.target.id)
