@@ -276,6 +276,7 @@ class Calls:
         choice = plan.choice
         offers = await self._offers(choice)
         if not offers:
+            self._directory.look_again()
             raise NoProvider(service=choice.service, version=choice.version.version)
         cheapest_uain = min(price.total_uain for _, price in offers)
         per_call_uain = self._home.limits().per_call_uain
@@ -343,6 +344,7 @@ class Calls:
                 raise plan.late() from None
             except _NEXT_ONE_HELPS as failure:
                 self._standing(placement.provider).failed()
+                self._directory.look_again()
                 failures.append(failure)
             except AnswerNotReceipted:
                 self._standing(placement.provider).failed()

@@ -31,6 +31,8 @@ from openresource.primitives.keys import PrivateKey
 
 Result = TypeVar("Result")
 BOOKS_FILE: Final = "client.sqlite"
+# Calls in quick succession do not ask the chain each time who offers what; a provider that fails ends it at once.
+DIRECTORY_KEPT_SECONDS: Final = 1.0
 
 
 async def values_of(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
@@ -62,7 +64,7 @@ class AsyncClient:
         self.chain = Chain(
             self.home.node_url(given), genesis_hash=genesis if isinstance(genesis, str) else None
         )
-        self.directory = Directory(self.chain)
+        self.directory = Directory(self.chain, kept_seconds=DIRECTORY_KEPT_SECONDS)
         self._key: PrivateKey | None = None
         self._books: Books | None = None
         self._channels: Channels | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,7 @@ from openresource.primitives.keys import checksum_address, is_address
 SERVICES_SCANNED_MAX: Final = 5_000
 INTERFACE_FILE: Final = "interface.json"
 INTERFACE_BYTES_MAX: Final = 1 << 20
+KEPT_MAX: Final = 1_000
 PLACED: Final = "PLACED"
 FEE_PPM_PATH: Final = "/blockchain_params/market/fee_ppm"
 
@@ -122,10 +124,12 @@ class Listing:
 
 
 class Directory:
-    """The market's records as this node shows them."""
+    """The market's records as this node shows them, or showed them at most `kept_seconds` ago."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, *, kept_seconds: float = 0.0) -> None:
         self._chain = chain
+        self._kept_seconds = kept_seconds
+        self._kept: dict[tuple[str, At], tuple[float, Any]] = {}
         self._interfaces: dict[str, Interface] = {}
         self._fee_ppm: int | None = None
 
@@ -172,21 +176,26 @@ class Directory:
             publishers = await self._publishers_of(name, at)
         candidates: list[tuple[str, Any]] = []
         for one in publishers:
-            record = await self._chain.read(f"/services/{one}/{name}", at)
+            record = await self._read(f"/services/{one}/{name}", at)
             if isinstance(record, dict) and record.get("versions"):
                 candidates.append((one, record))
         if not candidates:
+            self.look_again()
             raise NoSuchService(service=service)
         if len(candidates) > 1:
             names = [f"{one}/{name}" for one, _ in candidates]
             raise ServiceNameAmbiguous(service=name, choices=", ".join(names), first=names[0])
         one, record = candidates[0]
-        return Choice(one, name, _pick_version(_versions(record), version, f"{one}/{name}"))
+        try:
+            return Choice(one, name, _pick_version(_versions(record), version, f"{one}/{name}"))
+        except NoSuchVersion:
+            self.look_again()
+            raise
 
     async def all_placements(self, choice: Choice, at: At = "final") -> list[Placement]:
         """Every provider's word about a version, refusals too."""
         path = f"/placements/{choice.publisher}/{choice.name}/{choice.program}"
-        records = await self._chain.read(path, at)
+        records = await self._read(path, at)
         placements = []
         for provider, record in (records or {}).items():
             try:
@@ -211,7 +220,11 @@ class Directory:
 
     async def permissions(self, choice: Choice) -> Permissions:
         """Who may call and run a service."""
-        return read_permissions(await self._chain.read(f"/services/{choice.service}/permissions"))
+        return read_permissions(await self._read(f"/services/{choice.service}/permissions", "final"))
+
+    def look_again(self) -> None:
+        """Something is not as it was: nothing that is kept counts any more."""
+        self._kept.clear()
 
     async def interface(self, program: str) -> Interface:
         """The interface that a program carries, verified by its CID."""
@@ -225,14 +238,33 @@ class Directory:
             self._interfaces[program] = known
         return known
 
+    async def _read(self, path: str, at: At) -> Any:
+        kept = self._kept.get((path, at))
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        return self._keep(path, at, await self._chain.read(path, at))
+
+    def _keep(self, path: str, at: At, value: Any) -> Any:
+        if self._kept_seconds:
+            if len(self._kept) >= KEPT_MAX:
+                self._kept.clear()
+            self._kept[path, at] = (time.monotonic() + self._kept_seconds, value)
+        return value
+
     async def _publishers_of(self, name: str, at: At) -> list[str]:
+        # A name that stands for nobody yet is looked up each time.
+        path = f"/services/*/{name}"
+        kept = self._kept.get((path, at))
+        if kept is not None and kept[0] > time.monotonic() and kept[1]:
+            return list(kept[1])
         publishers = []
         async for publisher in self._chain.children("/services", at):
             publishers.append(publisher)
         found = await asyncio.gather(
             *(self._chain.read(f"/services/{one}/{name}/latest", at) for one in publishers)
         )
-        return [one for one, latest in zip(publishers, found, strict=True) if latest is not None]
+        named = [one for one, latest in zip(publishers, found, strict=True) if latest is not None]
+        return list(self._keep(path, at, named))
 
 
 def parse_interface(content: bytes, program: str) -> Interface:
