@@ -28,7 +28,9 @@ PRODUCER = generate_key(b"producer of the tests' blocks....")
 ALICE = generate_key(b"alice, who writes in the tests...")
 
 # The simple machine has none of the habits that profiles differ in; only the names are shown.
-_HABITS: dict[str, Any] = {habit.name: 0 for habit in fields(Profile)} | {"name": "openresource"}
+_HABITS: dict[str, Any] = {
+    habit.name: False if habit.type in ("bool", bool) else 0 for habit in fields(Profile)
+} | {"name": "openresource", "tree_shape": "canonical"}
 NETWORK = Network(name="local", profile=Profile(**_HABITS), chain_id=CHAIN_ID, parameters={})
 
 
