@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from openresource.client.attempts import Attempt, ask_about_lost
 from openresource.client.books import DAY_MS, Books
-from openresource.client.chain import Chain
+from openresource.client.chain import Chain, TransactionRefused
 from openresource.client.channels import Channels, OverSpendingLimit
 from openresource.client.envelopes import (
     ANSWER_BYTES_MAX,
@@ -84,6 +84,8 @@ _NEXT_ONE_HELPS: Final = (
     ProviderBusy,
     ProgramFailedThere,
     PaymentRefused,
+    # The chain did not take the opening of a channel: the provider left a moment ago.
+    TransactionRefused,
     TlsKeyNotPinned,
     TlsKeyNotSignedByProvider,
     InvalidCertificate,

@@ -589,6 +589,22 @@ def test_a_placement_that_drains_or_is_gone_is_not_asked(on_a_street: Any) -> No
     on_a_street(story)
 
 
+def test_a_provider_that_leaves_before_the_channel_opens_is_passed_by(on_a_street: Any) -> None:
+    async def story(street: Street) -> None:
+        service = await street.publish()
+        leaving = await street.open(service)
+        other = await street.open(service, price=Price(100, ROYALTY_UAIN, FEE_PPM))
+        async with await street.buyer() as buyer:
+            _, offers = await buyer.quote(service.name)
+            assert offers[0][0].provider == leaving.key.address
+            await leaving.announce("DRAINING")
+            # What was read a moment ago still says that it runs there.
+            assert (await buyer.call(service.name, text="a")).provider == other.key.address
+            assert await buyer.balance() == START_UAIN - 20 * 120
+
+    on_a_street(story)
+
+
 # ── Providers that fail ──────────────────────────────────────────────────────────────────────────────────────────
 
 

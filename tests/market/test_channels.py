@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 
 from openresource.market import channels
 from openresource.market.channels import (
+    CLAIM_MARGIN_MS_MAX,
     LIFE_CYCLE,
     Channel,
     ChannelNotExpired,
@@ -24,6 +25,8 @@ from openresource.market.channels import (
     VoucherSignedByOther,
     channel_record,
     channel_status,
+    claim_margin_ms,
+    expiry_that_serves,
     parse_channel_name,
     read_channel,
 )
@@ -345,3 +348,14 @@ def test_a_channel_is_read_from_its_record_as_it_was_written() -> None:
 def test_what_is_no_channels_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidRecord):
         parse_channel_name(name)
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**11), st.integers(1_000, 400 * 86_400_000))
+def test_an_extended_channel_serves_for_half_a_life_however_old_it_is(
+    opened_at_ms: int, age_ms: int, lifetime_ms: int
+) -> None:
+    at_ms = opened_at_ms + age_ms
+    expires_at_ms = expiry_that_serves(opened_at_ms, at_ms, lifetime_ms)
+    serves_until_ms = expires_at_ms - claim_margin_ms(opened_at_ms, expires_at_ms)
+    assert serves_until_ms >= at_ms + lifetime_ms // 2
+    assert at_ms + lifetime_ms <= expires_at_ms <= at_ms + lifetime_ms + CLAIM_MARGIN_MS_MAX

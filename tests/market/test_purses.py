@@ -79,6 +79,15 @@ def test_a_call_that_failed_is_not_owed() -> None:
     assert started.voucher is None and started.sequence == 1
 
 
+def test_what_became_of_a_call_that_was_given_up_is_not_known() -> None:
+    one, _ = purses.start_call(purse(), PRICE, risk_uain_max=PRICE)
+    assert purses.drop_call(one, 0).given_up_uain == 0
+    given_up = purses.drop_call(one, 0, gives_up=True)
+    assert given_up.given_up_uain == PRICE and not given_up.in_flight
+    assert purses.drop_call(given_up, 0, gives_up=True).given_up_uain == PRICE
+    assert purses.next_nonce(given_up, 1, 500, 60_000).given_up_uain == 0
+
+
 def test_a_deposit_that_is_too_small_says_what_is_missing() -> None:
     with pytest.raises(DepositTooSmall) as refusal:
         purses.start_call(purse(deposit=60), PRICE, risk_uain_max=PRICE)
