@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from openresource.client import AsyncClient, Client
@@ -23,7 +23,7 @@ _COMPILED_PACKAGES = ("openresource.primitives.", "openresource.ledger.")
 class _SourcesOnly:
     """Finds the kernel's sources and overlooks compiled modules beside them."""
 
-    finders: dict[str, FileFinder] = {}
+    finders: ClassVar[dict[str, FileFinder]] = {}
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:

@@ -43,17 +43,11 @@ async def make_provider(
         port=options["port"],
         endpoint=options["endpoint"],
         ask_uain=options["ask_uain"],
+        instances=int(options["capacity"]),
         sync=options.get("sync", "always"),
         cache=cache_with(options["runtimes"], folder),
     )
-    from openresource.sandbox.pool import ProgramPool
-
-    capacity = int(options["capacity"])
-
-    def start_runner(release: Any, limits: Any, methods: Any) -> Any:
-        return ProgramPool(sandbox, release, limits, size=capacity)
-
-    return Provider(settings, key=key, chain=chain, sandbox=sandbox, start_runner=start_runner)
+    return Provider(settings, key=key, chain=chain, sandbox=sandbox)
 
 
 def cache_with(runtimes: tuple[Path, ...], folder: Path) -> Path | None:

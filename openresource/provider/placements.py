@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from openresource.client.chain import (
     BadAnswer,
@@ -25,9 +25,6 @@ from openresource.client.chain import (
     set_value,
 )
 from openresource.ledger.draft import NetworkDomain
-from openresource.market.manifests import (
-    Method,
-)
 from openresource.market.placements import (
     DRAINING,
     GONE,
@@ -59,8 +56,8 @@ from openresource.provider.releases import (
     check_price,
     check_published,
     fetch_release,
+    methods_of,
     prepare_release,
-    read_methods,
     smoke_test,
 )
 from openresource.sandbox.driver import (
@@ -88,10 +85,19 @@ FEE_PARAMETER = "/blockchain_params/market/fee_ppm"
 _WORTH_WAITING = (NodeAway, BadAnswer, TransactionDropped, TransactionNotFinal)
 
 
+class StartedRunner(Runner, Protocol):
+    """A runner that is started before it is offered, and then knows what its program told of itself."""
+
+    @property
+    def interface(self) -> dict[str, Any]: ...
+
+    async def start(self) -> None: ...
+
+
 class StartRunner(Protocol):
     """Makes warm instances of a release; given by who wires the provider together."""
 
-    def __call__(self, release: Release, limits: Limits, methods: tuple[Method, ...]) -> Runner: ...
+    def __call__(self, release: Release, limits: Limits) -> StartedRunner: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,12 +377,14 @@ class Placements:
         manifest, runtime = release.manifest, release.runtime
         check_published(manifest, wanted.name, wanted.version)
         limits = limits_of(manifest)
-        methods = await read_methods(self._sandbox, release, limits)
-        ask_uain = ask_of(self._machine.ask_uain, methods, wanted.version)
-        check_price(ask_uain, wanted.version)
-        runner = self._start_runner(release, limits, methods)
+        runner = self._start_runner(release, limits)
         try:
             async with asyncio.timeout(limits.startup_seconds + SMOKE_SECONDS_MAX):
+                # The instance that tells its methods is the one that will serve: a model is loaded once.
+                await runner.start()
+                methods = methods_of(manifest, runner.interface)
+                ask_uain = ask_of(self._machine.ask_uain, methods, wanted.version)
+                check_price(ask_uain, wanted.version)
                 await smoke_test(runner, methods, limits, is_exact=wanted.version.exactness == "bit_exact")
         except TimeoutError:
             await runner.close()

@@ -26,9 +26,9 @@ from openresource.sandbox.driver import (
     ProgramCall,
     Release,
     Runtime,
-    Sandbox,
 )
-from openresource.sandbox.releases import load_manifest, mark_executable, read_interface
+from openresource.sandbox.interfaces import interface_of
+from openresource.sandbox.releases import load_manifest, mark_executable
 
 # What a call costs where neither the operator nor the publisher says.
 ASK_UAIN_DEFAULT = 100
@@ -87,10 +87,10 @@ def prepare_release(folder: Path, runtimes: Mapping[str, Runtime], capabilities:
     return Release(folder, manifest, runtime)
 
 
-async def read_methods(sandbox: Sandbox, release: Release, limits: Limits) -> tuple[Method, ...]:
-    """The methods with their descriptions; a Python program tells its own, from within the sandbox."""
-    prices = {method.name: method.price for method in release.manifest.methods}
-    interface = await read_interface(sandbox, release, limits)
+def methods_of(manifest: Manifest, described: dict[str, Any]) -> tuple[Method, ...]:
+    """The methods with their descriptions; a Python program has told its own when it started in the sandbox."""
+    prices = {method.name: method.price for method in manifest.methods}
+    interface = interface_of(manifest, described)
     return tuple(
         Method(
             name=method["name"],

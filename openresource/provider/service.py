@@ -117,7 +117,7 @@ class Provider:
     def address(self) -> str:
         return self._key.address
 
-    def _pool(self, release: Release, limits: Limits, methods: Any) -> ProgramPool:
+    def _pool(self, release: Release, limits: Limits) -> ProgramPool:
         return ProgramPool(self._sandbox, release, limits, size=self.settings.instances)
 
     # ── Beginning ────────────────────────────────────────────────────────────────────────────────────────────

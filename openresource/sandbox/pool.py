@@ -73,6 +73,7 @@ class ProgramPool:
         self._last_fault: ProgramError | None = None
         self._stopping: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._interface: dict[str, Any] = {}
 
     @property
     def capacity(self) -> int:
@@ -81,7 +82,12 @@ class ProgramPool:
 
     async def start(self) -> None:
         """Start the first instance now, so that the first call finds it warm."""
-        await self._instance_of(self._slots[0])
+        self._interface = (await self._instance_of(self._slots[0])).interface
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """What the program told of itself at the first start; empty before, and for kinds that tell nothing."""
+        return self._interface
 
     async def call(self, call: ProgramCall) -> ProgramReply:
         """One call on an instance with room; waits for room no longer than the call may take."""
