@@ -28,6 +28,7 @@ from openresource.sandbox.tickets import Ticket
 
 HEAD_BYTES_MAX: Final = 32 << 10
 CHUNK_LINE_BYTES_MAX: Final = 1 << 10
+INTERIM_ANSWERS_MAX: Final = 8
 REFUSAL_BYTES_MAX: Final = 16 << 10
 READ_BYTES: Final = 1 << 18
 IDLE_CONNECTIONS_MAX: Final = 8
@@ -325,7 +326,8 @@ class HttpChannel:
 
 async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:
     """Status, headers (the last of a name counts) and whether the connection may be used again."""
-    while True:
+    # Interim answers that never end would keep everybody else's calls from being looked at.
+    for _ in range(INTERIM_ANSWERS_MAX + 1):
         while True:
             end = connection.buffer.find(b"\r\n\r\n")
             if end >= 0:
@@ -347,6 +349,7 @@ async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:
         if status >= 200:
             wish = headers.get(b"connection", b"").lower()
             return status, headers, b"close" not in wish and (match[1] == b"1" or b"keep-alive" in wish)
+    raise _Broken(f"more than {INTERIM_ANSWERS_MAX} interim answers")
 
 
 async def _body(connection: Connection, status: int, headers: dict[bytes, bytes], method: str) -> Any:
