@@ -49,6 +49,10 @@ class _Broken(Exception):
     """The connection ended or made no sense."""
 
 
+class _Ended(_Broken):
+    """Who hands out connections is gone, and with it the program."""
+
+
 class Connection:
     """One TCP connection into the program's network."""
 
@@ -198,6 +202,8 @@ class HttpChannel:
             except BaseException:
                 connection.close()
                 raise
+        except _Ended as problem:
+            ticket.fail(ProgramCrashed(reason=str(problem), stderr=""))
         except _Broken as problem:
             ticket.fail(ProgramFailed(reason=f"its HTTP answer broke off ({problem})"))
 
@@ -273,13 +279,13 @@ class HttpChannel:
             connection.close()
         async with self._asking:
             if self._control is None:
-                raise _Broken("it has ended")
+                raise _Ended("it has ended")
             self._asked = self._loop.create_future()
             try:
                 self._control.send(CONNECT)
                 return await self._asked
             except OSError:
-                raise _Broken("it has ended") from None
+                raise _Ended("it has ended") from None
             finally:
                 self._asked = None
 
@@ -309,7 +315,7 @@ class HttpChannel:
         if not word:
             self._loop.remove_reader(self._control.fileno())
             if self._asked is not None and not self._asked.done():
-                self._asked.set_exception(_Broken("it has ended"))
+                self._asked.set_exception(_Ended("it has ended"))
             self._on_lost()
         elif word == READY and connection is None and not self._listening.done():
             self._listening.set_result(None)

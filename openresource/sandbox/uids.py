@@ -33,9 +33,12 @@ def take_uid(level: str) -> Uid:
     """A number that no other provider on this machine uses; only root asks."""
     folder = _folder(level)
     count = UID_LAST + 1 - UID_FIRST
-    # Not always from the first: what a killed process of ours left under its numbers takes a moment to be gone.
+    # What a killed provider left under its numbers takes a moment to be gone; its processes would share ours.
+    living = _living_uids()
     for step in range(count):
         number = UID_FIRST + (os.getpid() + step) % count
+        if number in living:
+            continue
         lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,6 +47,22 @@ def take_uid(level: str) -> Uid:
             continue
         return Uid(number, lock)
     raise SandboxUnavailable(level=level, why_not=f"all uids from {UID_FIRST} to {UID_LAST} are in use")
+
+
+def _living_uids() -> set[int]:
+    """The numbers under which processes run now; those that only wait to be reaped do nothing any more."""
+    living: set[int] = set()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry.name}/status", "rb") as file:
+                lines = dict(line.split(b":", 1) for line in file.read(4096).splitlines() if b":" in line)
+        except OSError:
+            continue  # It ended while we looked.
+        if not lines.get(b"State", b"").strip().startswith(b"Z"):
+            living.update(int(number) for number in lines.get(b"Uid", b"").split())
+    return living
 
 
 def _folder(level: str) -> Path:

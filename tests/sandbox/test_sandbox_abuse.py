@@ -28,9 +28,6 @@ Mode = tuple[str, str]
 ATTACK = {"call": "attack", "deadline": 30.0}
 PING = {"call": "ping"}
 
-# A busy machine slows everything down; what has no bound at all would run until the test's own time-out.
-BOUND_SECONDS = 100
-
 
 def value(reply: dict[str, Any]) -> Any:
     """What an attack has returned."""
@@ -46,7 +43,7 @@ def test_sandbox_processes_are_counted(run: Run) -> None:
 def test_sandbox_a_fork_bomb_ends_with_its_deadline(run: Run) -> None:
     outcome = run(attacks.program(attacks.FORK_BOMB), [{**ATTACK, "deadline": 1.0}])
     assert outcome["replies"][0]["error"] in ("ProgramTimedOut", "ProgramCrashed", "OutOfMemory")
-    assert outcome["seconds"][0] + outcome["stop_seconds"] < BOUND_SECONDS
+    assert outcome["seconds"][0] + outcome["stop_seconds"] < 8
 
 
 def test_sandbox_threads_are_counted(run: Run) -> None:
@@ -64,7 +61,7 @@ def test_sandbox_one_process_cannot_allocate_for_ever(run: Run) -> None:
 def test_sandbox_many_processes_cannot_allocate_together(run: Run) -> None:
     outcome = run(attacks.program(attacks.ALLOCATE_TOGETHER), [ATTACK])
     assert outcome["replies"][0]["error"] == "OutOfMemory"
-    assert outcome["seconds"][0] < BOUND_SECONDS
+    assert outcome["seconds"][0] < 10
 
 
 def test_sandbox_memory_that_nobody_counts_is_refused(run: Run) -> None:
@@ -82,7 +79,7 @@ def test_sandbox_memory_that_nobody_counts_is_refused(run: Run) -> None:
 def test_sandbox_buffers_of_sockets_are_bounded(run: Run) -> None:
     outcome = run(attacks.program(attacks.SOCKET_BUFFERS), [ATTACK])
     assert outcome["replies"][0]["error"] in ("ProgramCrashed", "OutOfMemory")
-    assert outcome["seconds"][0] < BOUND_SECONDS
+    assert outcome["seconds"][0] < 10
 
 
 @pytest.mark.parametrize("attack", ["FILL_DISK", "NAMELESS_FILES"])
@@ -261,7 +258,7 @@ def test_sandbox_memory_taken_between_calls_is_noticed(run: Run) -> None:
 def test_sandbox_time_is_bounded(run: Run, body: str) -> None:
     outcome = run(attacks.program(body), [{**ATTACK, "deadline": 0.5}])
     assert outcome["replies"][0]["error"] == "ProgramTimedOut"
-    assert outcome["seconds"][0] < BOUND_SECONDS
+    assert outcome["seconds"][0] < 3
 
 
 def test_sandbox_a_program_that_hangs_at_its_start_is_stopped(run: Run) -> None:
@@ -284,7 +281,7 @@ def test_sandbox_output_is_bounded(run: Run, body: str) -> None:
         attacks.program(body), [{**ATTACK, "take": 1_000_000}], output_bytes=4 << 20, memory_bytes=1 << 30
     )
     assert outcome["replies"][0]["error"] == "OutputTooLarge"
-    assert outcome["seconds"][0] < BOUND_SECONDS
+    assert outcome["seconds"][0] < 15
 
 
 @pytest.mark.parametrize("command", [["yes"], ["cat", "/dev/zero"], ["sh", "-c", "yes x | tr -d '\\n'"]])
@@ -372,7 +369,7 @@ def test_sandbox_a_hostile_http_server_is_bounded(workers: Callable[[str], Worke
     call = {"call": "call", "path": "/", "deadline": 2.0, "take": 1_000_000}
     outcome = workers("plain").run("bubblewrap", files, [call], manifest=manifest, output_bytes=1 << 20)
     assert outcome["replies"][0]["error"] in ("OutputTooLarge", "ProgramFailed", "ProgramTimedOut")
-    assert outcome["seconds"][0] < BOUND_SECONDS
+    assert outcome["seconds"][0] < 8
     assert outcome["left"] == []
 
 
@@ -394,9 +391,8 @@ time.sleep(600)
     manifest = 'name = "web"\n[run]\nkind = "http"\ncommand = ["python", "app.py"]\n'
     steps = [{"call": "call", "path": "/", "deadline": 3.0}, {"until_dead": 10}]
     outcome = workers("plain").run("bubblewrap", {"app.py": source}, steps, manifest=manifest)
-    assert outcome["replies"][0]["error"] in ("ProgramCrashed", "ProgramFailed", "ProgramTimedOut")
-    # A call may fail by itself before the lie is noticed; whoever is caught lying is gone.
-    assert outcome["replies"][1] == {"alive": False} or outcome["replies"][0]["error"] == "ProgramFailed"
+    assert outcome["replies"][0]["error"] in ("ProgramCrashed", "ProgramTimedOut")
+    assert outcome["replies"][1] == {"alive": False}
     assert outcome["left"] == []
 
 
