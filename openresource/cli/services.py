@@ -9,6 +9,8 @@ from openresource.cli.session import client_of, run
 from openresource.primitives.amounts import UAIN_PER_AIN, text_from_uain
 
 SUMMARY_CHARACTERS_MAX = 90
+PLACEMENTS_SHOWN = 2
+PLACEMENTS_SHOWN_ALONE = 20
 
 
 @click.command(
@@ -48,7 +50,7 @@ def services(
         what = f"No service fits {words!r}." if words else "There is no service on this network yet."
         say(f"{what}  Publish one:  openresource publish FOLDER")
     for record in found:
-        say(_listing_text(record))
+        say(_listing_text(record, is_only=len(found) == 1))
 
 
 @click.command(
@@ -132,13 +134,38 @@ def _listing_record(listing: Any) -> dict[str, Any]:
         "from_uain": listing.from_uain,
         "providers": len(listing.placements),
         "isolation": sorted({placement.isolation for placement in listing.placements}),
+        "placements": [_placement_record(placement) for placement in listing.placements],
         "refusals": [
             {"provider": placement.provider, "reason": placement.reason} for placement in listing.refusals
         ],
     }
 
 
-def _listing_text(record: dict[str, Any]) -> str:
+def _placement_record(placement: Any) -> dict[str, Any]:
+    from openresource.market.hardware import hardware_record
+    from openresource.market.placements import limits_not_held, placement_words
+
+    return {
+        "provider": placement.provider,
+        "endpoint": placement.endpoint,
+        "isolation": placement.isolation,
+        "capacity": placement.capacity,
+        "ask_uain": placement.ask_uain,
+        "runtime": placement.runtime,
+        "runtime_class": placement.runtime_class,
+        "warm": placement.warm,
+        "start_ms": placement.start_ms,
+        "limits": placement.limits,
+        "limits_not_held": list(limits_not_held(placement)),
+        "hardware": hardware_record(placement.hardware),
+        "region": placement.region,
+        "build": placement.build,
+        "grpc": placement.grpc,
+        "words": list(placement_words(placement)),
+    }
+
+
+def _listing_text(record: dict[str, Any], *, is_only: bool = False) -> str:
     if record["from_uain"] is None:
         price = "nobody runs it"
     else:
@@ -149,6 +176,13 @@ def _listing_text(record: dict[str, Any]) -> str:
         )
     head = f"{click.style(record['name'], bold=True)} {record['version']}  {price}"
     lines = [head, f"    {record['summary'][:SUMMARY_CHARACTERS_MAX]}", f"    {record['service']}"]
+    shown = PLACEMENTS_SHOWN_ALONE if is_only else PLACEMENTS_SHOWN
+    lines.extend(
+        f"    {one['provider']}: {one['isolation']}, {', '.join(one['words'])}"
+        for one in record["placements"][:shown]
+    )
+    if record["providers"] > shown:
+        lines.append(f"    and {record['providers'] - shown} more: openresource quote {record['service']}")
     if not record["providers"]:
         lines.extend(
             f"    {one['provider']} cannot run it: {one['reason']}" for one in record["refusals"][:3]
@@ -160,11 +194,7 @@ def _offer_record(placement: Any, price: Any) -> dict[str, Any]:
     total_uain = price.total_uain
     fee_uain = total_uain * price.fee_ppm // 1_000_000
     return {
-        "provider": placement.provider,
-        "endpoint": placement.endpoint,
-        "isolation": placement.isolation,
-        "runtime": placement.runtime,
-        "capacity": placement.capacity,
+        **_placement_record(placement),
         "total_uain": total_uain,
         "ask_uain": price.ask_uain,
         "royalty_uain": price.royalty_uain,
@@ -185,10 +215,9 @@ def _quote_text(record: dict[str, Any]) -> str:
             f"(ask {text_from_uain(offer['ask_uain'])}, royalty {text_from_uain(offer['royalty_uain'])}; "
             f"the market's fee of {offer['fee_ppm'] / 10_000:g} % is inside)  {buys}"
         )
-        runtime = f", runtime {offer['runtime']}" if offer["runtime"] else ""
         lines.append(
-            f"    {offer['provider']} at {offer['endpoint']}, isolation {offer['isolation']}{runtime}, "
-            f"{offer['capacity']} at once"
+            f"    {offer['provider']} at {offer['endpoint']}, isolation {offer['isolation']}, "
+            f"{offer['capacity']} at once, {', '.join(offer['words'])}"
         )
     return "\n".join(lines)
 

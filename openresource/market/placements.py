@@ -9,6 +9,14 @@ from urllib.parse import urlsplit
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.codes import ResultCode
 from openresource.market.fields import Fields
+from openresource.market.hardware import (
+    NOTHING_SAID,
+    Hardware,
+    hardware_record,
+    hardware_text,
+    read_hardware,
+    read_word,
+)
 from openresource.market.papers import hex_text, paper_digest, paper_signer, sign_paper
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
@@ -22,6 +30,9 @@ ENDPOINT_CHARACTERS_MAX: Final = 200
 REASON_CHARACTERS_MAX: Final = 500
 RUNTIME_CHARACTERS_MAX: Final = 100
 CAPACITY_MAX: Final = 1_000_000
+LIMITS_CHARACTERS_MAX: Final = 200
+RUNTIME_CLASS_CHARACTERS_MAX: Final = 100
+START_MS_MAX: Final = 3_600_000
 
 OFFERED: Final = "OFFERED"
 PLACED: Final = "PLACED"
@@ -44,7 +55,15 @@ LIFE_CYCLE: Final[dict[str, tuple[str, ...]]] = {
 CALLABLE: Final = (PLACED, DRAINING)
 
 # Isolation from weak to strong; a higher number satisfies a lower demand.
-ISOLATION_LEVELS: Final[dict[str, int]] = {"confined": 1, "bubblewrap": 2}
+ISOLATION_LEVELS: Final[dict[str, int]] = {
+    "confined": 10,
+    "bubblewrap+gpu": 15,
+    "bubblewrap": 20,
+    "oci": 30,
+    "kubernetes": 30,
+    "wasm": 40,
+    "gvisor": 50,
+}
 
 LOCAL_CHAIN_ID: Final = 100
 _LOOPBACK_HOSTS: Final = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -96,6 +115,18 @@ class Placement:
     isolation: str = ""
     runtime: str = ""
     at_ms: int = 0
+    # Whether an instance is kept ready, and how long a start takes if none is.
+    warm: bool = False
+    start_ms: int = 0
+    # By which means each limit is held, such as `memory=cgroup cpu=none`.
+    limits: str = ""
+    hardware: Hardware = NOTHING_SAID
+    region: str = ""
+    runtime_class: str = ""
+    # The built release that runs, by its content.
+    build: str = ""
+    # The port of the gRPC door, on the endpoint's host.
+    grpc: int = 0
 
 
 def tls_key_digest(provider: str, endpoint: str, tls_key: bytes, network: NetworkDomain) -> bytes:
@@ -169,7 +200,16 @@ def read_placement(publisher: str, name: str, program: str, provider: str, recor
         isolation=fields.choice("isolation", tuple(ISOLATION_LEVELS)) if wanted("isolation") else "",
         runtime=fields.optional_text("runtime", RUNTIME_CHARACTERS_MAX),
         at_ms=fields.optional_integer("at_ms", 0),
+        warm=fields.flag("warm"),
+        start_ms=fields.optional_integer("start_ms", 0, 0, START_MS_MAX),
+        limits=fields.optional_text("limits", LIMITS_CHARACTERS_MAX),
+        hardware=read_hardware(fields.take("hardware")),
+        region=read_word(fields, "region"),
+        runtime_class=fields.optional_text("runtime_class", RUNTIME_CLASS_CHARACTERS_MAX),
+        build=fields.cid("build") if fields.has("build") else "",
+        grpc=fields.optional_integer("grpc", 0, 1, 65535),
     )
+    fields.take("build")
     for member in ("endpoint", "tls_key", "tls_signature", "capacity", "ask_uain", "isolation"):
         fields.take(member)
     fields.finish()
@@ -192,7 +232,48 @@ def placement_record(placement: Placement) -> dict[str, Any]:
         members["isolation"] = placement.isolation
     if placement.runtime:
         members["runtime"] = placement.runtime
-    return members
+    if placement.hardware != NOTHING_SAID:
+        members["hardware"] = hardware_record(placement.hardware)
+    more = {
+        "warm": placement.warm,
+        "start_ms": placement.start_ms,
+        "limits": placement.limits,
+        "region": placement.region,
+        "runtime_class": placement.runtime_class,
+        "build": placement.build,
+        "grpc": placement.grpc,
+    }
+    return members | {name: value for name, value in more.items() if value}
+
+
+def start_text(placement: Placement) -> str:
+    """How soon the first call is answered: `warm`, or `cold, starts in about 1.2 s`."""
+    if placement.warm:
+        return "warm"
+    if placement.start_ms:
+        return f"cold, starts in about {placement.start_ms / 1000:.1f} s"
+    return "cold"
+
+
+def limits_not_held(placement: Placement) -> tuple[str, ...]:
+    """The limits that this machine cannot enforce, by its own word."""
+    pairs = (part.partition("=") for part in placement.limits.split())
+    return tuple(name for name, _, means in pairs if means == "none" and name != "network")
+
+
+def placement_words(placement: Placement) -> tuple[str, ...]:
+    """What a person wants to know of a placement beside its price: readiness, parts, place, and what is not held."""
+    not_held = limits_not_held(placement)
+    words = (
+        start_text(placement),
+        hardware_text(placement.hardware),
+        f"in {placement.region}" if placement.region else "",
+        f"runtime {placement.runtime_class or placement.runtime}"
+        if placement.runtime_class or placement.runtime
+        else "",
+        f"does not limit {' and '.join(not_held)}" if not_held else "",
+    )
+    return tuple(word for word in words if word)
 
 
 def check_step(current: str, wanted: str) -> None:

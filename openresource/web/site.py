@@ -17,6 +17,7 @@ from openresource.client.chain import Chain
 from openresource.client.facade import AsyncClient
 from openresource.client.homes import Home
 from openresource.client.services import Directory
+from openresource.market.placements import placement_words
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.paths import parse_path
 from openresource.web import shown
@@ -103,6 +104,7 @@ def environment() -> Environment:
         raw=shown.raw_json,
         tree_link=tree_link,
         plain_ain=text_from_uain,
+        placement_words=placement_words,
     )
     return made
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from openresource.market.fields import InvalidRecord
 from openresource.market.placements import (
     LIFE_CYCLE,
     STATUSES,
@@ -11,6 +14,7 @@ from openresource.market.placements import (
     StaleTestCall,
     check_test_call,
     placement_record,
+    placement_words,
     read_placement,
     sign_test_call,
 )
@@ -91,3 +95,49 @@ def test_a_cap_holds_ask_and_royalty_together() -> None:
     check_cap(10**9, version.royalty_uain, None)
     with pytest.raises(PriceAboveCap):
         check_cap(1_801, version.royalty_uain, version.price_cap_uain)
+
+
+def test_what_a_placement_says_beside_its_price_is_kept_as_it_was_written() -> None:
+    said = {
+        "warm": True,
+        "start_ms": 1_200,
+        "limits": "memory=cgroup pids=rlimit cpu=none disk=tmpfs network=none",
+        "hardware": {"cpu": 8, "memory_bytes": 32 << 30, "gpu_count": 1, "gpu_vendor": "nvidia"},
+        "region": "kr-seoul",
+        "runtime_class": "python-3.11-ml",
+        "build": PROGRAM,
+        "grpc": 9_444,
+    }
+    found = read_placement(PUBLISHER.address, NAME, PROGRAM, PROVIDER.address, placement() | said)
+    assert placement_record(found) == placement() | said
+    assert placement_words(found) == (
+        "warm",
+        "8 CPUs, 32 GiB, 1 nvidia GPU",
+        "in kr-seoul",
+        "runtime python-3.11-ml",
+        "does not limit cpu",
+    )
+    assert placement_words(replace(found, warm=False))[0] == "cold, starts in about 1.2 s"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"warm": 1},
+        {"start_ms": -1},
+        {"start_ms": 10**9},
+        {"limits": "x" * 201},
+        {"hardware": {"cpu": 1, "wheels": 4}},
+        {"hardware": "large"},
+        {"hardware": {"memory_bytes": 1 << 52}},
+        {"hardware": {"gpu_vendor": "NV IDIA"}},
+        {"region": "Seoul!"},
+        {"runtime_class": "a\nb"},
+        {"build": "not a cid"},
+        {"grpc": 65_536},
+        {"grpc": 0},
+    ],
+)
+def test_what_a_placement_says_has_bounds(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidRecord):
+        read_placement(PUBLISHER.address, NAME, PROGRAM, PROVIDER.address, placement() | wrong)
