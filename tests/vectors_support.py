@@ -54,14 +54,12 @@ _DAEMON = "comes with the SingularityNET daemon and its clients"
 
 # "file" or "file#section" → why no test runs it yet.
 NOT_YET: dict[str, str] = {
-    "ain/basic.json#select_proposer": _CONSENSUS,
     "ain/chain/*.json": _CONSENSUS,
     "ain/genesis/bandages.json": _CONTEXT,
     "ain/genesis/configs.json": _CONTEXT,
     "ain/genesis/genesis_*.json": _CONTEXT,
     "ain/genesis/test_accounts.json": _CONTEXT,
     "ain/rpc-traces.json": _FULL_DOOR,
-    "ain/tx_pool.json": _FULL_DOOR,
     "snet/channel_state_requests.json": _DAEMON,
     "snet/claim_signatures.json": _DAEMON,
     "snet/contract_abi_index.json": _DAEMON,
