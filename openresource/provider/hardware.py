@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from openresource.market.hardware import Hardware
-from openresource.sandbox.driver import Capabilities
 
 MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -14,14 +13,6 @@ MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit
 def machine_hardware() -> Hardware:
     """Processors that this process may run on, and memory within its group's limit."""
     return Hardware(cpu=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
-
-
-def limits_text(capabilities: Capabilities) -> str:
-    """By which means a driver holds each limit, as the placement says it."""
-    return (
-        f"memory={capabilities.memory} pids={capabilities.processes} cpu={capabilities.cpu} "
-        f"disk={capabilities.disk} network={capabilities.network}"
-    )
 
 
 def _memory_bytes() -> int:
