@@ -265,5 +265,10 @@ def _check_entry(manifest: Manifest, files: Mapping[str, bytes]) -> None:
         module = run.entry.partition(":")[0].replace(".", "/")
         if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
             raise EntryMissing(entry=run.entry, file=f"{module}.py")
-    elif run.command[0].startswith("./") and run.command[0][2:] not in files:
+        return
+    is_built = bool(manifest.build.language or manifest.build.command)
+    if run.command and run.command[0].startswith("./") and not is_built and run.command[0][2:] not in files:
         raise EntryMissing(entry=run.command[0], file=run.command[0][2:])
+    for name in (run.proto, *(() if is_built else (run.module,))):
+        if name and name not in files:
+            raise EntryMissing(entry=name, file=name)

@@ -54,7 +54,7 @@ def command_of(release: Release, layout: Layout, limits: Limits) -> Command:
 def find_command(release: Release, tools: Sequence[Path]) -> None:
     """Refuse a command that is neither in the release nor among what programs find here."""
     run = release.manifest.run
-    if run.kind == "python":
+    if run.kind == "python" or not run.command:
         return
     name = run.command[0]
     if "/" in name:

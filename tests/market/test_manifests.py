@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openresource.market.generic_methods import REQUEST
 from openresource.market.manifest_tables import InvalidManifest, NotSupported, UnknownKey
 from openresource.market.manifests import (
     MANIFEST_CHARACTERS_MAX,
     Artifact,
+    Batch,
     Build,
     Manifest,
     Method,
@@ -154,7 +156,6 @@ def with_line(line: str, table: str = "") -> str:
         (with_line("pids = true", "resources"), ["resources.pids", "true"]),
         (with_line("cpu = 0", "resources"), ["resources.cpu"]),
         (with_line("timeout = 3", "resources"), ["resources.timeout", "timeout_s"]),
-        (with_line("runtime = 'x'", "build"), ["build.lock", "missing"]),
         (with_line("lock = 'sha256:12'", "build"), ["build.lock", "64 hex digits"]),
         (with_line("requirements = '/etc/passwd'", "build"), ["build.requirements"]),
         (with_line("requirements = '../x.txt'", "build"), ["build.requirements"]),
@@ -174,10 +175,99 @@ def test_a_mistake_is_named_with_what_was_found_and_expected(text: str, words: l
     assert refused.value.remedy
 
 
-@pytest.mark.parametrize("kind", ["cli", "wasm", "oci", "grpc"])
-def test_kinds_of_later_versions_are_refused_as_such(kind: str) -> None:
-    with pytest.raises(NotSupported, match="not supported by this version"):
-        parse_manifest(f'name = "x"\n[run]\nkind = "{kind}"')
+IMAGE = "registry.example.org/tools/ocr@sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("section", "methods"),
+    [
+        ('kind = "cli"\ncommand = ["./tool", "-v"]', ["run"]),
+        ('kind = "http"\ncommand = ["./server"]\nport = 5000', ["request"]),
+        ('kind = "jsonl"\ncommand = ["./lines"]', ["call"]),
+        ('kind = "grpc"\ncommand = ["./server"]\nproto = "api/echo.proto"\nport = 50051', []),
+        ('kind = "wasm"\nmodule = "echo.wasm"', ["call"]),
+        ('kind = "wasm"\nmodule = "echo.wasm"\nspeaks = "cli"', ["run"]),
+        (f'kind = "oci"\nimage = "{IMAGE}"', ["request"]),
+        (f'kind = "oci"\nimage = "{IMAGE}"\nspeaks = "jsonl"\ncommand = ["/bin/x"]', ["call"]),
+        ('kind = "oci"\nimage = "image.tar"\nspeaks = "grpc"\nproto = "x.proto"', []),
+        ('kind = "python"\nentry = "a.b:C"', []),
+    ],
+)
+def test_each_kind_is_read_and_has_a_method_of_its_own_where_none_is_declared(
+    section: str, methods: list[str]
+) -> None:
+    manifest = parse_manifest(f'name = "x"\n[run]\n{section}')
+    assert [method.name for method in manifest.methods] == methods
+
+
+def test_what_a_module_or_an_image_speaks_is_its_tongue() -> None:
+    assert parse_manifest('name = "x"\n[run]\nkind = "wasm"\nmodule = "m.wasm"').run.tongue == "jsonl"
+    assert parse_manifest(f'name = "x"\n[run]\nkind = "oci"\nimage = "{IMAGE}"').run.tongue == "http"
+    assert parse_manifest(SMALLEST).run.tongue == "python"
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ('kind = "cli"', ["run.command", "missing"]),
+        ('kind = "wasm"', ["run.module", "missing"]),
+        ('kind = "oci"', ["run.image", "missing"]),
+        ('kind = "grpc"\ncommand = ["./x"]', ["run.proto", "missing"]),
+        ('kind = "oci"\nimage = "name:latest"', ["run.image", "sha256"]),
+        (f'kind = "oci"\nimage = "{IMAGE}"\nspeaks = "grpc"', ["run.proto", "missing"]),
+        (f'kind = "oci"\nimage = "{IMAGE}"\nspeaks = "python"', ["run.speaks", "http, jsonl"]),
+        ('kind = "cli"\ncommand = ["./x"]\nspeaks = "jsonl"', ["run.speaks", "wasm and oci"]),
+        ('kind = "cli"\ncommand = ["./x"]\nport = 80', ["run.port", "http and grpc"]),
+        ('kind = "wasm"\nmodule = "../m.wasm"', ["run.module", "file of the release"]),
+        ('kind = "wasm"\nmodule = "m.wasm"\nport = 80', ["run.port", "jsonl"]),
+        ('kind = "http"\ncommand = ["./x"]\nport = 70000', ["run.port", "65535"]),
+        ('kind = "http"\ncommand = ["./x"]\nbatch = {size = 2}', ["run.batch", "python"]),
+        ('kind = "python"\nentry = "a:b"\nbatch = {size = 1}', ["run.batch.size", "from 2"]),
+        ('kind = "python"\nentry = "a:b"\nbatch = {sise = 3}', ["run.batch.sise", "run.batch.size"]),
+        ('kind = "cli"\ncommand = ["./x"]\nenvironment = {PATH = "/"}', ["run.environment.PATH", "runs the program"]),
+        ('kind = "cli"\ncommand = ["./x"]\nenvironment = {LD_PRELOAD = "/"}', ["run.environment.LD_PRELOAD"]),
+        ('kind = "cli"\ncommand = ["./x"]\nenvironment = {API_KEY = "1"}', ["run.environment.API_KEY", "secret"]),
+        ('kind = "cli"\ncommand = ["./x"]\nenvironment = {"A B" = "1"}', ["run.environment.A B"]),
+        ('kind = "cli"\ncommand = ["./x"]\nenvironment = {A = 1}', ["run.environment.A", "text"]),
+        ('kind = "cli"\ncommand = ["./x"]\n[[methods]]\nname = "a"\nresult = "text"', ["methods[0].result"]),
+        ('kind = "cli"\ncommand = ["./x"]\n[[methods]]\nname = "a"\nverb = "GET"', ["methods[0].verb", "http"]),
+        ('kind = "http"\ncommand = ["./x"]\n[[methods]]\nname = "a"\nargs = ["x"]', ["methods[0].args", "cli"]),
+        ('kind = "http"\ncommand = ["./x"]\n[resources]\nnetwork = ["*:443"]', ["resources.network"]),
+        ('kind = "http"\ncommand = ["./x"]\n[resources]\ngpu = {vendor = "abacus"}', ["resources.gpu.vendor"]),
+        ('kind = "http"\ncommand = ["./x"]\n[build]\noutput = "../x"', ["build.output"]),
+        (
+            'kind = "python"\nentry = "a:b"\nbatch = {size = 8}\n[resources]\nconcurrency = 4',
+            ["resources.concurrency", "batch"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_kind_lacks_or_cannot_have_is_named(section: str, words: list[str]) -> None:
+    with pytest.raises(InvalidManifest) as refused:
+        parse_manifest(f'name = "x"\n[run]\n{section}')
+    for word in words:
+        assert word in str(refused.value)
+    assert refused.value.remedy
+
+
+def test_a_program_with_batches_takes_as_many_calls_at_once_as_a_batch_holds() -> None:
+    manifest = parse_manifest(SMALLEST + "batch = {size = 16, wait_ms = 5}")
+    assert manifest.run.batch == Batch(16, 5)
+    assert manifest.resources.concurrency == 16
+
+
+def test_the_newer_fields_arrive() -> None:
+    manifest = parse_manifest(
+        'name = "x"\n[run]\nkind = "cli"\ncommand = ["./x"]\nenvironment = {MODE = "fast"}\n'
+        '[build]\nlanguage = "go"\ncommand = "go build -o bin/x ."\noutput = "bin/x"\nruntime = "go-1.22"\n'
+        '[resources]\ngpu = {count = 1, memory = "8Gi", vendor = "nvidia"}\nnetwork = ["api.example.org:443"]\n'
+        '[[methods]]\nname = "turn"\nargs = ["{image:file}", "{out:file}"]\nstdin = "text"\nresult = "files"'
+    )
+    assert manifest.run.environment == {"MODE": "fast"}
+    assert (manifest.build.output, manifest.build.runtime) == (("bin/x",), "go-1.22")
+    assert (manifest.resources.gpu_memory_bytes, manifest.resources.gpu_vendor) == (8 << 30, "nvidia")
+    assert manifest.resources.network == ("api.example.org:443",)
+    assert manifest.methods[0].args == ("{image:file}", "{out:file}")
+    assert (manifest.methods[0].stdin, manifest.methods[0].result) == ("text", "files")
 
 
 def test_prices_of_later_versions_are_refused_as_such() -> None:
@@ -203,7 +293,7 @@ def test_programs_other_than_python_have_one_method_unless_they_say_more() -> No
     assert lines.methods == (Method("call", "/call"),)
     assert not is_enveloped(lines)
     http = parse_manifest('name = "x"\n[run]\nkind = "http"\ncommand = ["./x"]')
-    assert http.methods == (Method("call", "/"),)
+    assert http.methods == (REQUEST,)
     several = parse_manifest(
         'name = "x"\n[run]\nkind = "jsonl"\ncommand = ["./x"]\n[[methods]]\nname = "a"\n[[methods]]\nname = "b"'
     )
