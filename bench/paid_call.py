@@ -117,7 +117,7 @@ class ChannelsInMemory:
 @contextlib.asynccontextmanager
 async def program_runner(folder: Path) -> AsyncIterator[tuple[Any, str, Manifest]]:
     """The program, warm in the best sandbox of this machine."""
-    from openresource.cli.sandboxes import find_sandbox
+    from openresource.cli.sandboxes import find_drivers
     from openresource.sandbox.driver import Limits, ProgramCall, Release
     from openresource.sandbox.pool import ProgramPool
 
@@ -130,12 +130,12 @@ async def program_runner(folder: Path) -> AsyncIterator[tuple[Any, str, Manifest
         resources=Resources(concurrency=max(CALLERS)),
         methods=(Method("echo", "/echo"),),
     )
-    found = find_sandbox()
+    drivers = find_drivers()
     limits = Limits(concurrency=max(CALLERS))
-    pool = ProgramPool(found.required(), Release(release_folder, manifest), limits)
+    pool = ProgramPool(drivers.required(), Release(release_folder, manifest), limits)
     await pool.call(ProgramCall("echo", "/echo", BODY))
     try:
-        yield pool, found.level, manifest
+        yield pool, drivers.level, manifest
     finally:
         await pool.close()
 

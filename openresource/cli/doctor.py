@@ -102,10 +102,11 @@ def _server_part() -> Finding:
 
 
 def _sandboxes() -> Iterator[Finding]:
-    from openresource.cli.sandboxes import find_sandbox
+    from openresource.cli.sandboxes import find_drivers
 
-    found = find_sandbox(try_all=True)
-    for one in found.capabilities:
+    drivers = find_drivers()
+    reached = drivers.capabilities
+    for one in reached:
         subject = f"sandbox {one.level}"
         if one.available:
             details = ", ".join(f"{name} {value}" for name, value in one.details)
@@ -115,7 +116,7 @@ def _sandboxes() -> Iterator[Finding]:
                 f"processor by {one.cpu}, disk by {one.disk}; no network" + (f" ({details})" if details else ""),
             )  # fmt: skip
         else:
-            state = WARN if found.level else BAD
+            state = WARN if any(other.available for other in reached) else BAD
             yield Finding(subject, state, f"does not start: {one.why_not}", _sandbox_remedy(one.level))
 
 

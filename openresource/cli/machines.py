@@ -1,4 +1,4 @@
-"""Wires a provider together: this machine's best sandbox, warm instances, the operator's policy, the gateway."""
+"""Wires a provider together: this machine's drivers, warm instances, the operator's policy, the gateway."""
 
 import asyncio
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ async def make_provider(
     progress: Any,
 ) -> Any:
     """A provider that has not started yet."""
-    from openresource.cli.sandboxes import find_sandbox
+    from openresource.cli.sandboxes import find_drivers
     from openresource.provider.policies import Accept, load_policy
     from openresource.provider.service import Provider, Settings
 
@@ -35,7 +35,8 @@ async def make_provider(
     folder.mkdir(mode=0o700, exist_ok=True)
     policy = load_policy(cast(Accept, options["accept"]), options["min_level"], folder / ACCEPT_FILE)
     progress("starting a sandbox to see what this machine gives")
-    sandbox = (await asyncio.to_thread(find_sandbox)).required()
+    drivers = find_drivers()
+    await asyncio.to_thread(drivers.required)
     settings = Settings(
         folder=folder,
         policy=policy,
@@ -46,8 +47,9 @@ async def make_provider(
         instances=int(options["capacity"]),
         sync=options.get("sync", "always"),
         cache=cache_with(options["runtimes"], folder),
+        region=options.get("region", ""),
     )
-    return Provider(settings, key=key, chain=chain, sandbox=sandbox)
+    return Provider(settings, key=key, chain=chain, drivers=drivers)
 
 
 def cache_with(runtimes: tuple[Path, ...], folder: Path) -> Path | None:

@@ -12,8 +12,10 @@ import click
 from openresource.cli.output import Progress, home_option, json_option, network_node_option, note
 from openresource.cli.session import chain_of, key_of, run_server
 from openresource.client.homes import Home, Lock
+from openresource.market.placements import ISOLATION_LEVELS
 from openresource.node.logs import log_to
 from openresource.primitives.amounts import text_from_uain, uain_from_text
+from openresource.primitives.errors import Refusal
 
 LOOK_SECONDS = 0.5
 EARNINGS_SECONDS = 60.0
@@ -39,7 +41,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
 )
 @click.option(
     "--min-level",
-    type=click.Choice(["confined", "bubblewrap"]),
+    type=click.Choice(list(ISOLATION_LEVELS)),
     default="confined",
     show_default=True,
     help="The weakest isolation at which programs run here.",
@@ -52,6 +54,9 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--endpoint", help="What is announced, such as https://my.host:9000. Default: host and port.")
+@click.option(
+    "--region", help="Where this machine stands, such as kr-seoul; buyers and publishers may choose by it."
+)
 @click.option("--ask", help="What a call costs here, in AIN. Default: what the publisher suggests.")
 @click.option(
     "--capacity", type=click.IntRange(1, 256), help="How many instances of a program run at once. Default: 1"
@@ -78,6 +83,7 @@ def provide(
     port: int,
     host: str,
     endpoint: str | None,
+    region: str | None,
     ask: str | None,
     capacity: int | None,
     sync: str,
@@ -96,12 +102,27 @@ def provide(
         "port": port,
         "host": host,
         "endpoint": endpoint or "",
+        "region": region_of(region),
         "ask_uain": None if ask is None else uain_from_text(ask),
         "capacity": capacity or 1,
         "sync": sync,
         "runtimes": tuple(Path(one) for one in runtimes),
     }
     run_server(Providing(Home(home), node_url, options, as_json).run())
+
+
+class RegionInvalid(Refusal):
+    template = "{region} names no region."
+    way_out = "Use lower-case letters, digits and hyphens, at most 40, such as kr-seoul."
+
+
+def region_of(text: str | None) -> str:
+    """A region from the command line; empty if none is named."""
+    from openresource.market.hardware import is_region
+
+    if text is not None and not is_region(text):
+        raise RegionInvalid(region=text)
+    return text or ""
 
 
 class Providing:

@@ -176,14 +176,14 @@ def _quote_program(refusal: Refusal, *, quiet: bool) -> None:
 
 def choose_bench() -> Any:
     """A bench in the best sandbox that starts here, else a plain one, which is said."""
-    from openresource.cli.sandboxes import find_sandbox
+    from openresource.cli.sandboxes import find_drivers
     from openresource.cli.trials import PlainBench, SandboxBench
     from openresource.provider.runtimes import cache_folder
 
-    found = find_sandbox()
-    if found.sandbox is not None:
-        return SandboxBench(found.sandbox, found.level, cache_folder())
-    reasons = "; ".join(f"{one.level}: {one.why_not}" for one in found.capabilities)
+    drivers = find_drivers()
+    if drivers.default is not None:
+        return SandboxBench(drivers, cache_folder())
+    reasons = "; ".join(f"{one.level}: {one.why_not}" for one in drivers.capabilities)
     note(f"No sandbox starts here ({reasons}).")
     note("As the program is your own, it is tried in a plain process of this machine.")
     return PlainBench(cache_folder())

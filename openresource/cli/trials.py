@@ -31,9 +31,9 @@ from openresource.sandbox.driver import (
     ProgramTimedOut,
     Release,
     Runtime,
-    Sandbox,
     limits_of,
 )
+from openresource.sandbox.drivers import Drivers
 from openresource.sandbox.frames import ANSWER, CALL, CHUNK, END, HEADER, READY, REFUSED
 from openresource.sandbox.layout import GUEST_FOLDER, packages_of
 
@@ -64,19 +64,19 @@ def runtime_for(manifest: Manifest, cache: Path) -> Runtime | None:
 class SandboxBench:
     """Tries a program as a provider would run it."""
 
-    def __init__(self, sandbox: Sandbox, level: str, cache: Path) -> None:
-        self._sandbox = sandbox
-        self._level = level
+    def __init__(self, drivers: Drivers, cache: Path) -> None:
+        self._drivers = drivers
         self._cache = cache
 
     @contextlib.asynccontextmanager
     async def start(self, folder: Path, manifest: Manifest) -> AsyncIterator["SandboxTrial"]:
         """Start a program; it is stopped when the context ends."""
+        choice = await asyncio.to_thread(self._drivers.choose, manifest)
         runtime = runtime_for(manifest, self._cache)
         limits = limits_of(manifest)
-        instance = await self._sandbox.start(Release(folder, manifest, runtime), limits)
+        instance = await choice.sandbox.start(Release(folder, manifest, runtime), limits)
         try:
-            yield SandboxTrial(instance, self._level, manifest, limits)
+            yield SandboxTrial(instance, choice.level, manifest, limits)
         finally:
             await instance.stop()
 

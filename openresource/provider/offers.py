@@ -135,6 +135,11 @@ class Offer:
     permissions: Permissions
     lane: Lane
     is_draining: bool = False
+    # How long its first instance took to be ready, and whether one is ready now.
+    start_ms: int = 0
+    is_warm: bool = True
+    # By which means its driver holds each limit.
+    held: str = ""
     free_calls: int = 0
     interface: bytes = b""
     _by_path: dict[str, Method] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from openresource.client.chain import (
     set_value,
 )
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.hardware import NOTHING_SAID, Hardware
 from openresource.market.placements import (
     DRAINING,
     GONE,
@@ -34,6 +36,7 @@ from openresource.market.placements import (
     PLACED,
     REASON_CHARACTERS_MAX,
     REFUSED,
+    START_MS_MAX,
     Placement,
     placement_record,
     sign_tls_key,
@@ -61,13 +64,13 @@ from openresource.provider.releases import (
     smoke_test,
 )
 from openresource.sandbox.driver import (
-    Capabilities,
     Limits,
     Release,
     Runtime,
     Sandbox,
     limits_of,
 )
+from openresource.sandbox.drivers import Drivers, enforced_text, rank
 
 log = logging.getLogger("openresource.provider.placements")
 
@@ -97,7 +100,7 @@ class StartedRunner(Runner, Protocol):
 class StartRunner(Protocol):
     """Makes warm instances of a release; given by who wires the provider together."""
 
-    def __call__(self, release: Release, limits: Limits) -> StartedRunner: ...
+    def __call__(self, sandbox: Sandbox, release: Release, limits: Limits) -> StartedRunner: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,11 @@ class Machine:
 
     endpoint: str
     tls_key: bytes
-    capabilities: Capabilities
     runtimes: Mapping[str, Runtime]
     releases: Path
     ask_uain: int | None = None
+    hardware: Hardware = NOTHING_SAID
+    region: str = ""
 
 
 class Placements:
@@ -138,7 +142,7 @@ class Placements:
         policy: Policy,
         machine: Machine,
         offers: Offers,
-        sandbox: Sandbox,
+        drivers: Drivers,
         start_runner: StartRunner,
         settle: Callable[[Offer], Awaitable[None]],
     ) -> None:
@@ -148,7 +152,7 @@ class Placements:
         self._policy = policy
         self._machine = machine
         self._offers = offers
-        self._sandbox = sandbox
+        self._drivers = drivers
         self._start_runner = start_runner
         self._settle = settle
         self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
@@ -326,7 +330,7 @@ class Placements:
             delay = min(delay * 2, RETRY_SECONDS_MAX)
 
     async def _place(self, wanted: Wanted) -> None:
-        level = self._machine.capabilities.level
+        level = await asyncio.to_thread(self._drivers.level_towards, self._min_level(wanted))
         try:
             check_run_permitted(wanted.permissions, wanted.publisher, wanted.name, self._key.address, level)
         except Refusal as refusal:
@@ -361,6 +365,10 @@ class Placements:
             offer.price.total_uain,
         )
 
+    def _min_level(self, wanted: Wanted) -> str:
+        """The stronger of what the operator and the publisher ask for."""
+        return max(self._policy.min_level, wanted.permissions.min_isolation, key=rank)
+
     def _ask_before_fetch(self, wanted: Wanted) -> int:
         """The operator's ask, if it is fixed, must fit the cap before anything is fetched."""
         ask_uain = self._machine.ask_uain
@@ -372,16 +380,18 @@ class Placements:
     async def _prepare(self, wanted: Wanted) -> Offer:
         """Fetches, checks and starts a version and lets its examples run."""
         folder = await fetch_release(self._chain, wanted.version.program, self._machine.releases)
-        capabilities = self._machine.capabilities
-        release = await asyncio.to_thread(prepare_release, folder, self._machine.runtimes, capabilities)
+        release = await asyncio.to_thread(prepare_release, folder, self._machine.runtimes)
         manifest, runtime = release.manifest, release.runtime
+        choice = await asyncio.to_thread(self._drivers.choose, manifest, self._min_level(wanted))
         check_published(manifest, wanted.name, wanted.version)
         limits = limits_of(manifest)
-        runner = self._start_runner(release, limits)
+        runner = self._start_runner(choice.sandbox, release, limits)
         try:
             async with asyncio.timeout(limits.startup_seconds + SMOKE_SECONDS_MAX):
                 # The instance that tells its methods is the one that will serve: a model is loaded once.
+                began = time.monotonic()
                 await runner.start()
+                start_ms = min(max(1, round((time.monotonic() - began) * 1000)), START_MS_MAX)
                 methods = methods_of(manifest, runner.interface)
                 ask_uain = ask_of(self._machine.ask_uain, methods, wanted.version)
                 check_price(ask_uain, wanted.version)
@@ -399,12 +409,14 @@ class Placements:
             manifest=manifest,
             methods=methods,
             price=Price(ask_uain, wanted.version.royalty_uain, self._fee_ppm),
-            isolation=capabilities.level,
+            isolation=choice.level,
             runtime=runtime.name if runtime is not None else "",
             limits=limits,
             runner=runner,
             permissions=wanted.permissions,
             lane=Lane(max(1, getattr(runner, "capacity", limits.concurrency))),
+            start_ms=start_ms,
+            held=enforced_text(choice.capabilities),
         )
 
     # ── Saying so ────────────────────────────────────────────────────────────────────────────────────────────
@@ -424,6 +436,11 @@ class Placements:
             ask_uain=offer.price.ask_uain,
             isolation=offer.isolation,
             runtime=offer.runtime,
+            warm=offer.is_warm,
+            start_ms=offer.start_ms,
+            limits=offer.held,
+            hardware=machine.hardware,
+            region=machine.region,
         )
 
     async def _announce(self, wanted: Wanted, placement: Placement) -> None:
@@ -455,7 +472,7 @@ class Placements:
                 self._key.address,
                 REFUSED,
                 reason=shown,
-                isolation=self._machine.capabilities.level,
+                isolation=await asyncio.to_thread(self._drivers.level_towards, self._min_level(wanted)),
             ),
         )
 
@@ -473,6 +490,13 @@ class Placements:
     async def say_gone(self) -> None:
         """Tells the chain that nothing is served here any more."""
         await self._say_all(GONE)
+
+    async def say_warmth(self, offer: Offer, is_warm: bool) -> None:
+        """Tells the chain that an instance is kept ready, or none any more."""
+        if offer.is_warm == is_warm or offer.is_draining:
+            return
+        offer.is_warm = is_warm
+        await self._say([offer], PLACED)
 
     async def _say_all(self, status: str) -> None:
         await self._say(list(self._offers), status)

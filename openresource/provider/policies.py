@@ -66,7 +66,7 @@ def check_level(policy: Policy, level: str) -> None:
 
 def level_rank(level: str) -> int:
     """How strong an isolation level is; an unknown one is weaker than all."""
-    return LEVELS.index(level) if level in LEVELS else -1
+    return LEVELS.get(level, -1)
 
 
 def load_policy(accept: Accept, min_level: str, list_path: Path) -> Policy:

@@ -18,10 +18,9 @@ from openresource.primitives.cids import parse_cid
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.provider.offers import Runner
-from openresource.provider.runtimes import RequirementsNotMet, choose_runtime
+from openresource.provider.runtimes import choose_runtime
 from openresource.sandbox.driver import (
     JSON_TYPE,
-    Capabilities,
     Limits,
     ProgramCall,
     Release,
@@ -75,14 +74,10 @@ def drop_releases(releases: Path, kept: set[str], before_seconds: float) -> None
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepare_release(folder: Path, runtimes: Mapping[str, Runtime], capabilities: Capabilities) -> Release:
+def prepare_release(folder: Path, runtimes: Mapping[str, Runtime]) -> Release:
     """The fetched folder as it will be run; what it needs and is not here is refused by name."""
     manifest = load_manifest(folder)
     runtime = choose_runtime(manifest, runtimes)
-    if manifest.run.kind not in capabilities.kinds:
-        raise RequirementsNotMet(
-            reason=f"programs of kind {manifest.run.kind} do not run at the level {capabilities.level}."
-        )
     mark_executable(folder, manifest)
     return Release(folder, manifest, runtime)
 

@@ -1,6 +1,6 @@
 """A provider's whole life: probe, open the books, listen, place, claim, work on jobs, drain, go.
 
-    provider = Provider(settings, key=wallet, chain=chain, sandbox=sandbox)
+    provider = Provider(settings, key=wallet, chain=chain, drivers=drivers)
     await provider.start()
     ...
     await provider.stop()
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ from openresource.provider.calls import Calls
 from openresource.provider.claims import INTERVAL_MS_DEFAULT, THRESHOLD_UAIN_DEFAULT, Claims
 from openresource.provider.earnings import earnings
 from openresource.provider.gateway import Gateway
+from openresource.provider.hardware import machine_hardware
 from openresource.provider.jobs import Jobs
 from openresource.provider.journal import Journal, SyncPolicy
 from openresource.provider.metrics import Metrics
@@ -46,7 +48,8 @@ from openresource.provider.releases import drop_releases
 from openresource.provider.runtimes import cache_folder, list_runtimes
 from openresource.provider.server import GatewayServer
 from openresource.provider.tls import load_or_make_identity, server_context
-from openresource.sandbox.driver import Limits, Release, Sandbox, SandboxUnavailable
+from openresource.sandbox.driver import Limits, Release, Sandbox
+from openresource.sandbox.drivers import Drivers
 from openresource.sandbox.pool import ProgramPool
 
 log = logging.getLogger("openresource.provider")
@@ -84,6 +87,8 @@ class Settings:
     # How many instances of a program run at once.
     instances: int = 1
     cache: Path | None = None
+    # Where this machine says that it stands.
+    region: str = ""
 
 
 class Provider:
@@ -95,7 +100,7 @@ class Provider:
         *,
         key: PrivateKey,
         chain: Chain,
-        sandbox: Sandbox,
+        drivers: Drivers,
         start_runner: StartRunner | None = None,
     ) -> None:
         self.settings = settings
@@ -104,7 +109,7 @@ class Provider:
         self.endpoint = ""
         self._key = key
         self._chain = chain
-        self._sandbox = sandbox
+        self._drivers = drivers
         self._start_runner = start_runner or self._pool
         # What was opened, to be closed in the opposite order.
         self._opened = AsyncExitStack()
@@ -117,8 +122,8 @@ class Provider:
     def address(self) -> str:
         return self._key.address
 
-    def _pool(self, release: Release, limits: Limits) -> ProgramPool:
-        return ProgramPool(self._sandbox, release, limits, size=self.settings.instances)
+    def _pool(self, sandbox: Sandbox, release: Release, limits: Limits) -> ProgramPool:
+        return ProgramPool(sandbox, release, limits, size=self.settings.instances)
 
     # ── Beginning ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,11 +138,10 @@ class Provider:
     async def _start(self) -> None:
         settings = self.settings
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        capabilities = await asyncio.to_thread(self._sandbox.probe)
-        if not capabilities.available:
-            raise SandboxUnavailable(level=capabilities.level, why_not=capabilities.why_not)
-        check_level(settings.policy, capabilities.level)
-        self.isolation = capabilities.level
+        await asyncio.to_thread(self._drivers.required)
+        # What most programs get here; one that asks for more, or is of another kind, may get another driver.
+        self.isolation = await asyncio.to_thread(self._drivers.level_towards, settings.policy.min_level)
+        check_level(settings.policy, self.isolation)
         self.books = Books(settings.folder / "provider.sqlite")
         self._journal = Journal(settings.folder / "journal", sync=settings.sync)
         records = self._journal.open()
@@ -191,13 +195,14 @@ class Provider:
             machine=Machine(
                 self.endpoint,
                 bytes.fromhex(self._identity.key_hash[2:]),
-                capabilities,
                 runtimes,
                 settings.folder / "releases",
                 settings.ask_uain,
+                await asyncio.to_thread(machine_hardware),
+                settings.region,
             ),
             offers=self.offers,
-            sandbox=self._sandbox,
+            drivers=self._drivers,
             start_runner=self._start_runner,
             settle=self._settle,
         )
@@ -360,6 +365,7 @@ class Provider:
             ):
                 offer.lane.left_at = 0.0
                 await stop_idle()
+                await self._said("cold", functools.partial(self.placements.say_warmth, offer, False))
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether calls can be taken, and what is waited for."""

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from openresource.market.manifests import Manifest
+from openresource.market.placements import ISOLATION_LEVELS
 from openresource.primitives.errors import Refusal
 
-LEVELS: Final = ("confined", "bubblewrap")  # from the weaker to the stronger
+# Names of isolation levels and their ranks: a higher one satisfies a lower demand.
+LEVELS: Final = ISOLATION_LEVELS
+# Who holds a limit: the kernel's group, a limit of each process with the watch over their sum, the watch alone, the size
+# of a file system in memory, the engine or runtime below the driver, or nobody.
+Holder = Literal["cgroup", "rlimit", "watch", "watched", "tmpfs", "engine", "none"]
 JSON_TYPE: Final = "application/json"
 LINES_TYPE: Final = "application/x-ndjson"
 STDERR_SHOWN_CHARACTERS_MAX: Final = 4_000
@@ -23,11 +28,14 @@ class Capabilities:
     level: str
     available: bool
     why_not: str = ""
-    memory: Literal["cgroup", "rlimit"] = "rlimit"
-    processes: Literal["cgroup", "rlimit"] = "rlimit"
-    cpu: Literal["cgroup", "none"] = "none"
-    disk: Literal["tmpfs", "watched", "none"] = "none"
-    network: Literal["none"] = "none"
+    memory: Holder = "rlimit"
+    processes: Holder = "rlimit"
+    cpu: Holder = "none"
+    disk: Holder = "none"
+    # `proxy`: addresses that a program names and its operator allows, each by way of a proxy with a log.
+    network: Literal["none", "proxy"] = "none"
+    # Devices that a program can be given for itself alone; a driver with any takes only programs that need one.
+    gpus: int = 0
     as_root: bool = False
     kinds: tuple[str, ...] = ("python", "http", "jsonl")
     details: tuple[tuple[str, str], ...] = ()
@@ -218,7 +226,9 @@ class Overloaded(ProgramError):
 
 class KindNotServed(ProgramError):
     template = "A {kind} program cannot be run at level {level}: {reason}."
-    way_out = "Choose a provider whose level is bubblewrap, or speak JSON lines."
+    way_out = (
+        "Choose a provider with a driver that serves it; `openresource doctor` lists those of this machine."
+    )
 
 
 class SandboxUnavailable(ProgramError):

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from openresource.cli.sandboxes import find_sandbox
+from openresource.cli.sandboxes import find_drivers
 from openresource.cli.trials import SandboxBench
 from openresource.client import AsyncClient
 from openresource.client.chain import Chain
@@ -95,8 +95,7 @@ class Market:
 
     async def publish(self, folder: Path, *, wait_seconds: float = 30.0) -> tuple[Prepared, Any]:
         """Publishes a folder and waits until a provider answered its test call."""
-        found = find_sandbox()
-        bench = SandboxBench(found.required(), found.level, self.folder / "cache")
+        bench = SandboxBench(find_drivers(), self.folder / "cache")
         prepared = await prepare(folder, bench)
         publisher = Publisher(self.chain, Directory(self.chain), self.publisher)
         publication = await publisher.publish(prepared)
@@ -115,9 +114,7 @@ class Market:
                 **options,
             },
         )
-        provider = Provider(
-            settings, key=self.provider_key, chain=self.node.chain(), sandbox=find_sandbox().required()
-        )
+        provider = Provider(settings, key=self.provider_key, chain=self.node.chain(), drivers=find_drivers())
         await provider.start()
         self.providers.append(provider)
         return provider

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from openresource.cli.sandboxes import find_sandbox
+from openresource.cli.sandboxes import find_drivers
 from openresource.client.chain import Chain
 from openresource.provider.policies import Policy
 from openresource.provider.service import Provider, Settings
@@ -20,8 +20,6 @@ from tests.provider.support import key_of
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    sandbox = find_sandbox().required()
-
     async with Chain(arguments.node) as chain:
         provider = Provider(
             Settings(
@@ -32,7 +30,7 @@ async def main(arguments: argparse.Namespace) -> None:
             ),
             key=key_of("provider"),
             chain=chain,
-            sandbox=sandbox,
+            drivers=find_drivers(),
         )
         await provider.start()
         stopped = asyncio.Event()

@@ -307,6 +307,7 @@ def test_a_machine_that_is_too_weak_does_not_start(tmp_path: Path) -> None:
     from openresource.provider.policies import IsolationTooLow, Policy
     from openresource.provider.service import Provider, Settings
     from openresource.sandbox.driver import Capabilities
+    from openresource.sandbox.drivers import Drivers
     from tests.provider.support import key_of
 
     class Weak:
@@ -318,7 +319,7 @@ def test_a_machine_that_is_too_weak_does_not_start(tmp_path: Path) -> None:
 
     async def work() -> None:
         settings = Settings(folder=tmp_path, policy=Policy("all", min_level="bubblewrap"))
-        provider = Provider(settings, key=key_of("p"), chain=None, sandbox=Weak())  # type: ignore[arg-type]
+        provider = Provider(settings, key=key_of("p"), chain=None, drivers=Drivers([Weak()]))  # type: ignore[arg-type]
         with pytest.raises(IsolationTooLow) as caught:
             await provider.start()
         assert isinstance(caught.value, Refusal)
