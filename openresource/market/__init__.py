@@ -10,7 +10,9 @@ Programs and services
     /programs/$cid                                    anybody, once    a program is registered
     /services/$publisher/$name/versions/$cid          its publisher, once   a version; number, time and newest are stamped
     /services/$publisher/$name/permissions            its publisher    who may call, who may run, behind which wall
-    /services/$publisher/$name/latest                 the chain        the newest version's program
+    /services/$publisher/$name/choose/$record         its publisher    an earlier version is what the name means again
+    /services/$publisher/$name/latest                 the chain        the program of the version that was chosen last
+    /services/$publisher/$name/before                 the chain        the program that was the latest before that one
     /services/$publisher/$name/by_version/$version    the chain        the program of a version's text
 
 Placements

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -145,6 +145,47 @@ def version_record(version: Version) -> dict[str, Any]:
     if version.domain:
         members["domain"] = version.domain
     return members
+
+
+def read_choice(record: Any) -> str:
+    """The program that a publisher chooses, from the request."""
+    fields = Fields(record, "choice of a version")
+    program = fields.cid("program")
+    fields.finish()
+    return program
+
+
+def choice_record(program: str) -> dict[str, Any]:
+    """The request that a publisher writes at `/services/<publisher>/<name>/choose/<record>`."""
+    return {"program": program}
+
+
+def version_that_serves(
+    versions: Mapping[str, Version], latest: str, before: str, placed: Collection[str]
+) -> Version | None:
+    """What a bare name means: the chosen version where somebody runs it, else the one before it, else the newest that runs.
+
+    Where none runs it is the chosen one, so that the caller hears about that one.
+    """
+    for program in (latest, before):
+        if program in placed and program in versions:
+            return versions[program]
+    running = [versions[program] for program in placed if program in versions]
+    if running:
+        return max(running, key=lambda version: version.number)
+    return versions.get(latest)
+
+
+def version_before(versions: Mapping[str, Version], latest: str, before: str) -> Version | None:
+    """Where a rollback leads: to what was chosen before, and never to a newer version."""
+    chosen = versions.get(latest)
+    if chosen is None:
+        return None
+    last = versions.get(before)
+    if last is not None and last.number < chosen.number:
+        return last
+    older = [version for version in versions.values() if version.number < chosen.number]
+    return max(older, key=lambda version: version.number, default=None)
 
 
 def read_permissions(record: Any) -> Permissions:

@@ -1,4 +1,4 @@
-"""Publishing a version of a service, and saying who may call and run it."""
+"""Publishing a version of a service, choosing an earlier one again, and saying who may call and run it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from openresource.market.codes import ResultCode
 from openresource.market.fields import InvalidRecord, is_cid_text
 from openresource.market.programs import ProgramNotRegistered
 from openresource.market.services import (
+    VersionNotPublished,
     VersionTextTaken,
+    read_choice,
     read_permissions,
     read_version,
     require_service_name,
@@ -41,12 +43,25 @@ def publish_version(draft: Draft, call: NativeCall) -> None:
     taken = draft.get(*text)
     if taken is not None:
         raise VersionTextTaken(version=version.version, name=name, program=taken)
-    latest = draft.get(*service, "latest")
-    number = draft.get(*service, "versions", latest, "number") if isinstance(latest, str) else 0
-    draft.set((*service, "versions", cid, "number"), int(number) + 1 if is_integer(number) else 1)
+    number = _last_number(draft, service) + 1
+    draft.set((*service, "versions", cid, "number"), number)
     draft.set((*service, "versions", cid, "published_at_ms"), call.at)
+    draft.set((*service, "count"), number)
     draft.set(text, cid)
-    draft.set((*service, "latest"), cid)
+    _make_latest(draft, service, cid)
+
+
+def choose_version(draft: Draft, call: NativeCall) -> None:
+    """Makes a version that was published before the one that a bare name means; no version changes by it."""
+    if call.value is None:
+        return
+    publisher, name = call.params["publisher"], call.params["name"]
+    program = read_choice(call.value)
+    service = ("services", publisher, name)
+    if draft.get(*service, "versions", program) is None:
+        raise VersionNotPublished(publisher=publisher, name=name, program=program)
+    draft.set(call.path, None)
+    _make_latest(draft, service, program)
 
 
 def set_permissions(draft: Draft, call: NativeCall) -> None:
@@ -55,17 +70,41 @@ def set_permissions(draft: Draft, call: NativeCall) -> None:
     read_permissions(call.value)
 
 
+def _make_latest(draft: Draft, service: tuple[str, str, str], program: str) -> None:
+    """What stood there before is kept in mind: it serves until the new one runs somewhere."""
+    latest = draft.get(*service, "latest")
+    if latest == program:
+        return
+    if isinstance(latest, str):
+        draft.set((*service, "before"), latest)
+    draft.set((*service, "latest"), program)
+
+
+def _last_number(draft: Draft, service: tuple[str, str, str]) -> int:
+    count = draft.get(*service, "count")
+    if is_integer(count):
+        return int(count)
+    # Services that were published before there was a choice have no count; their latest is their newest.
+    latest = draft.get(*service, "latest")
+    number = draft.get(*service, "versions", latest, "number") if isinstance(latest, str) else 0
+    return int(number) if is_integer(number) else 0
+
+
 NATIVES = (
     Native("_publishVersion", (("services",),), publish_version),
+    Native("_chooseVersion", (("services",),), choose_version),
     Native("_setPermissions", (("services",),), set_permissions),
 )
 FUNCTIONS = {
     "/services/$publisher/$name/versions/$cid": "_publishVersion",
+    "/services/$publisher/$name/choose/$record": "_chooseVersion",
     "/services/$publisher/$name/permissions": "_setPermissions",
 }
 RULES = {
     "/services": "false",
     "/services/$publisher/$name/versions/$cid": "auth.addr === $publisher && data === null && newData !== null"
+    " && util.checkValuePathLen(parsedValuePath, 5)",
+    "/services/$publisher/$name/choose/$record": "auth.addr === $publisher && data === null && newData !== null"
     " && util.checkValuePathLen(parsedValuePath, 5)",
     "/services/$publisher/$name/permissions": "auth.addr === $publisher"
     " && util.checkValuePathLen(parsedValuePath, 4)",
