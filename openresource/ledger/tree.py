@@ -134,6 +134,15 @@ class Tree(View):
         self._copy_floor = self._token
         return View(self.root)
 
+    def fork(self) -> Tree:
+        """A tree of its own above the state of now, which stays alive as its base; neither sees the other's writes."""
+        self.freeze()
+        forked = Tree("canonical" if self._joins_always else "ain")
+        forked.root = self.root
+        forked._token = self._token
+        forked.rebase()
+        return forked
+
     def replace_root(self, root: Branch) -> None:
         """Take over a whole state, such as one loaded from a snapshot; no other version is alive then."""
         assert self._backup is None, "a backup is open"
