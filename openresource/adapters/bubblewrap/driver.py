@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from openresource.adapters.bubblewrap.arguments import HOME, Bind, options
+from openresource.adapters.bubblewrap.arguments import options
 from openresource.sandbox import proc, seccomp
 from openresource.sandbox.broker import Broker
 from openresource.sandbox.commands import command_of, find_command
@@ -38,16 +38,7 @@ from openresource.sandbox.launching import (
     memory_file,
     resource_limits,
 )
-from openresource.sandbox.layout import (
-    BROKER_NAME,
-    GUEST_FOLDER,
-    Interpreter,
-    Layout,
-    environment,
-    interpreter_of,
-    own_library_folder,
-    packages_of,
-)
+from openresource.sandbox.layout import environment, interpreter_of
 from openresource.sandbox.probing import probe_by_start
 from openresource.sandbox.processes import (
     Ends,
@@ -61,6 +52,7 @@ from openresource.sandbox.processes import (
 )
 from openresource.sandbox.releases import make_readable
 from openresource.sandbox.uids import Uid, take_uid
+from openresource.sandbox.views import HOME, Bind, view_of
 
 LEVEL: Final = "bubblewrap"
 STARTED_SECONDS_MAX: Final = 20.0
@@ -69,12 +61,6 @@ GONE_SECONDS_MAX: Final = 10.0
 # bubblewrap's own processes inside: its init.
 OWN_PROCESSES: Final = 2
 STAGE_POINTS: Final = ("/mnt", "/media", "/srv", "/opt")
-ETC_FILES: Final = {
-    "passwd.txt": "/etc/passwd",
-    "group.txt": "/etc/group",
-    "hosts.txt": "/etc/hosts",
-    "nsswitch.txt": "/etc/nsswitch.conf",
-}
 
 
 class WrappedProcess(GuestProcess):
@@ -141,6 +127,9 @@ class Bubblewrap:
             if uid is not None:
                 held.callback(uid.release)
                 make_readable(release.folder)
+                for mount in release.mounts:
+                    if mount.writable:
+                        os.chown(mount.source, uid.number, uid.number)
             broker_folder = release.broker_folder
             if broker_folder is None:
                 broker = await Broker.open()
@@ -152,48 +141,14 @@ class Bubblewrap:
             ends = open_ends(release.manifest.run.kind)
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
-            layout, binds, links = self._layout(release, interpreter, broker_folder)
-            command = command_of(release, layout, limits)
-            values = environment(layout, release, limits, command.environment)
-            words = options(binds, links, limits, values, layout.app)
-            process = await self._launch(words, binds, command.words, ends, limits, uid, groups)
+            view = view_of(release, interpreter, broker_folder, self._tools)
+            command = command_of(release, view.layout, limits)
+            values = environment(view.layout, release, limits, command.environment)
+            words = options(view.binds, view.links, limits, values, view.layout.app)
+            process = await self._launch(words, view.binds, command.words, ends, limits, uid, groups)
             process.cleanups.append(held.pop_all().aclose)
         watched = Watched(inner_folders=(HOME, "/dev/shm"))
         return await start_instance(process, ends, release.manifest, limits, watched)
-
-    def _layout(
-        self, release: Release, interpreter: Interpreter, broker_folder: Path
-    ) -> tuple[Layout, list[Bind], list[tuple[str, str]]]:
-        binds = [
-            Bind(_real(release.folder), "/app"),
-            Bind(_real(GUEST_FOLDER), "/guest"),
-            Bind(_real(broker_folder), "/sock"),
-        ]
-        binds += [Bind(_real(GUEST_FOLDER / "etc" / name), target) for name, target in ETC_FILES.items()]
-        python = str(interpreter.executable)
-        library_path = packages = ""
-        if not interpreter.is_system:
-            binds.append(Bind(str(interpreter.prefix), "/python"))
-            python = str(Path("/python", interpreter.executable.relative_to(interpreter.prefix)))
-            library_path = "/python/lib" if own_library_folder(interpreter) else ""
-        links = [(python, "/tools/python"), (python, "/tools/python3")]
-        for tool in self._tools:
-            binds.append(Bind(_real(tool), f"/tools/{tool.name}"))
-        if release.runtime is not None:
-            binds.append(Bind(_real(release.runtime.folder), "/runtime"))
-            packages = str(Path("/runtime", packages_of(release.runtime)))
-            binds += [Bind(_real(mount.source), mount.target) for mount in release.runtime.mounts]
-        layout = Layout(
-            app="/app",
-            guest="/guest",
-            python=python,
-            home=HOME,
-            packages=packages,
-            library_path=library_path,
-            tools=("/tools",),
-            broker=f"/sock/{BROKER_NAME}",
-        )
-        return layout, binds, links
 
     async def _launch(
         self,
@@ -263,6 +218,7 @@ class Bubblewrap:
             self,
             LEVEL,
             disk="tmpfs",
+            network="proxy",
             uses_groups=self._uses_groups,
             details=(("bubblewrap", str(self._binary)),),
         )
@@ -302,7 +258,7 @@ def _staged(binary: Path, binds: Sequence[Bind], words: list[str]) -> tuple[dict
             shown.append((bind.source, str(number)))
     moved = list(words)
     for index, word in enumerate(words):
-        if word == "--ro-bind" and words[index + 1] in places:
+        if word in ("--ro-bind", "--bind") and words[index + 1] in places:
             moved[index + 1] = places[words[index + 1]]
     return {"point": point, "binds": shown}, executable, moved
 
@@ -329,7 +285,3 @@ async def _init_pid(information: int) -> int:
         return int(json.loads(data)["child-pid"])
     except (ValueError, KeyError, TypeError):
         return 0
-
-
-def _real(path: Path) -> str:
-    return os.path.realpath(path)
