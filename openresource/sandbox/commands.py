@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from openresource.sandbox.driver import Limits, ProgramDidNotStart, Release
-from openresource.sandbox.layout import HTTP_PORT, SYSTEM_PATH, Layout
+from openresource.sandbox.layout import EGRESS_PORT, HTTP_PORT, SYSTEM_PATH, Layout
 
 # Isolated from the environment and the current folder, without site packages, writing no bytecode.
 PYTHON_OPTIONS: Final = ("-I", "-S", "-B")
@@ -26,7 +26,21 @@ class Command:
 
 
 def command_of(release: Release, layout: Layout, limits: Limits) -> Command:
-    """The command of a release, as seen by the program."""
+    """The command of a release, as seen by the program; a relay to the network's door comes first where there is one."""
+    command = _command_of(release, layout, limits)
+    if not layout.egress:
+        return command
+    relay = (
+        layout.python,
+        *PYTHON_OPTIONS,
+        f"{layout.guest}/egress_guest.py",
+        str(EGRESS_PORT),
+        layout.egress,
+    )
+    return Command((*relay, *command.words), command.environment)
+
+
+def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
     run = release.manifest.run
     match run.kind:
         case "jsonl":
@@ -65,6 +79,7 @@ def find_command(release: Release, tools: Sequence[Path]) -> None:
     elif (
         name in PYTHON_NAMES
         or any(tool.name == name for tool in tools)
+        or any(os.access(folder / name, os.X_OK) for folder in _shown_folders(release))
         or any(os.access(os.path.join(folder, name), os.X_OK) for folder in SYSTEM_PATH)
     ):
         return
@@ -73,3 +88,13 @@ def find_command(release: Release, tools: Sequence[Path]) -> None:
         stderr="",
         remedy="Publish it with the program, or choose a provider that has it.",
     )
+
+
+def _shown_folders(release: Release) -> list[Path]:
+    """The folders of executables that come with a release, as they lie on this machine."""
+    found = [release.runtime.folder / "bin"] if release.runtime is not None else []
+    for folder in release.path:
+        for mount in release.mounts:
+            if folder == mount.target or folder.startswith(mount.target + "/"):
+                found.append(Path(f"{mount.source}{folder[len(mount.target) :]}"))
+    return found

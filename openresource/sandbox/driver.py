@@ -43,10 +43,11 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder or file of this machine that the program may read at `target`."""
+    """A folder or file of this machine that the program may read at `target`; a build may write its own."""
 
     source: Path
     target: str
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,22 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A program as it lies on this machine; without a broker folder the driver makes a closed broker."""
+    """A program as it lies on this machine; without a broker folder the driver makes a closed broker.
+
+    `path` are folders of executables as the program sees them, below a mount. With `egress`, the folder of an open
+    `EgressProxy`, the program finds a proxy in its environment; without it there is no network at all. `held` keeps
+    what the release was made of from being cleared away for as long as somebody has the release.
+    """
 
     folder: Path
     manifest: Manifest
     runtime: Runtime | None = None
     broker_folder: Path | None = None
+    mounts: tuple[Mount, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    path: tuple[str, ...] = ()
+    egress: Path | None = None
+    held: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,14 @@ THREAD_NAMES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+EGRESS_PORT: Final = 3128
+_PROXY: Final = f"http://127.0.0.1:{EGRESS_PORT}"
+PROXY_ENVIRONMENT: Final = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost,::1"),
+    # Node asks for this word before it looks at the others.
+    "NODE_USE_ENV_PROXY": "1",
+}
 _VERSION = re.compile(r"python3\.([0-9]{1,2})")
 
 
@@ -59,6 +67,16 @@ class Layout:
     library_path: str = ""
     tools: tuple[str, ...] = ()
     broker: str = ""
+    egress: str = ""
+    # Where a driver shows mounts, if it is not where they were wished.
+    moved: tuple[tuple[str, str], ...] = ()
+
+    def place(self, text: str) -> str:
+        """A path as the program sees it; what lies below no mount stays as it is."""
+        for wished, shown in self.moved:
+            if text == wished or text.startswith(wished + "/"):
+                return shown + text[len(wished) :]
+        return text
 
 
 def interpreter_of(runtime: Runtime | None) -> Interpreter:
@@ -84,7 +102,7 @@ def environment(layout: Layout, release: Release, limits: Limits, extra: Mapping
     """Everything that a program finds in its environment."""
     threads = str(max(1, int(limits.cpu)))
     values = {
-        "PATH": ":".join((*layout.tools, *SYSTEM_PATH)),
+        "PATH": ":".join((*layout.tools, *[layout.place(folder) for folder in release.path], *SYSTEM_PATH)),
         "HOME": layout.home,
         "TMPDIR": layout.home,
         "LANG": "C.UTF-8",
@@ -102,6 +120,9 @@ def environment(layout: Layout, release: Release, limits: Limits, extra: Mapping
         values["PYTHONPATH"] = layout.packages
     if layout.library_path:
         values["LD_LIBRARY_PATH"] = layout.library_path
+    if layout.egress:
+        values.update(PROXY_ENVIRONMENT)
+    values.update((name, layout.place(value)) for name, value in release.environment)
     return {**values, **extra}
 
 

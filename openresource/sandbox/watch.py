@@ -76,7 +76,7 @@ class Watch:
                 return OutOfMemory(memory_bytes=self._limits.memory_bytes)
         elif self._is_too_large(seen.private_bytes, pids):
             return OutOfMemory(memory_bytes=self._limits.memory_bytes)
-        if seen.descriptors > DESCRIPTORS_MAX:
+        if seen.descriptors > max(DESCRIPTORS_MAX, self._limits.open_files):
             return ProgramCrashed(reason=f"it held {seen.descriptors} open files at once", stderr="")
         return self._disk_violation(pids) or self._idle_violation()
 
