@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from openresource.ledger.blocks import parse_block
-from openresource.ledger.consensus import Consensus, ConsensusRefused, is_proposal
+from openresource.ledger.consensus import Consensus
+from openresource.ledger.consensus_papers import ConsensusRefused, is_proposal
 from openresource.ledger.transactions import sign_transaction, trusted_transaction
 from openresource.primitives.keys import PrivateKey
 from openresource.primitives.values import deep_equal
