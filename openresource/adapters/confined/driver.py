@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import socket
-import subprocess
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,18 +13,17 @@ from openresource.adapters.confined import landlock
 from openresource.adapters.confined.stages import Stage, in_thread
 from openresource.sandbox import proc, seccomp
 from openresource.sandbox.broker import Broker
-from openresource.sandbox.commands import PYTHON_NAMES, command_of, find_command
+from openresource.sandbox.commands import PYTHON_NAMES, command_of, find_command, wire_of
 from openresource.sandbox.driver import (
     Capabilities,
     KindNotServed,
     Limits,
-    ProgramDidNotStart,
     Release,
     SandboxUnavailable,
 )
 from openresource.sandbox.groups import Groups, make_groups
 from openresource.sandbox.instances import RunningInstance, Watched, start_instance
-from openresource.sandbox.launching import become_subreaper, launch, resource_limits
+from openresource.sandbox.launching import become_subreaper, resource_limits
 from openresource.sandbox.layout import (
     BROKER_NAME,
     GUEST_FOLDER,
@@ -39,18 +35,14 @@ from openresource.sandbox.layout import (
 )
 from openresource.sandbox.probing import probe_by_start
 from openresource.sandbox.processes import (
-    Ends,
-    GuestProcess,
-    first_words,
-    kill_tree,
     open_ends,
     remove_groups,
 )
+from openresource.sandbox.supervised import start_supervised
 from openresource.sandbox.uids import Uid, take_uid
 
 LEVEL: Final = "confined"
-KINDS: Final = ("python", "jsonl")
-STARTED_SECONDS_MAX: Final = 20.0
+KINDS: Final = ("python", "jsonl", "cli")
 READABLE: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/dev/urandom",
                    "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo")  # fmt: skip
 DEVICES: Final = ("/dev/null",)
@@ -58,41 +50,6 @@ WITHOUT_BOTH: Final = (
     "this kernel has no Landlock and the provider is not root, so a program could read this user's files; "
     "start the provider as root, or on a newer kernel"
 )
-
-
-class ConfinedProcess(GuestProcess):
-    """A supervisor of our own, which reaps and kills, and below it the program."""
-
-    def __init__(self, popen: subprocess.Popen[bytes], ends: Ends, groups: Groups | None, main: int) -> None:
-        super().__init__(popen, ends, groups)
-        self._program = main
-        self._killed = False
-
-    def tree(self) -> list[int]:
-        """The program's processes, without the supervisor."""
-        return proc.descendants(self.root)[1:]
-
-    def find_main(self) -> int:
-        """The program's first process."""
-        return self._program
-
-    def kill(self) -> None:
-        """The supervisor kills everything below it and ends last."""
-        if not self._killed:
-            self._killed = True
-            self.popen.send_signal(signal.SIGTERM)
-
-    async def reap(self) -> None:
-        """Wait for the supervisor; should it be stuck, do its work."""
-        try:
-            await super().reap()
-        except TimeoutError:
-            for pid in reversed(proc.descendants(self.root)):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            await super().reap()
 
 
 class Confined:
@@ -145,7 +102,7 @@ class Confined:
                 held.push_async_callback(remove_groups, groups)
             stage = Stage(uid.number if uid is not None else None)
             held.push_async_callback(stage.remove)
-            ends = open_ends(kind)
+            ends = open_ends(wire_of(release.manifest.run))
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
@@ -157,7 +114,7 @@ class Confined:
                 values = environment(layout, release, limits, command.environment)
                 # A file that may not be read stops OpenSSL; one that says nothing does not.
                 plan["env"] = {"OPENSSL_CONF": "/dev/null", **values}
-                process = await self._launch(plan, ends, groups, line)
+                process = await start_supervised(plan, ends, groups, (line.fileno(),))
             process.cleanups.append(held.pop_all().aclose)
         return await start_instance(process, ends, release.manifest, limits, Watched(disk_folder=stage.home))
 
@@ -213,7 +170,6 @@ class Confined:
         # A uid of its own has nothing else running; a shared one has all that its user runs.
         taken = 0 if uid is not None else proc.tasks_of_uid(os.getuid())
         plan: dict[str, Any] = {
-            "supervise": os.getpid(),
             "limits": {**resource_limits(limits), "RLIMIT_NPROC": limits.processes + taken},
             "folder": layout.app,
             "filter": {"code": filter_program.code.hex(), "pid_offsets": filter_program.pid_offsets},
@@ -232,27 +188,6 @@ class Confined:
                 [path for path in DEVICES if os.path.exists(path)],
             )
         return plan
-
-    async def _launch(
-        self, plan: dict[str, Any], ends: Ends, groups: Groups | None, line: socket.socket
-    ) -> ConfinedProcess:
-        ready, ready_theirs = os.pipe()
-        plan["ready"] = ready_theirs
-        try:
-            popen = launch(plan, ends, (ready_theirs, line.fileno()))
-        finally:
-            os.close(ready_theirs)
-            ends.close_theirs()
-        try:
-            main = await _main_pid(ready)
-            if main == 0:
-                raise ProgramDidNotStart(reason="the launcher refused", stderr=first_words(ends))
-            return ConfinedProcess(popen, ends, groups, main)
-        except BaseException:
-            kill_tree(popen)
-            raise
-        finally:
-            os.close(ready)
 
     def _why_not(self) -> str:
         if not seccomp.machine_supported():
@@ -293,18 +228,3 @@ def _found(name: str, layout: Layout) -> str:
         if os.access(path, os.X_OK):
             return path
     return name
-
-
-async def _main_pid(ready: int) -> int:
-    """The program's process number, as the launcher tells it; 0 when it has ended without a word."""
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    loop.add_reader(ready, told.set)
-    try:
-        await asyncio.wait_for(told.wait(), STARTED_SECONDS_MAX)
-    except TimeoutError:
-        return 0
-    finally:
-        loop.remove_reader(ready)
-    text = os.read(ready, 32).strip()
-    return int(text) if text.isdigit() else 0
