@@ -98,13 +98,14 @@ def _text(found: Any) -> str:
     lines = [f"{text_from_uain(found.total_uain)} AIN in all, of {found.address}"]
     for coins in found.places:
         amount = f"{text_from_uain(coins.amount_uain):>16} AIN"
-        if not coins.returns_at_ms:
+        if coins.place == "wallet":
             lines.append(f"{amount}  in the wallet, {coins.how}")
             continue
         spent = f", {text_from_uain(coins.promised_uain)} of it promised" if coins.promised_uain else ""
         name = coins.name.rpartition("/")[2] if coins.place == "channel" else coins.name
         lines.append(f"{amount}  in {coins.place} {name}{spent}")
-        lines.append(f"{'':22}returns {until_text(coins.returns_at_ms)}: {coins.how}")
+        when = f"returns {until_text(coins.returns_at_ms)}:" if coins.returns_at_ms else "returns"
+        lines.append(f"{'':22}{when} {coins.how}")
     lines.append(
         f"Spent on calls in the last 24 hours: {text_from_uain(found.spent_day_uain)} of "
         f"{text_from_uain(found.limits.per_day_uain)} AIN"

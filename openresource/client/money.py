@@ -11,7 +11,8 @@ from typing import Any, Final
 from openresource.client.books import DAY_MS, Books
 from openresource.client.chain import Chain
 from openresource.client.homes import Home, Limits
-from openresource.market.accounts import channel_account, hold_account, job_account
+from openresource.market.accounts import bond_account, channel_account, hold_account, job_account
+from openresource.market.bonds import Bond, read_bond
 from openresource.market.money import (
     ChannelFunds,
     Coins,
@@ -57,17 +58,32 @@ async def money_of(
     """The money of a home's wallet; the chain decides, so that a coin which the books forgot is found as well."""
     address = home.address()
     status = await chain.status()
-    wallet_uain, channels, holds = await asyncio.gather(
-        chain.balance(address), _channels(chain, address), _holds(chain, address)
+    wallet_uain, channels, holds, bond = await asyncio.gather(
+        chain.balance(address), _channels(chain, address), _holds(chain, address), bond_of(chain, address)
     )
     jobs = await _jobs(chain, {(hold.app, hold.name) for hold in holds})
     entries = books.channels(status.genesis_hash)
     signed = {entry.name: max(0, entry.purse.signed_uain) for entry in entries}
     at_ms = clock_ms()
     places = where_coins_are(
-        address, wallet_uain, at_ms=at_ms, channels=channels, holds=holds, jobs=jobs, signed_uain=signed
+        address,
+        wallet_uain,
+        at_ms=at_ms,
+        channels=channels,
+        holds=holds,
+        jobs=jobs,
+        bond=bond,
+        signed_uain=signed,
     )
     return Money(address, places, books.spent_uain(at_ms - DAY_MS), home.limits())
+
+
+async def bond_of(chain: Chain, provider: str) -> Bond:
+    """A provider's bond as the chain has it."""
+    record, held_uain = await asyncio.gather(
+        chain.read(f"/bonds/{provider}/state"), chain.balance(bond_account(provider))
+    )
+    return read_bond(provider, record, held_uain)
 
 
 async def _channels(chain: Chain, address: str) -> list[ChannelFunds]:

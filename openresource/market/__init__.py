@@ -26,6 +26,12 @@ Channels (requests are consumed; the deposit is the balance of channels|market|<
     /channels/$buyer/$id/close/$record                the buyer        after the expiry the rest returns; nonce + 1
     /channels/$buyer/$id/state                        the chain        terms, nonce, expiry, claimed
 
+Bonds and records (a bond is the balance of deposits|market|bond:<provider>)
+    /bonds/$provider/add/$record                      anybody          more pledge
+    /bonds/$provider/withdraw/$record                 the provider     it counts no more at once, and is paid after a delay
+    /bonds/$provider/state                            the chain        what is on its way back
+    /records/$provider                                the chain        claims that were paid, their sum, since when
+
 Holds and jobs (money in holds|market|<app>:<id> and holds|market|job:<job>)
     /holds/$app/$id/fund/$record                      anybody          money that pays an app's jobs, until it expires
     /holds/$app/$id/state                             the chain        owner and expiry

@@ -9,11 +9,13 @@ from openresource.primitives.paths import service_account_name
 
 CHANNELS: Final = "channels"
 HOLDS: Final = "holds"
+DEPOSITS: Final = "deposits"
 TREASURY: Final = service_account_name("treasury", "market", "fees")
 
 # What natives that pay out of these accounts declare.
 CHANNEL_BALANCES: Final[tuple[str, ...]] = ("service_accounts", CHANNELS)
 HOLD_BALANCES: Final[tuple[str, ...]] = ("service_accounts", HOLDS)
+BOND_BALANCES: Final[tuple[str, ...]] = ("service_accounts", DEPOSITS)
 
 
 def channel_account(buyer: str, channel_id: str) -> str:
@@ -24,6 +26,11 @@ def channel_account(buyer: str, channel_id: str) -> str:
 def hold_account(app: str, hold_id: str) -> str:
     """The account with the money that pays an app's jobs."""
     return service_account_name(HOLDS, "market", f"{app}:{hold_id}")
+
+
+def bond_account(provider: str) -> str:
+    """The account with a provider's bond."""
+    return service_account_name(DEPOSITS, "market", f"bond:{provider}")
 
 
 def job_account(job: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openresource.market.bonds import Bond
 from openresource.market.channels import channel_name, read_channel
 from openresource.market.holds import has_expired, read_hold
 from openresource.market.jobs import LEASED, REQUESTED, read_job_state
@@ -14,6 +15,7 @@ WALLET: Final = "wallet"
 CHANNEL: Final = "channel"
 HOLD: Final = "hold"
 JOB: Final = "job"
+BOND: Final = "bond"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class JobFunds:
 
 @dataclass(frozen=True, slots=True)
 class Coins:
-    """Some of an owner's money in one place. `returns_at_ms` is 0 for money that is here already."""
+    """Some of an owner's money in one place. `returns_at_ms` is 0 where no time is set: it is here, or must be asked for."""
 
     place: str
     name: str
@@ -68,6 +70,7 @@ def where_coins_are(
     channels: Iterable[ChannelFunds] = (),
     holds: Iterable[HoldFunds] = (),
     jobs: Iterable[JobFunds] = (),
+    bond: Bond | None = None,
     signed_uain: Mapping[str, int] | None = None,
 ) -> tuple[Coins, ...]:
     """All places with money of an owner, soonest return first; `signed_uain` is what it has signed by channel name."""
@@ -76,8 +79,9 @@ def where_coins_are(
         *(_in_channel(owner, funds, at_ms, signed) for funds in channels if funds.balance_uain > 0),
         *(_in_hold(funds, at_ms) for funds in holds if funds.balance_uain > 0),
         *(_in_job(funds) for funds in jobs if funds.balance_uain > 0),
+        *(_in_bond(bond) if bond is not None else ()),
     ]
-    away.sort(key=lambda coins: (coins.returns_at_ms, coins.place, coins.name))
+    away.sort(key=lambda coins: (not coins.returns_at_ms, coins.returns_at_ms, coins.place, coins.name))
     return (Coins(WALLET, owner, wallet_uain, 0, True, "free to spend"), *away)
 
 
@@ -117,6 +121,24 @@ def _in_hold(funds: HoldFunds, at_ms: int) -> Coins:
         how=how,
         promised_uain=funds.balance_uain,
     )
+
+
+def _in_bond(bond: Bond) -> Iterable[Coins]:
+    if bond.counted_uain:
+        yield Coins(
+            place=BOND,
+            name=bond.provider,
+            amount_uain=bond.counted_uain,
+            returns_at_ms=0,
+            returns_by_itself=False,
+            how="some time after you ask: openresource bond withdraw AMOUNT",
+        )
+    rest_uain = bond.held_uain - bond.counted_uain
+    for name, one in sorted((bond.leaving or {}).items(), key=lambda item: item[1].at_ms):
+        amount = min(one.amount_uain, rest_uain)
+        rest_uain -= amount
+        if amount:
+            yield Coins(BOND, name, amount, one.at_ms, True, "its withdrawal is on its way")
 
 
 def _in_job(funds: JobFunds) -> Coins:

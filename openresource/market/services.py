@@ -10,6 +10,7 @@ from typing import Any, Final
 from openresource.market.codes import ResultCode
 from openresource.market.fields import Fields, InvalidRecord
 from openresource.market.placements import ISOLATION_LEVELS
+from openresource.market.predicates import NO_DEMANDS, RunIf, check_isolation, read_run_if, run_if_record
 from openresource.market.prices import UNITS, CapBelowRoyalty
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import is_checksum_address
@@ -50,14 +51,6 @@ class RunNotPermitted(Refusal):
     way_out = "Ask the publisher {publisher} for permission."
 
 
-class IsolationTooLow(Refusal):
-    result_code = ResultCode.ISOLATION_TOO_LOW
-    template = (
-        "The publisher of {name} asks for isolation {wanted} at least; this placement offers {offered}."
-    )
-    way_out = "Run it on a machine that reaches {wanted}; `openresource doctor` tells what a machine gives."
-
-
 @dataclass(frozen=True, slots=True)
 class Version:
     """One published version; `number` and `published_at_ms` are stamped by the chain."""
@@ -83,6 +76,7 @@ class Permissions:
     call: Mapping[str, bool] | None = None
     run: Mapping[str, bool] | None = None
     min_isolation: str = ""
+    run_if: RunIf = NO_DEMANDS
 
 
 def is_service_name(name: Any) -> bool:
@@ -198,10 +192,25 @@ def read_permissions(record: Any) -> Permissions:
         call=_read_permitted(fields, "call"),
         run=_read_permitted(fields, "run"),
         min_isolation=fields.choice("min_isolation", levels) if fields.has("min_isolation") else "",
+        run_if=read_run_if(fields.take("run_if")),
     )
     fields.take("min_isolation")
     fields.finish()
     return permissions
+
+
+def permissions_record(permissions: Permissions) -> dict[str, Any]:
+    """The record at `/services/<publisher>/<name>/permissions`; empty if everybody may do everything."""
+    members: dict[str, Any] = {}
+    if permissions.call is not None:
+        members["call"] = dict(permissions.call)
+    if permissions.run is not None:
+        members["run"] = dict(permissions.run)
+    if permissions.min_isolation:
+        members["min_isolation"] = permissions.min_isolation
+    if permissions.run_if != NO_DEMANDS:
+        members["run_if"] = run_if_record(permissions.run_if)
+    return members
 
 
 def may_call(permissions: Permissions, publisher: str, address: str) -> bool:
@@ -226,9 +235,7 @@ def check_run_permitted(
     """Refuses a provider whom the publisher does not let run, or not behind so thin a wall."""
     if not may_run(permissions, publisher, address):
         raise RunNotPermitted(name=name, publisher=publisher, address=address)
-    wanted = permissions.min_isolation
-    if wanted and ISOLATION_LEVELS[isolation] < ISOLATION_LEVELS[wanted]:
-        raise IsolationTooLow(name=name, wanted=wanted, offered=isolation)
+    check_isolation(permissions.min_isolation, name, isolation)
 
 
 def _read_permitted(fields: Fields, member: str) -> dict[str, bool] | None:

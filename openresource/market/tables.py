@@ -7,11 +7,13 @@ from types import ModuleType
 from typing import Final
 
 from openresource.market import (
+    bonds,
     channels,
     fields,
     jobs,
     papers,
     placements,
+    predicates,
     prices,
     programs,
     services,
@@ -34,11 +36,13 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     service_natives,
     prices,
     placements,
+    predicates,
     papers,
     vouchers,
     channels,
     channel_natives,
     hold_natives,
+    bonds,
     jobs,
     tree_json,
 )

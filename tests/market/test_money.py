@@ -8,9 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from openresource.ledger.draft import Draft
 from openresource.market.accounts import channel_account, hold_account, job_account
 from openresource.market.jobs import execution_record, failure_record
 from openresource.market.money import ChannelFunds, HoldFunds, JobFunds, total_uain, where_coins_are
+from openresource.market.natives.bonds import bond_of
 from openresource.market.supply import audit_supply, walk_holders
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
@@ -129,6 +131,15 @@ class Market(RuleBasedStateMachine):
         value = {"amount_uain": amount, "expires_at_ms": self.chain.at + lifetime}
         self.write(key, f"/holds/{APP}/default/fund/{RECORD}", value)
 
+    @rule(key=KEYS, provider=KEYS, amount=AMOUNTS)
+    def bond(self, key: PrivateKey, provider: PrivateKey, amount: int) -> None:
+        self.write(key, f"/bonds/{provider.address}/add/{RECORD}", {"amount_uain": amount})
+
+    @rule(key=KEYS, amount=AMOUNTS, number=st.integers(0, 3))
+    def withdraw_bond(self, key: PrivateKey, amount: int, number: int) -> None:
+        path = f"/bonds/{key.address}/withdraw/{number:016x}"
+        self.write(key, path, {"amount_uain": amount})
+
     @rule(key=KEYS)
     def ask(self, key: PrivateKey) -> None:
         self.questions += 1
@@ -150,7 +161,7 @@ class Market(RuleBasedStateMachine):
     def change_ask(self, ask_uain: int) -> None:
         self.write(PROVIDER, PLACEMENT_PATH, placement(ask_uain))
 
-    @rule(milliseconds=st.sampled_from([1, 500, 5_000, 700_000]))
+    @rule(milliseconds=st.sampled_from([1, 500, 5_000, 700_000, 90_000_000]))
     def wait(self, milliseconds: int) -> None:
         self.chain.wait(milliseconds)
 
@@ -160,6 +171,23 @@ class Market(RuleBasedStateMachine):
             return
         assert self.chain.state.supply_uain() == self.supply
         assert audit_supply(walk_holders(Reader(self.chain.state))).total_uain == self.supply
+
+    @invariant()
+    def a_bond_holds_what_is_leaving_it(self) -> None:
+        if not hasattr(self, "chain"):
+            return
+        for key in PEOPLE:
+            bond = bond_of(Draft(self.chain.state, (), ""), key.address)
+            assert bond.held_uain >= bond.leaving_uain
+
+    @invariant()
+    def a_record_counts_what_channels_paid(self) -> None:
+        if not hasattr(self, "chain"):
+            return
+        channels = (self.chain.get(f"/channels/{BUYER.address}") or {}).values()
+        claimed = sum(channel["state"]["claimed_uain"] for channel in channels if "state" in channel)
+        record = self.chain.get(f"/records/{PROVIDER.address}") or {"claimed_uain": 0}
+        assert record["claimed_uain"] == claimed
 
     @invariant()
     def no_channel_pays_more_than_was_deposited(self) -> None:

@@ -34,11 +34,11 @@ from openresource.market.placements import (
     TlsKeyNotSignedByProvider,
     sign_tls_key,
 )
+from openresource.market.predicates import IsolationTooLow
 from openresource.market.prices import CapBelowRoyalty, PriceAboveCap
 from openresource.market.programs import ProgramNotRegistered
 from openresource.market.services import (
     CallNotPermitted,
-    IsolationTooLow,
     RunNotPermitted,
     VersionNotPublished,
     VersionTextTaken,

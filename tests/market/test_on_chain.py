@@ -8,7 +8,7 @@ import pytest
 
 from openresource.ledger.draft import NetworkDomain
 from openresource.ledger.machine import Inserted
-from openresource.market.accounts import TREASURY, channel_account, hold_account, job_account
+from openresource.market.accounts import TREASURY, bond_account, channel_account, hold_account, job_account
 from openresource.market.channels import channel_name
 from openresource.market.codes import ResultCode
 from openresource.market.jobs import execution_record
@@ -184,6 +184,12 @@ INTRUDERS: tuple[tuple[str, str, Any], ...] = (
     ("stranger", f"/jobs/j/executions/{PROVIDER}", {"status": "DONE"}),
     ("stranger", "/holds/app/default/state", {"owner": BUYER}),
     ("stranger", "/holds/app/default/state/expires_at_ms", 0),
+    ("stranger", f"/bonds/{PROVIDER}/withdraw/{RECORD}", {"amount_uain": 1}),
+    ("provider", f"/bonds/{PROVIDER}/state", {"since_ms": 1}),
+    ("provider", f"/bonds/{PROVIDER}/state/leaving/{RECORD}/at_ms", 0),
+    ("buyer", f"/service_accounts/deposits/market/bond:{BUYER}/balance", 10),
+    ("provider", f"/records/{PROVIDER}", {"claims": 1_000, "claimed_uain": 10**9, "since_ms": 1}),
+    ("provider", f"/records/{PROVIDER}/claims", 1_000),
     ("buyer", f"/accounts/{BUYER}/balance", 10**9),
     ("buyer", f"/service_accounts/channels/market/{BUYER}:{CHANNEL_ID}/balance", 0),
     ("buyer", "/service_accounts/treasury/market/fees/balance", 0),
@@ -202,6 +208,18 @@ def test_the_rules_let_nobody_write_what_is_not_theirs(
     # 121xx: the rules said no, before any native was asked.
     assert 12100 <= code_of(inserted) < 12200 or code_of(inserted) == 10103, inserted.result
     assert chain.value("/") == before
+
+
+def test_a_bond_goes_in_and_comes_back_and_the_supply_stays(chain: Chain) -> None:
+    supply, before = chain.supply_uain(), chain.balance(BUYER)
+    good(chain.set("buyer", f"/bonds/{BUYER}/add/{RECORD}", {"amount_uain": 5_000}))
+    good(chain.set("buyer", f"/bonds/{BUYER}/withdraw/{RECORD}", {"amount_uain": 2_000}))
+    chain.seal()
+    assert (chain.balance(bond_account(BUYER)), chain.balance(BUYER)) == (5_000, before - 5_000)
+    assert chain.supply_uain() == supply
+    chain.open(25 * 60 * 60 * 1000)
+    assert (chain.balance(bond_account(BUYER)), chain.balance(BUYER)) == (3_000, before - 3_000)
+    assert chain.supply_uain() == supply
 
 
 def test_every_path_of_the_market_is_bound_to_its_native(chain: Chain) -> None:

@@ -56,7 +56,8 @@ def test_every_path_has_a_rule_and_a_native_and_stands_in_the_packages_table() -
 
 def test_everything_below_a_subject_is_closed_but_for_its_paths() -> None:
     subjects = {"/" + path.split("/")[1] for path in natives.FUNCTIONS}
-    assert {path for path, rule in natives.RULES.items() if rule == "false"} == subjects
+    # The chain alone writes records.
+    assert {path for path, rule in natives.RULES.items() if rule == "false"} == subjects | {"/records"}
 
 
 def test_every_due_action_has_its_own_kind() -> None:

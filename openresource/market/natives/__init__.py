@@ -10,7 +10,7 @@ from typing import Final
 
 from openresource.ledger.draft import DueAction, Native
 from openresource.ledger.profile import ProgramHook
-from openresource.market.natives import channels, holds, jobs, placements, programs, services
+from openresource.market.natives import bonds, channels, holds, jobs, placements, programs, services
 from openresource.market.natives.jobs import PROGRAM_EVENT_WRITES, check_program, on_program_event
 from openresource.market.natives.parameters import CATEGORY, PARAMETERS
 
@@ -20,19 +20,31 @@ NATIVES: Final[tuple[Native, ...]] = (
     *placements.NATIVES,
     *channels.NATIVES,
     *holds.NATIVES,
+    *bonds.NATIVES,
     *jobs.NATIVES,
 )
-DUE_ACTIONS: Final[tuple[DueAction, ...]] = (*holds.DUE_ACTIONS, *jobs.DUE_ACTIONS)
+DUE_ACTIONS: Final[tuple[DueAction, ...]] = (
+    *holds.DUE_ACTIONS,
+    *jobs.DUE_ACTIONS,
+    *bonds.DUE_ACTIONS,
+)
 FUNCTIONS: Final[dict[str, str]] = (
     programs.FUNCTIONS
     | services.FUNCTIONS
     | placements.FUNCTIONS
     | channels.FUNCTIONS
     | holds.FUNCTIONS
+    | bonds.FUNCTIONS
     | jobs.FUNCTIONS
 )
 RULES: Final[dict[str, str]] = (
-    programs.RULES | services.RULES | placements.RULES | channels.RULES | holds.RULES | jobs.RULES
+    programs.RULES
+    | services.RULES
+    | placements.RULES
+    | channels.RULES
+    | holds.RULES
+    | bonds.RULES
+    | jobs.RULES
 )
 PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event, check_program)
 MARKET_PARAMETERS: Final[dict[str, dict[str, int]]] = {CATEGORY: PARAMETERS}

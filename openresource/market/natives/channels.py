@@ -23,6 +23,7 @@ from openresource.market.channels import (
 from openresource.market.codes import ResultCode
 from openresource.market.fees import split_claim
 from openresource.market.fields import Fields, InvalidRecord, require_key
+from openresource.market.natives.bonds import bond_of, record_claim
 from openresource.market.natives.parameters import (
     CHANNEL_LIFETIME_MS_MAX_NAME,
     CHANNEL_LIFETIME_MS_MIN_NAME,
@@ -30,6 +31,8 @@ from openresource.market.natives.parameters import (
     parameter,
 )
 from openresource.market.placements import PLACED, read_placement
+from openresource.market.predicates import check_bond
+from openresource.market.records import RECORDS
 from openresource.market.services import check_call_permitted, read_permissions, read_version
 from openresource.market.vouchers import Voucher, check_voucher_place, recover_voucher_signer
 from openresource.primitives.amounts import UAIN_MAX
@@ -85,6 +88,9 @@ def open_(draft: Draft, call: NativeCall) -> None:
     terms = _terms(draft, publisher, name, program, provider)
     permissions = read_permissions(draft.get("services", publisher, name, "permissions"))
     check_call_permitted(permissions, publisher, name, buyer)
+    # A bond that was withdrawn since the placement was taken earns nothing new.
+    if permissions.run_if.bond_uain:
+        check_bond(permissions.run_if, name, provider, bond_of(draft, provider).counted_uain)
     minimum = max(CHANNEL_DEPOSIT_UAIN_MIN, terms.price.total_uain)
     if not minimum <= deposit <= UAIN_MAX:
         raise DepositOutOfRange(deposit_uain=deposit, minimum_uain=minimum, maximum_uain=UAIN_MAX)
@@ -144,6 +150,7 @@ def claim_(draft: Draft, call: NativeCall) -> None:
         channel, call.signer, amount, voucher.total_uain, voucher_signer, send_back=send_back
     )
     _pay_out(draft, channel, terms, channel_account(channel.buyer, channel_id), events)
+    record_claim(draft, channel.provider, amount, call.at)
     _store(draft, labels, claimed)
     draft.set(call.path, None)
 
@@ -226,7 +233,7 @@ NATIVES = (
     Native("_openChannel", _WRITES, open_),
     Native("_addToChannel", _WRITES, add_),
     Native("_extendChannel", _WRITES, extend_),
-    Native("_claimChannel", _WRITES, claim_),
+    Native("_claimChannel", (*_WRITES, (RECORDS,)), claim_),
     Native("_closeChannel", _WRITES, close_),
 )
 FUNCTIONS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from openresource.ledger.draft import Draft
+from openresource.market.bonds import BOND_DELAY_MS_DEFAULT
 from openresource.market.channels import CHANNEL_LIFETIME_MS_DEFAULT, CHANNEL_LIFETIME_MS_MAX
 from openresource.market.fees import FEE_PPM_DEFAULT, FEE_PPM_MAX
 from openresource.primitives.limits import SAFE_INTEGER_MAX
@@ -19,6 +20,7 @@ CHANNEL_LIFETIME_MS_MAX_NAME: Final = "channel_lifetime_ms_max"
 HOLD_LIFETIME_MS_MAX: Final = "hold_lifetime_ms_max"
 JOB_LEASE_MS: Final = "job_lease_ms"
 JOB_DEADLINE_MS: Final = "job_deadline_ms"
+BOND_DELAY_MS: Final = "bond_delay_ms"
 
 # Below /blockchain_params/market in the genesis.
 PARAMETERS: Final[dict[str, int]] = {
@@ -29,6 +31,7 @@ PARAMETERS: Final[dict[str, int]] = {
     HOLD_LIFETIME_MS_MAX: CHANNEL_LIFETIME_MS_MAX,
     JOB_LEASE_MS: 60_000,
     JOB_DEADLINE_MS: 10 * 60_000,
+    BOND_DELAY_MS: BOND_DELAY_MS_DEFAULT,
 }
 
 

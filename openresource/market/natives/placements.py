@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openresource.ledger.draft import Draft, Native, NativeCall
 from openresource.market.fields import InvalidRecord
+from openresource.market.natives.bonds import bond_of, record_of
 from openresource.market.placements import (
     CALLABLE,
     NOWHERE,
@@ -15,6 +16,7 @@ from openresource.market.placements import (
     check_tls_key,
     read_placement,
 )
+from openresource.market.predicates import check_run_if, offered_by
 from openresource.market.prices import check_cap
 from openresource.market.services import (
     VersionNotPublished,
@@ -45,6 +47,10 @@ def announce_placement(draft: Draft, call: NativeCall) -> None:
         permissions = read_permissions(draft.get("services", publisher, name, "permissions"))
         if placement.isolation:
             check_run_permitted(permissions, publisher, name, provider, placement.isolation)
+            # Who takes it says what it has; the runtime is known once the release is here.
+            offered = offered_by(placement, bond_of(draft, provider).counted_uain, record_of(draft, provider))
+            is_placed = placement.status == PLACED
+            check_run_if(permissions.run_if, name, offered, is_runtime_known=is_placed)
         version = read_version(cid, published)
         check_cap(placement.ask_uain, version.royalty_uain, version.price_cap_uain)
     draft.set((*call.path, "at_ms"), call.at)

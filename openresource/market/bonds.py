@@ -1,0 +1,107 @@
+"""Bonds: money that a provider leaves with the chain as a pledge, and gets back some time after it asked.
+
+The bond is the balance of the provider's account `deposits|market|bond:<address>`. A withdrawal stops counting at once
+and is paid after a delay, so that a deed of the last hours can still be answered for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openresource.market.codes import ResultCode
+from openresource.market.fields import Fields
+from openresource.primitives.amounts import UAIN_MAX, text_from_uain
+from openresource.primitives.errors import Refusal
+
+WITHDRAWALS_MAX: Final = 16
+BOND_DELAY_MS_DEFAULT: Final = 24 * 60 * 60 * 1000
+
+
+class BondOutOfRange(Refusal):
+    result_code = ResultCode.BOND_OUT_OF_RANGE
+    template = "A bond of {bond_uain} µAIN is not between 1 and {maximum_uain} µAIN."
+    way_out = "Bond less."
+
+
+class BondNotFree(Refusal):
+    result_code = ResultCode.BOND_NOT_FREE
+    template = "Of the bond of {provider} {free} AIN are free; {amount} AIN cannot be withdrawn."
+    way_out = "Withdraw at most what is free; what was asked for before is on its way already."
+
+
+class TooManyWithdrawals(Refusal):
+    result_code = ResultCode.TOO_MANY_WITHDRAWALS
+    template = "{count} withdrawals of the bond of {provider} are on their way, as many as there may be."
+    way_out = "Wait for one of them, or withdraw more at once."
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Some of a bond on its way back."""
+
+    amount_uain: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bond:
+    """A provider's pledge: all that is held, and what of it is leaving, by the name of the request."""
+
+    provider: str
+    held_uain: int = 0
+    leaving: Mapping[str, Withdrawal] | None = None
+
+    @property
+    def leaving_uain(self) -> int:
+        return sum(one.amount_uain for one in (self.leaving or {}).values())
+
+    @property
+    def counted_uain(self) -> int:
+        """What counts as the bond: held and not leaving."""
+        return max(0, self.held_uain - self.leaving_uain)
+
+
+def check_addition(bond: Bond, amount_uain: int) -> None:
+    """Refuses a sum that no account can hold."""
+    if not 1 <= bond.held_uain + amount_uain <= UAIN_MAX:
+        raise BondOutOfRange(bond_uain=bond.held_uain + amount_uain, maximum_uain=UAIN_MAX)
+
+
+def withdraw(bond: Bond, amount_uain: int, at_ms: int, delay_ms: int) -> Withdrawal:
+    """A withdrawal of what is free, to be paid after the delay."""
+    count = len(bond.leaving or {})
+    if count >= WITHDRAWALS_MAX:
+        raise TooManyWithdrawals(provider=bond.provider, count=count)
+    if amount_uain > bond.counted_uain:
+        raise BondNotFree(
+            provider=bond.provider,
+            free=text_from_uain(bond.counted_uain),
+            amount=text_from_uain(amount_uain),
+        )
+    return Withdrawal(amount_uain, at_ms + delay_ms)
+
+
+def paid_back(bond: Bond, record: str) -> int:
+    """What a withdrawal pays when its time has come: never more than is there."""
+    found = (bond.leaving or {}).get(record)
+    return min(found.amount_uain, bond.held_uain) if found is not None else 0
+
+
+def read_bond(provider: str, record: Any, held_uain: int) -> Bond:
+    """A bond from its record at `/bonds/<provider>/state` and the balance of its account."""
+    if record is None:
+        return Bond(provider, held_uain)
+    fields = Fields(record, "bond")
+    entries = fields.take("leaving") or {}
+    leaving = {}
+    for name, entry in entries.items():
+        one = Fields(entry, "withdrawal")
+        leaving[str(name)] = Withdrawal(one.amount("amount_uain"), one.integer("at_ms"))
+    return Bond(provider, held_uain, leaving)
+
+
+def withdrawal_record(withdrawal: Withdrawal) -> dict[str, Any]:
+    """What the chain writes at `/bonds/<provider>/state/leaving/<record>`."""
+    return {"amount_uain": withdrawal.amount_uain, "at_ms": withdrawal.at_ms}

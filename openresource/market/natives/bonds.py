@@ -1,0 +1,109 @@
+"""Bonding and withdrawing: money into a provider's pledge, and back to the provider after a delay."""
+
+from __future__ import annotations
+
+from openresource.ledger.draft import Draft, DueAction, Native, NativeCall
+from openresource.market.accounts import BOND_BALANCES, bond_account
+from openresource.market.bonds import (
+    Bond,
+    check_addition,
+    paid_back,
+    read_bond,
+    withdraw,
+    withdrawal_record,
+)
+from openresource.market.fields import Fields, InvalidRecord, require_key
+from openresource.market.natives.parameters import BOND_DELAY_MS, parameter
+from openresource.market.records import (
+    RECORDS,
+    ProviderRecord,
+    count_claim,
+    provider_record,
+    read_provider_record,
+)
+from openresource.primitives.keys import is_checksum_address
+
+BONDS = "bonds"
+BOND_RETURNS = "bond_returns"
+
+
+def bond_of(draft: Draft, provider: str) -> Bond:
+    """A provider's bond as the chain has it now."""
+    return read_bond(provider, draft.get(BONDS, provider, "state"), draft.balance(bond_account(provider)))
+
+
+def record_of(draft: Draft, provider: str) -> ProviderRecord:
+    """A provider's record as the chain has it now."""
+    return read_provider_record(draft.get(RECORDS, provider))
+
+
+def record_claim(draft: Draft, provider: str, amount_uain: int, at_ms: int) -> None:
+    """Counts a claim in the provider's record."""
+    before = record_of(draft, provider)
+    after = count_claim(before, amount_uain, at_ms)
+    if after != before:
+        draft.set((RECORDS, provider), provider_record(after))
+
+
+def add_to_bond(draft: Draft, call: NativeCall) -> None:
+    """Moves the signer's money into a provider's bond, whoever signs."""
+    provider = _provider(call)
+    fields = Fields(call.value, "addition to a bond")
+    amount = fields.amount("amount_uain", 1)
+    fields.finish()
+    check_addition(bond_of(draft, provider), amount)
+    draft.move(call.signer, bond_account(provider), amount)
+    draft.set(call.path, None)
+
+
+def withdraw_bond(draft: Draft, call: NativeCall) -> None:
+    """Takes some of the bond out of what counts, and pays it after the delay."""
+    provider = _provider(call)
+    fields = Fields(call.value, "withdrawal of a bond")
+    amount = fields.amount("amount_uain", 1)
+    fields.finish()
+    record, bond = call.params["record"], bond_of(draft, provider)
+    if record in (bond.leaving or {}):
+        raise InvalidRecord(what="withdrawal", member="its key", reason="names one that is on its way")
+    withdrawal = withdraw(bond, amount, call.at, parameter(draft, BOND_DELAY_MS))
+    draft.set((BONDS, provider, "state", "leaving", record), withdrawal_record(withdrawal))
+    draft.after(withdrawal.at_ms, BOND_RETURNS, f"{provider}/{record}")
+    draft.set(call.path, None)
+
+
+def return_bond(draft: Draft, key: str, at_ms: int) -> None:
+    """A withdrawal's time has come."""
+    provider, _, record = key.partition("/")
+    bond = bond_of(draft, provider)
+    if record not in (bond.leaving or {}):
+        return
+    draft.move(bond_account(provider), provider, paid_back(bond, record))
+    draft.set((BONDS, provider, "state", "leaving", record), None)
+
+
+def _provider(call: NativeCall) -> str:
+    require_key(call.params["record"], "request")
+    provider = call.params["provider"]
+    # The tree finds an address in any case, but the bond's money is under its checksum form.
+    if not is_checksum_address(provider):
+        raise InvalidRecord(
+            what="bond", member="its provider", reason="must be an address in its checksum form"
+        )
+    return provider
+
+
+_WRITES = ((BONDS,), BOND_BALANCES)
+NATIVES = (Native("_addToBond", _WRITES, add_to_bond), Native("_withdrawBond", _WRITES, withdraw_bond))
+DUE_ACTIONS = (DueAction(BOND_RETURNS, _WRITES, return_bond),)
+FUNCTIONS = {
+    "/bonds/$provider/add/$record": "_addToBond",
+    "/bonds/$provider/withdraw/$record": "_withdrawBond",
+}
+_IS_NEW = "data === null && newData !== null && util.checkValuePathLen(parsedValuePath, 4)"
+RULES = {
+    "/bonds": "false",
+    "/bonds/$provider/add/$record": _IS_NEW,
+    "/bonds/$provider/withdraw/$record": f"auth.addr === $provider && {_IS_NEW}",
+    # Written by claims alone.
+    "/records": "false",
+}
