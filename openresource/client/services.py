@@ -1,7 +1,9 @@
 """Finds services on the chain: by words, by name, with their versions, placements and interface.
 
 Nothing that a listing says is believed here beyond what the chain's own functions checked; the client measures for
-itself when it calls.
+itself when it calls. A name without a version means the version that its publisher chose where somebody runs it, else
+the one before; whoever keeps answers keeps them for KEPT_SECONDS at most, which a publisher waits out before it says
+that a version is live.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from openresource.client.chain import At, Chain
 from openresource.market.fields import is_cid_text
 from openresource.market.placements import Placement, read_placement
 from openresource.market.prices import Price
-from openresource.market.services import Permissions, Version, is_service_name, read_permissions, read_version
+from openresource.market.services import (
+    Permissions,
+    Version,
+    is_service_name,
+    read_permissions,
+    read_version,
+    version_that_serves,
+)
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import checksum_address, is_address
 
@@ -25,6 +34,9 @@ SERVICES_SCANNED_MAX: Final = 5_000
 INTERFACE_FILE: Final = "interface.json"
 INTERFACE_BYTES_MAX: Final = 1 << 20
 KEPT_MAX: Final = 1_000
+# Calls in quick succession do not ask the chain each time who offers what; a provider that fails ends it at once.
+# No answer is used longer than this after it was asked for, so whoever has waited so long is seen by everybody.
+KEPT_SECONDS: Final = 0.5
 PLACED: Final = "PLACED"
 FEE_PPM_PATH: Final = "/blockchain_params/market/fee_ppm"
 
@@ -131,6 +143,8 @@ class Directory:
         self._kept_seconds = kept_seconds
         self._kept: dict[tuple[str, At], tuple[float, Any]] = {}
         self._interfaces: dict[str, Interface] = {}
+        # What is published never changes.
+        self._versions: dict[tuple[str, str, str], Version] = {}
         self._fee_ppm: int | None = None
 
     async def search(self, query: str = "", at: At = "final") -> list[Listing]:
@@ -158,7 +172,8 @@ class Directory:
             return None
         if not versions:
             return None
-        choice = Choice(publisher, name, versions[-1])
+        by_program = {version.program: version for version in versions}
+        choice = await self._serving(publisher, name, record, by_program, at)
         everybody = await self.all_placements(choice, at)
         placed = tuple(p for p in everybody if p.status == PLACED)
         refused = tuple(p for p in everybody if p.status == "REFUSED")
@@ -174,23 +189,73 @@ class Directory:
             publishers = [checksum_address(publisher)] if is_address(publisher) else []
         else:
             publishers = await self._publishers_of(name, at)
-        candidates: list[tuple[str, Any]] = []
+        candidates: list[tuple[str, str]] = []
         for one in publishers:
-            record = await self._read(f"/services/{one}/{name}", at)
-            if isinstance(record, dict) and record.get("versions"):
-                candidates.append((one, record))
+            latest = await self._read(f"/services/{one}/{name}/latest", at)
+            if isinstance(latest, str):
+                candidates.append((one, latest))
         if not candidates:
             self.look_again()
             raise NoSuchService(service=service)
         if len(candidates) > 1:
             names = [f"{one}/{name}" for one, _ in candidates]
             raise ServiceNameAmbiguous(service=name, choices=", ".join(names), first=names[0])
-        one, record = candidates[0]
+        one, latest = candidates[0]
+        if not version:
+            return await self._current(one, name, latest, at)
+        if is_cid_text(version):
+            found = await self._version(one, name, version, at)
+            if found is not None:
+                return Choice(one, name, found)
         try:
+            record = await self._read(f"/services/{one}/{name}", at)
             return Choice(one, name, _pick_version(_versions(record), version, f"{one}/{name}"))
         except NoSuchVersion:
             self.look_again()
             raise
+
+    async def versions(self, publisher: str, name: str, at: At = "final") -> list[Version]:
+        """Everything that was published under a name, the oldest first."""
+        return _versions(await self._read(f"/services/{publisher}/{name}", at))
+
+    async def _current(self, publisher: str, name: str, latest: str, at: At) -> Choice:
+        """What a bare name means; usually that is the chosen version, and its placements say so."""
+        chosen = await self._version(publisher, name, latest, at)
+        if chosen is not None:
+            choice = Choice(publisher, name, chosen)
+            if await self.placements(choice, at):
+                return choice
+        record = await self._read(f"/services/{publisher}/{name}", at)
+        by_program = {version.program: version for version in _versions(record)}
+        if not by_program:
+            self.look_again()
+            raise NoSuchService(service=f"{publisher}/{name}")
+        return await self._serving(publisher, name, record, by_program, at)
+
+    async def _serving(
+        self, publisher: str, name: str, record: Mapping[str, Any], versions: Mapping[str, Version], at: At
+    ) -> Choice:
+        placements = await self._read(f"/placements/{publisher}/{name}", at)
+        placed = [program for program, records in (placements or {}).items() if _is_placed(records)]
+        latest, before = str(record.get("latest")), str(record.get("before"))
+        found = version_that_serves(versions, latest, before, placed)
+        if found is None:
+            found = max(versions.values(), key=lambda version: version.number)
+        return Choice(publisher, name, found)
+
+    async def _version(self, publisher: str, name: str, program: str, at: At) -> Version | None:
+        known = self._versions.get((publisher, name, program))
+        if known is not None:
+            return known
+        record = await self._chain.read(f"/services/{publisher}/{name}/versions/{program}", at)
+        if record is None:
+            return None
+        version = read_version(program, record)
+        if at == "final":
+            if len(self._versions) >= KEPT_MAX:
+                self._versions.clear()
+            self._versions[publisher, name, program] = version
+        return version
 
     async def all_placements(self, choice: Choice, at: At = "final") -> list[Placement]:
         """Every provider's word about a version, refusals too."""
@@ -242,13 +307,15 @@ class Directory:
         kept = self._kept.get((path, at))
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
-        return self._keep(path, at, await self._chain.read(path, at))
+        began = time.monotonic()
+        return self._keep(path, at, await self._chain.read(path, at), began)
 
-    def _keep(self, path: str, at: At, value: Any) -> Any:
+    def _keep(self, path: str, at: At, value: Any, asked_at: float) -> Any:
         if self._kept_seconds:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
-            self._kept[path, at] = (time.monotonic() + self._kept_seconds, value)
+            # Counted from the question: what changed before it was asked is in the answer.
+            self._kept[path, at] = (asked_at + self._kept_seconds, value)
         return value
 
     async def _publishers_of(self, name: str, at: At) -> list[str]:
@@ -257,6 +324,7 @@ class Directory:
         kept = self._kept.get((path, at))
         if kept is not None and kept[0] > time.monotonic() and kept[1]:
             return list(kept[1])
+        began = time.monotonic()
         publishers = []
         async for publisher in self._chain.children("/services", at):
             publishers.append(publisher)
@@ -264,7 +332,7 @@ class Directory:
             *(self._chain.read(f"/services/{one}/{name}/latest", at) for one in publishers)
         )
         named = [one for one, latest in zip(publishers, found, strict=True) if latest is not None]
-        return list(self._keep(path, at, named))
+        return list(self._keep(path, at, named, began))
 
 
 def parse_interface(content: bytes, program: str) -> Interface:
@@ -311,6 +379,13 @@ def _pick_version(versions: list[Version], wanted: str, service: str) -> Version
             return version
     known = ", ".join(version.version for version in versions[-10:])
     raise NoSuchVersion(service=service, version=wanted, known=known)
+
+
+def _is_placed(records: Any) -> bool:
+    """Whether any provider's record says that it runs."""
+    return isinstance(records, dict) and any(
+        isinstance(record, dict) and record.get("status") == PLACED for record in records.values()
+    )
 
 
 def _matches(listing: Listing, words: list[str]) -> bool:
