@@ -1,7 +1,8 @@
 """One call at one provider: cover it, send it, mend its payment, ask again under its number, check its receipt.
 
 A connection that breaks is tried again under the same number, which gives the stored answer and is never paid twice.
-A call whose end was not seen at all stays in the purse; before the next one its provider is asked what became of it.
+If that does not help, the provider is asked what became of the call before anybody else may be called for it
+(`outcomes.py`).
 """
 
 from __future__ import annotations
@@ -13,18 +14,27 @@ from typing import Any, Final
 from openresource.client.channels import NoSuchChannel
 from openresource.client.envelopes import (
     ANSWER_BYTES_MAX,
-    BUSY_STATUSES,
     EVENTS_TYPE,
     RECEIPT_BYTES_MAX,
     RECEIPT_HEADER,
     REFUSAL_BYTES_MAX,
     AnswerNotReceipted,
     PaymentRefused,
+    ProviderBusy,
     gateway_state,
     payment_header,
     receipt_record,
     refusal_of,
     split_events,
+)
+from openresource.client.outcomes import (
+    ANSWERED,
+    NOT_DONE,
+    UNKNOWN,
+    AnswerLost,
+    OutcomeUnknown,
+    ask_about_lost,
+    resolve,
 )
 from openresource.client.purses import OpenChannel, StartedCall
 from openresource.client.replies import (
@@ -36,23 +46,23 @@ from openresource.client.replies import (
     Plan,
     RefusedThere,
     Streaming,
-    not_receipted,
-    write_down,
 )
+from openresource.client.standings import LOAD_HEADER
 from openresource.client.wires import ProviderAway, Wire
 from openresource.market.fields import InvalidRecord
 from openresource.market.prices import Price
 from openresource.market.purses import GatewayClaimsUnsigned, NonceMoved, SpendingUnexplained
-from openresource.market.receipts import check_receipt, receipt_from_json
 from openresource.market.services import EVERYONE, Permissions
+from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 
 PAYMENT_TRIES_MAX: Final = 5
 BROKEN_TRIES_MAX: Final = 3
+# An answer that is there and breaks off each time is fetched so often.
+FETCH_TRIES_MAX: Final = 5
 # A free call has no number by which a gateway knows it again; it may run twice.
 FREE_TRIES_MAX: Final = 2
-CALL_IN_FLIGHT: Final = "call-in-flight"
 CHANNEL_EXPIRES_SOON: Final = "channel-expires-soon"
 ACKNOWLEDGEMENT_DUE: Final = "acknowledgement-due"
 # What a gateway says while it does not know yet what the chain or the wallet knows already: a moment helps.
@@ -69,6 +79,8 @@ class Attempt:
         self._price = price
         self._placement = wire.placement
         self._began = time.monotonic()
+        # When the call itself went out, after its channel was ready; 0 before.
+        self.sent_at = 0.0
 
     async def begin(self) -> Answer | Streaming:
         """The whole answer, or a stream whose first bytes are here."""
@@ -81,6 +93,7 @@ class Attempt:
             try:
                 return await self._send(held)
             except PaymentRefused as one:
+                self.sent_at = 0.0
                 refused = one
                 await self._mend(held, one, WAIT_SECONDS_FIRST * 2**number)
         assert refused is not None
@@ -90,7 +103,8 @@ class Attempt:
 
     async def _send(self, held: OpenChannel | None) -> Answer | Streaming:
         """One call under one number; a broken connection asks again for the answer that may be there."""
-        headers = {"Content-Type": "application/json"}
+        waits_ms = max(1, int(self._plan.left_seconds() * 1000))
+        headers = {"Content-Type": "application/json", "OpenResource-Deadline": str(waits_ms)}
         started: StartedCall | None = None
         if held is not None:
             started = held.start()
@@ -116,29 +130,76 @@ class Attempt:
             call.lose()
             self._distrust(held)
             raise
-        except ProviderAway:
-            if may_have_arrived:
-                call.lose()
-            else:
+        except ProviderAway as away:
+            if not may_have_arrived:
                 call.refused()
-            raise
+                raise
+            return await self._resolved(call, headers, away)
         except RefusedThere as refused:
+            if may_have_arrived and held is not None and isinstance(refused.refusal, ProviderBusy):
+                # It has no room for the repetition; that says nothing about the first time.
+                return await self._resolved(call, headers, refused.refusal)
             call.refused()
             raise refused.refusal from None
         except BaseException:
             call.lose()
             raise
 
+    async def _resolved(
+        self, call: NumberedCall, headers: dict[str, str], failure: Refusal
+    ) -> Answer | Streaming:
+        """A call that may have arrived: its provider says what became of it before another one is called."""
+        try:
+            for _ in range(FETCH_TRIES_MAX):
+                outcome = await resolve(self._wire, call, self._plan)
+                if outcome != ANSWERED:
+                    break
+                try:
+                    return await self._exchange(call, headers)
+                except ProviderAway as away:
+                    failure = away
+                except RefusedThere as refused:
+                    if not isinstance(refused.refusal, ProviderBusy):
+                        raise refused.refusal from None
+                    failure = refused.refusal
+        except AnswerNotReceipted:
+            call.lose()
+            self._distrust(call.held)
+            raise
+        except BaseException:
+            call.lose()
+            raise
+        if outcome == NOT_DONE:
+            call.not_done()
+            raise failure
+        call.lose()
+        assert call.held is not None, "a call without a price is never unknown"
+        failure.facts["at_risk_uain"] = call.held.price_uain
+        if outcome == UNKNOWN and self._plan.insists:
+            raise failure
+        kind = AnswerLost if outcome == ANSWERED else OutcomeUnknown
+        raise kind(
+            provider=self._placement.provider,
+            reason=failure.message.rstrip("."),
+            channel=call.held.entry.name,
+            sequence=call.sequence,
+            price=text_from_uain(call.held.price_uain),
+        ) from failure
+
     async def _exchange(self, call: NumberedCall, headers: dict[str, str]) -> Answer | Streaming:
         plan = self._plan
         path = f"/services/{plan.choice.service}/{plan.choice.program}{plan.method.path}"
+        self.sent_at = self.sent_at or time.monotonic()
         reply = await self._wire.send(
             "POST", path, body=plan.body, headers=headers, seconds=plan.left_seconds()
         )
+        key = (self._placement.provider, plan.choice.program)
+        self._desk.standings.heard(key, reply.headers.get(LOAD_HEADER))
         try:
             if reply.status != 200:
                 content = await reply.whole(REFUSAL_BYTES_MAX)
-                raise RefusedThere(refusal_of(reply.status, content, self._placement))
+                retry_after = reply.headers.get("retry-after", "")
+                raise RefusedThere(refusal_of(reply.status, content, self._placement, retry_after))
             content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
             receipt_text = reply.headers.get(RECEIPT_HEADER)
             if receipt_text is None:
@@ -235,55 +296,6 @@ class Attempt:
         """No more is signed for a provider whose word does not fit; what is left returns at the expiry."""
         if held is not None:
             self._desk.channels.mark_closed(held.entry.name)
-
-
-async def ask_about_lost(desk: Desk, wire: Wire, held: OpenChannel) -> None:
-    """Calls without an end are counted if their receipts are there, and forgotten if they were not done."""
-    for sequence in sorted(held.lost):
-        status, _, content = await wire.request(
-            "GET",
-            f"/channels/{held.entry.name}/receipt",
-            headers={"OpenResource-Session": held.session_header(sequence)},
-            seconds=ASK_SECONDS,
-            bytes_max=REFUSAL_BYTES_MAX,
-        )
-        if sequence not in held.lost:
-            continue  # Another call of this process asked at the same time.
-        if status == 200:
-            _count_lost(desk, wire, held, sequence, content)
-            continue
-        refusal = refusal_of(status, content, wire.placement)
-        if status in BUSY_STATUSES or status >= 500:
-            raise refusal
-        if refusal.code != CALL_IN_FLIGHT:
-            held.give_up(sequence)
-    held.deliver_again()
-
-
-def _count_lost(desk: Desk, wire: Wire, held: OpenChannel, sequence: int, content: bytes) -> None:
-    """An answer was given and its bytes were lost on the way: it is paid for."""
-    placement = wire.placement
-    try:
-        record = receipt_record(content.decode("utf-8", "replace"), placement)
-        receipt = receipt_from_json(record)
-        digest = check_receipt(
-            receipt,
-            desk.network,
-            provider=placement.provider,
-            channel=held.entry.name,
-            nonce=receipt.nonce,
-            session=held.purse.session,
-            sequence=sequence,
-            program=held.entry.program,
-            price_uain=held.price_uain,
-            input_body=None,
-            output_body=None,
-        )
-        entry = held.count(sequence, receipt, digest)
-    except Refusal as refusal:
-        desk.channels.mark_closed(held.entry.name)
-        raise not_receipted(placement.provider, refusal) from refusal
-    write_down(desk, entry, receipt, digest, record)
 
 
 def _is_open_to_all(permissions: Permissions) -> bool:

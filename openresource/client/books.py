@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ BUSY_SECONDS: Final = 10.0
 RECEIPTS_KEPT_MAX: Final = 100_000
 CALLS_PER_TIDYING: Final = 1_000
 DAY_MS: Final = 24 * 60 * 60 * 1000
+STANDINGS_KEPT_MS: Final = 60 * 60 * 1000
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS channels (
@@ -36,6 +37,10 @@ CREATE TABLE IF NOT EXISTS spendings (
 CREATE INDEX IF NOT EXISTS spendings_by_time ON spendings (at_ms);
 CREATE TABLE IF NOT EXISTS receipts (id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, receipt TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS receipts_by_time ON receipts (at_ms);
+CREATE TABLE IF NOT EXISTS standings (
+    genesis TEXT NOT NULL, provider TEXT NOT NULL, program TEXT NOT NULL, figures TEXT NOT NULL,
+    at_ms INTEGER NOT NULL, PRIMARY KEY (genesis, provider, program)
+);
 """
 
 
@@ -197,6 +202,43 @@ class Books:
         with self._work() as db:
             row = db.execute("SELECT receipt FROM receipts WHERE id = ?", (receipt_id,)).fetchone()
         return None if row is None else dict(json.loads(row[0]))
+
+    # How providers have done
+
+    def save_standings(
+        self, genesis: str, rows: Sequence[tuple[str, str, dict[str, Any]]], at_ms: int
+    ) -> None:
+        """Figures of providers and programs; a loss of power may take them, as nothing is owed for them."""
+        with self._work() as db, self._unsynced():
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                "INSERT OR REPLACE INTO standings VALUES (?,?,?,?,?)",
+                [
+                    (genesis, provider, program, json.dumps(figures), at_ms)
+                    for provider, program, figures in rows
+                ],
+            )
+            db.execute("DELETE FROM standings WHERE at_ms < ?", (at_ms - STANDINGS_KEPT_MS,))
+            db.execute("COMMIT")
+
+    def standings(self, genesis: str, since_ms: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """Provider, program and figures, as far as they are recent."""
+        query = "SELECT provider, program, figures FROM standings WHERE genesis = ? AND at_ms >= ?"
+        with self._work() as db:
+            rows = db.execute(query, (genesis, since_ms)).fetchall()
+        return [(provider, program, dict(json.loads(text))) for provider, program, text in rows]
+
+    @contextmanager
+    def _unsynced(self) -> Iterator[None]:
+        """What is written within is safe from a killed process at once, and from a loss of power soon after."""
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            if self._db.in_transaction:
+                # It failed halfway, and the setting cannot change within a transaction.
+                self._db.rollback()
+            self._db.execute("PRAGMA synchronous=FULL")
 
     @contextmanager
     def _work(self) -> Iterator[sqlite3.Connection]:

@@ -1,7 +1,7 @@
 """A call from its words to its answer: find the service, check inputs and price, try providers, best first.
 
-A provider that is away or fails costs nothing and the next one is tried, once. `attempts.py` is one call at one
-provider, `envelopes.py` what travels on the wire.
+A provider that is away or fails costs nothing and the next one is tried, once. `standings.py` knows how providers did,
+`attempts.py` is one call at one provider, `envelopes.py` what travels on the wire.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openresource.client.attempts import Attempt, ask_about_lost
+from openresource.client.attempts import Attempt
 from openresource.client.books import DAY_MS, Books
 from openresource.client.chain import Chain, TransactionRefused
 from openresource.client.channels import Channels, OverSpendingLimit
@@ -35,11 +36,14 @@ from openresource.client.envelopes import (
     stream_values,
 )
 from openresource.client.homes import Home
+from openresource.client.outcomes import AnswerLost, OutcomeUnknown, ask_about_lost
 from openresource.client.purses import OpenChannel
-from openresource.client.replies import Answer, DeadlinePassed, Desk, Plan, Streaming
+from openresource.client.replies import Answer, DeadlinePassed, Desk, FailedTry, Plan, Streaming
 from openresource.client.services import Choice, Directory, Method
+from openresource.client.standings import Standings
 from openresource.client.wires import InvalidCertificate, ProviderAway, TlsKeyNotPinned, Wire
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.choices import Chance, Considered, askable
 from openresource.market.placements import Placement, TlsKeyNotSignedByProvider
 from openresource.market.prices import Price
 from openresource.market.purses import GatewayClaimsUnsigned, SpendingUnexplained
@@ -54,12 +58,14 @@ __all__ = [
     "EVENTS_TYPE",
     "RECEIPT_HEADER",
     "Answer",
+    "AnswerLost",
     "AnswerNotReceipted",
     "Calls",
     "DeadlinePassed",
     "Exchange",
     "NoProvider",
     "NoProviderAnswered",
+    "OutcomeUnknown",
     "OverSpendingLimit",
     "Plan",
     "PriceAboveMaximum",
@@ -75,8 +81,10 @@ CALL_SECONDS: Final = 120.0
 PROVIDERS_TRIED_MAX: Final = 2
 SETTLE_SECONDS: Final = 60.0
 SETTLE_TRIES_MAX: Final = 3
-# A provider that failed is asked last for so long.
-DOUBT_SECONDS: Final = 30.0
+# When everybody is full, a call waits for room at most so long, and never less than a moment between two looks.
+FULL_SECONDS_MAX: Final = 10.0
+REST_SECONDS_MIN: Final = 0.05
+FAILURES_KEPT_MAX: Final = 20
 
 # What makes the next provider worth a try: nothing was answered and nothing is owed.
 _NEXT_ONE_HELPS: Final = (
@@ -112,25 +120,6 @@ class PriceAboveMaximum(Refusal):
 
 
 @dataclass(slots=True)
-class Standing:
-    """How a provider has done for this client, newest first in weight."""
-
-    milliseconds: float = 0.0
-    doubted_until: float = 0.0
-
-    def answered(self, milliseconds: float) -> None:
-        """An answer came."""
-        self.milliseconds = (
-            milliseconds if not self.milliseconds else 0.7 * self.milliseconds + 0.3 * milliseconds
-        )
-        self.doubted_until = 0.0
-
-    def failed(self) -> None:
-        """None came; others are asked first for a while."""
-        self.doubted_until = time.monotonic() + DOUBT_SECONDS
-
-
-@dataclass(slots=True)
 class Exchange:
     """Holds the answer of a streamed call once it has ended."""
 
@@ -150,6 +139,7 @@ class Calls:
         network: NetworkDomain,
         *,
         clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        chance: Chance | None = None,
     ) -> None:
         self._home = home
         self._chain = chain
@@ -158,14 +148,16 @@ class Calls:
         self._directory = directory
         self._network = network
         self._clock_ms = clock_ms
-        self._desk = Desk(books, channels, directory, network, clock_ms)
+        self._chance = chance or random.Random()
+        self._standings = Standings(books, network.genesis_hash, self._chance, clock_ms=clock_ms)
+        self._desk = Desk(books, channels, directory, network, clock_ms, self._standings)
         self._wires: dict[tuple[str, str, bytes], Wire] = {}
-        self._standings: dict[str, Standing] = {}
         # Prices of calls that have not ended: several at once cannot pass a limit together.
         self._promised_uain = 0
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and write down how providers did."""
+        self._standings.close()
         await asyncio.gather(*(wire.close() for wire in self._wires.values()))
         self._wires.clear()
 
@@ -178,15 +170,32 @@ class Calls:
         max_price_uain: int | None = None,
         deadline_seconds: float = CALL_SECONDS,
         progress: Callable[[str], None] = lambda _: None,
+        choice: Choice | None = None,
+        insists: bool = False,
     ) -> Plan:
-        """Find the service and check the inputs against its interface; nothing is spent."""
+        """Find the service and check the inputs against its interface; nothing is spent.
+
+        A version that was found already is given as `choice`; `service` still says what was asked for.
+        """
         ends_at = time.monotonic() + deadline_seconds
-        choice = await self._directory.choose(service)
+        if choice is None:
+            choice = await self._directory.choose(service)
         interface = await self._directory.interface(choice.program)
         chosen = interface.method(method, choice.service)
         value = fit_inputs(chosen, inputs)
         body = json.dumps(value, ensure_ascii=False).encode()
-        return Plan(choice, chosen, body, max_price_uain, deadline_seconds, ends_at, progress)
+        return Plan(
+            choice,
+            chosen,
+            body,
+            max_price_uain,
+            deadline_seconds,
+            ends_at,
+            progress,
+            service,
+            inputs,
+            insists,
+        )
 
     async def call(self, plan: Plan) -> Answer:
         """Make a planned call and give its whole answer."""
@@ -202,26 +211,40 @@ class Calls:
 
         To cancel is to close this generator: after the first byte that costs the call's price, before it nothing.
         """
-        candidates = await self._candidates(plan)
-        with self._promised(max(price.total_uain for _, price in candidates[:PROVIDERS_TRIED_MAX])):
-            opened = await self._opened(plan, candidates)
-            if isinstance(opened, Answer):
-                exchange.answer = self._heard(opened)
-                if opened.body:
-                    yield opened.body
-                return
+        with ExitStack() as promise:
             try:
+                opened, key = await self._begun(plan, promise)
+            except (NoProvider, NoProviderAnswered, *_NEXT_ONE_HELPS):
+                moved = await self._moved(plan)
+                if moved is None:
+                    raise
+                promise.close()
+                opened, key = await self._begun(moved, promise)
+            try:
+                if isinstance(opened, Answer):
+                    exchange.answer = opened
+                    if opened.body:
+                        yield opened.body
+                    return
                 while piece := await opened.next_piece():
                     yield piece
                 assert opened.answer is not None
-                exchange.answer = self._heard(opened.answer)
+                exchange.answer = opened.answer
             finally:
-                await opened.close()
+                self._standings.left(key)
+                if isinstance(opened, Streaming):
+                    await opened.close()
 
     async def quote(self, service: str) -> tuple[Choice, list[tuple[Placement, Price]]]:
         """Who offers a service at which price, the best first."""
         choice = await self._directory.choose(service)
-        return choice, await self._offers(choice)
+        offers = await self._offers(choice)
+        cost = {one.provider: (bool(one.reason), one.cost) for one in self.considered(choice, offers)}
+        return choice, sorted(offers, key=lambda offer: cost[offer[0].provider])
+
+    def considered(self, choice: Choice, offers: list[tuple[Placement, Price]]) -> tuple[Considered, ...]:
+        """Whom a call would ask now, in order, with the figures behind it; nothing is asked."""
+        return self._standings.choose(choice, offers)
 
     async def settle(self, name: str) -> dict[str, Any]:
         """Ask a channel's provider to claim and send the rest back at once."""
@@ -274,7 +297,7 @@ class Calls:
     # Choosing
 
     async def _candidates(self, plan: Plan) -> list[tuple[Placement, Price]]:
-        """Who may be asked, within the plan's price, the best first."""
+        """Who may be asked, within the plan's price."""
         choice = plan.choice
         offers = await self._offers(choice)
         if not offers:
@@ -295,20 +318,16 @@ class Calls:
                 limit=text_from_uain(per_call_uain),
                 option="--per-call",
             )
-        most_uain = per_call_uain if plan.max_price_uain is None else min(per_call_uain, plan.max_price_uain)
-        return [offer for offer in offers if offer[1].total_uain <= most_uain]
+        return offers
 
     async def _offers(self, choice: Choice) -> list[tuple[Placement, Price]]:
         placements = await self._directory.placements(choice)
-        priced = [(placement, await self._directory.price(choice, placement)) for placement in placements]
-        now = time.monotonic()
+        return [(placement, await self._directory.price(choice, placement)) for placement in placements]
 
-        def rank(entry: tuple[Placement, Price]) -> tuple[bool, int, float, str]:
-            placement, price = entry
-            standing = self._standings.get(placement.provider, Standing())
-            return standing.doubted_until > now, price.total_uain, standing.milliseconds, placement.provider
-
-        return sorted(priced, key=rank)
+    def _most_uain(self, plan: Plan) -> int:
+        """What a call may cost, by its plan and by the home's limit."""
+        per_call_uain = self._home.limits().per_call_uain
+        return per_call_uain if plan.max_price_uain is None else min(per_call_uain, plan.max_price_uain)
 
     @contextmanager
     def _promised(self, price_uain: int) -> Iterator[None]:
@@ -331,34 +350,96 @@ class Calls:
 
     # Asking
 
-    async def _opened(self, plan: Plan, candidates: list[tuple[Placement, Price]]) -> Answer | Streaming:
-        """What the first provider answers, or where that helps the second."""
-        failures: list[Refusal] = []
-        for placement, price in candidates[:PROVIDERS_TRIED_MAX]:
-            plan.tried.append(placement.provider)
-            plan.progress(f"calling {placement.provider[:10]}… for {text_from_uain(price.total_uain)} AIN")
-            try:
-                attempt = Attempt(self._desk, plan, self._wire(placement), price)
-                async with asyncio.timeout(plan.left_seconds()):
-                    return await attempt.begin()
-            except TimeoutError:
-                self._standing(placement.provider).failed()
-                raise plan.late() from None
-            except _NEXT_ONE_HELPS as failure:
-                self._standing(placement.provider).failed()
-                self._directory.look_again()
-                failures.append(failure)
-            except AnswerNotReceipted:
-                self._standing(placement.provider).failed()
-                raise
-        if len(failures) == 1 or all(isinstance(failure, ProgramFailedThere) for failure in failures):
-            raise failures[-1]
-        reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
-        raise NoProviderAnswered(service=plan.choice.service, reasons=reasons)
+    async def _begun(self, plan: Plan, promise: ExitStack) -> tuple[Answer | Streaming, tuple[str, str]]:
+        """The answer, or the stream whose first bytes are here, with its price set aside until `promise` is closed."""
+        offers = await self._candidates(plan)
+        most_uain = self._most_uain(plan)
+        affordable = [price.total_uain for _, price in offers if price.total_uain <= most_uain]
+        promise.enter_context(self._promised(max(affordable)))
+        return await self._opened(plan, offers)
 
-    def _heard(self, answer: Answer) -> Answer:
-        self._standing(answer.provider).answered(answer.milliseconds)
-        return answer
+    async def _moved(self, plan: Plan) -> Plan | None:
+        """The same call of the version that the name stands for by now; None if it is still the one that was asked."""
+        self._directory.look_again()
+        choice = await self._directory.choose(plan.asked)
+        if choice.program == plan.choice.program:
+            # What refused a moment ago is not worth keeping.
+            self._directory.look_again()
+            return None
+        moved = await self.plan(
+            plan.asked,
+            plan.method.name,
+            plan.inputs,
+            max_price_uain=plan.max_price_uain,
+            deadline_seconds=plan.left_seconds(),
+            progress=plan.progress,
+            choice=choice,
+            insists=plan.insists,
+        )
+        moved.failed = plan.failed
+        return moved
+
+    async def _opened(
+        self, plan: Plan, offers: list[tuple[Placement, Price]]
+    ) -> tuple[Answer | Streaming, tuple[str, str]]:
+        """What the provider that was chosen answers, or where that helps another one; and who it was.
+
+        When all of them are full, nothing was paid: they are asked again when they said, within bounds.
+        """
+        by_provider = {placement.provider: (placement, price) for placement, price in offers}
+        patient_until = time.monotonic() + FULL_SECONDS_MAX
+        while True:
+            plan.considered = self._standings.choose(
+                plan.choice, offers, price_uain_max=self._most_uain(plan)
+            )
+            order = askable(plan.considered)[:PROVIDERS_TRIED_MAX]
+            failures: list[Refusal] = []
+            for one in order:
+                opened = await self._tried(plan, *by_provider[one.provider], failures)
+                if opened is not None:
+                    return opened, (one.provider, plan.choice.program)
+            self._directory.look_again()
+            rest_seconds = max(self._standings.rest_seconds(order, plan.choice.program), REST_SECONDS_MIN)
+            # Nobody comes back in the same instant as all the others.
+            rest_seconds *= 1 + self._chance.randrange(1_000) / 1_000
+            left_seconds = min(patient_until, plan.ends_at) - time.monotonic()
+            if rest_seconds >= left_seconds or not all(_is_full(failure) for failure in failures):
+                raise _told_together(plan, failures)
+            await asyncio.sleep(rest_seconds)
+
+    async def _tried(
+        self, plan: Plan, placement: Placement, price: Price, failures: list[Refusal]
+    ) -> Answer | Streaming | None:
+        """One provider's answer; None if it has none and the next one may be asked."""
+        key = (placement.provider, plan.choice.program)
+        plan.progress(f"calling {placement.provider[:10]}… for {text_from_uain(price.total_uain)} AIN")
+        self._standings.begun(key)
+        opened: Answer | Streaming | None = None
+        try:
+            attempt = Attempt(self._desk, plan, self._wire(placement), price)
+            async with asyncio.timeout(plan.left_seconds()):
+                opened = await attempt.begin()
+            # Of a stream the time until its first byte counts; its end is the program's business.
+            self._standings.answered(key, (time.monotonic() - attempt.sent_at) * 1000)
+        except TimeoutError:
+            self._standings.failed(key, is_away=False)
+            raise plan.late() from None
+        except _NEXT_ONE_HELPS as failure:
+            if isinstance(failure, ProviderBusy) and "retry_ms" in failure.facts:
+                self._standings.full(key, int(failure.facts["retry_ms"]))
+            else:
+                self._standings.failed(key, is_away=not isinstance(failure, ProgramFailedThere))
+            at_risk_uain = int(failure.facts.get("at_risk_uain", 0))
+            if len(plan.failed) < FAILURES_KEPT_MAX:
+                plan.failed.append(FailedTry(placement.provider, failure.message, at_risk_uain))
+            failures.append(failure)
+        except (AnswerNotReceipted, OutcomeUnknown, AnswerLost):
+            self._standings.failed(key, is_away=True)
+            raise
+        finally:
+            if opened is None:
+                self._standings.left(key)
+        return opened
 
     def _wire(self, placement: Placement) -> Wire:
         key = (placement.provider, placement.endpoint, placement.tls_key)
@@ -366,8 +447,17 @@ class Calls:
             self._wires[key] = Wire(placement, self._network)
         return self._wires[key]
 
-    def _standing(self, provider: str) -> Standing:
-        return self._standings.setdefault(provider, Standing())
+
+def _is_full(failure: Refusal) -> bool:
+    """Whether a provider only has no room now: it took no payment and said when to come again."""
+    return isinstance(failure, ProviderBusy) and "retry_ms" in failure.facts
+
+
+def _told_together(plan: Plan, failures: list[Refusal]) -> Refusal:
+    if len(failures) == 1 or all(isinstance(failure, ProgramFailedThere) for failure in failures):
+        return failures[-1]
+    reasons = "; ".join(failure.message.rstrip(".") for failure in failures)
+    return NoProviderAnswered(service=plan.choice.service, reasons=reasons)
 
 
 class NotSettled(Refusal):

@@ -271,7 +271,7 @@ class Connect:
         interface = await self._client.directory.interface(choice.program)
         method = interface.method("/".join(rest) or None, choice.service)
         inputs = named_inputs(await request.json(), method)
-        await self._pay(choice, method, inputs, answer)
+        await self._pay(service, choice, method, inputs, answer)
 
     async def _openai(self, request: Request, answer: Answering) -> None:
         body = await request.json()
@@ -286,7 +286,7 @@ class Connect:
         wants_stream = body.get("stream") is True
         if wants_stream and not method.stream:
             answer.reshape = openai_shapes.stream_of_completion
-        await self._pay(choice, method, inputs, answer, is_openai=True)
+        await self._pay(choice.service, choice, method, inputs, answer, is_openai=True)
 
     async def _models(self, path: str) -> list[tuple[Listing, Method]]:
         """Services that run and have a method at a path of OpenAI's; any such path if none is given."""
@@ -303,6 +303,7 @@ class Connect:
 
     async def _pay(
         self,
+        asked: str,
         choice: Choice,
         method: Method,
         inputs: dict[str, Any],
@@ -315,11 +316,15 @@ class Connect:
         service = f"{choice.service}@{choice.program}"
         _, offers = await self._client.quote(service)
         if not offers:
+            # It may have made room for another version since it was found.
+            self._client.directory.look_again()
+            choice, offers = await self._client.quote(asked)
+        if not offers:
             raise NoProvider(service=choice.service, version=choice.version.version)
         price_uain = offers[0][1].total_uain
         max_price_uain = max(price_uain, self.allowance.left_uain)
         with self.allowance.promise(price_uain):
-            plan = await calls.plan(service, method.name, inputs, max_price_uain=max_price_uain)
+            plan = await calls.plan(asked, method.name, inputs, max_price_uain=max_price_uain, choice=choice)
             exchange = Exchange()
             try:
                 if method.stream:

@@ -23,6 +23,8 @@ ANSWER_BYTES_MAX: Final = 256 << 20
 RECEIPT_BYTES_MAX: Final = 64 * 1024
 REFUSAL_BYTES_MAX: Final = 256 * 1024
 JSON_DEPTH_MAX: Final = 128
+RETRY_DIGITS_MAX: Final = 6
+RETRY_MS_MAX: Final = 60_000
 RECEIPT_HEADER: Final = "openresource-receipt"
 JSON_TYPE: Final = "application/json"
 EVENTS_TYPE: Final = "text/event-stream"
@@ -84,15 +86,15 @@ def payment_header(voucher: Voucher, provider: str, price_uain: int, network: Ne
     return base64.b64encode(json.dumps(payment).encode()).decode()
 
 
-def refusal_of(status: int, content: bytes, placement: Placement) -> Refusal:
-    """A gateway's no, as a refusal of ours with its words."""
+def refusal_of(status: int, content: bytes, placement: Placement, retry_after: str = "") -> Refusal:
+    """A gateway's no, as a refusal of ours with its words; one that is full may say when to come again."""
     try:
         record = parse_json(content or b"{}", bytes_max=REFUSAL_BYTES_MAX, depth_max=32)
     except Refusal:
         record = {}
     if not isinstance(record, dict):
         record = {}
-    facts = {"provider": placement.provider, "status": status}
+    facts: dict[str, Any] = {"provider": placement.provider, "status": status}
     said = record.get("error")
     # In a 402 of x402's form the error is a code, and the words stand beside it.
     words = said if isinstance(said, dict) else {**record, "code": said}
@@ -109,6 +111,8 @@ def refusal_of(status: int, content: bytes, placement: Placement) -> Refusal:
     kind = ProviderRefused
     if status in BUSY_STATUSES or code in NOT_HERE_CODES:
         kind = ProviderBusy
+        if retry_after.isascii() and retry_after.isdigit():
+            facts["retry_ms"] = min(int(retry_after[:RETRY_DIGITS_MAX]) * 1000, RETRY_MS_MAX)
     elif status in FAILED_STATUSES:
         kind = ProgramFailedThere
     message = (

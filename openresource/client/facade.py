@@ -22,7 +22,7 @@ from openresource.client.commands import PUBLISH_SECONDS, publish_by_command
 from openresource.client.envelopes import EVENT_STARTS, JSON_TYPE, event_blocks, event_value, value_of
 from openresource.client.homes import NODE_VARIABLE, Home
 from openresource.client.money import Money, money_of
-from openresource.client.services import Choice, Directory, Listing
+from openresource.client.services import KEPT_SECONDS, Choice, Directory, Listing
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.placements import Placement
 from openresource.market.prices import Price
@@ -31,8 +31,6 @@ from openresource.primitives.keys import PrivateKey
 
 Result = TypeVar("Result")
 BOOKS_FILE: Final = "client.sqlite"
-# Calls in quick succession do not ask the chain each time who offers what; a provider that fails ends it at once.
-DIRECTORY_KEPT_SECONDS: Final = 1.0
 
 
 async def values_of(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
@@ -64,7 +62,7 @@ class AsyncClient:
         self.chain = Chain(
             self.home.node_url(given), genesis_hash=genesis if isinstance(genesis, str) else None
         )
-        self.directory = Directory(self.chain, kept_seconds=DIRECTORY_KEPT_SECONDS)
+        self.directory = Directory(self.chain, kept_seconds=KEPT_SECONDS)
         self._key: PrivateKey | None = None
         self._books: Books | None = None
         self._channels: Channels | None = None
@@ -146,9 +144,13 @@ class AsyncClient:
         max_price: str | None = None,
         deadline_seconds: float = CALL_SECONDS,
         progress: Callable[[str], None] = lambda _: None,
+        insists: bool = False,
         **inputs: Any,
     ) -> Answer:
-        """Call a service and pay for it; `max_price` is a text of AIN."""
+        """Call a service and pay for it; `max_price` is a text of AIN.
+
+        Who `insists` has another provider called when one vanished with the call, although the first may charge yet.
+        """
         calls = await self.calls()
         plan = await calls.plan(
             service,
@@ -157,6 +159,7 @@ class AsyncClient:
             max_price_uain=None if max_price is None else uain_from_text(max_price),
             deadline_seconds=deadline_seconds,
             progress=progress,
+            insists=insists,
         )
         return await calls.call(plan)
 
@@ -168,6 +171,7 @@ class AsyncClient:
         max_price: str | None = None,
         deadline_seconds: float = CALL_SECONDS,
         exchange: Exchange | None = None,
+        insists: bool = False,
         **inputs: Any,
     ) -> AsyncGenerator[Any, None]:
         """Call a streaming method; its values come as the program makes them.
@@ -181,6 +185,7 @@ class AsyncClient:
             inputs,
             max_price_uain=None if max_price is None else uain_from_text(max_price),
             deadline_seconds=deadline_seconds,
+            insists=insists,
         )
         async with aclosing(values_of(calls.stream(plan, exchange or Exchange()))) as values:
             async for value in values:
@@ -262,12 +267,18 @@ class Client:
         *,
         max_price: str | None = None,
         deadline_seconds: float = CALL_SECONDS,
+        insists: bool = False,
         **inputs: Any,
     ) -> Answer:
         """Call a service and pay for it."""
         return self._run(
             self.asynchronous.call(
-                service, method, max_price=max_price, deadline_seconds=deadline_seconds, **inputs
+                service,
+                method,
+                max_price=max_price,
+                deadline_seconds=deadline_seconds,
+                insists=insists,
+                **inputs,
             )
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,8 +23,10 @@ from openresource.client.envelopes import (
 )
 from openresource.client.purses import OpenChannel, StartedCall
 from openresource.client.services import Choice, Directory, Method
+from openresource.client.standings import Standings
 from openresource.client.wires import Reply, Wire
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.choices import Considered
 from openresource.market.papers import hex_text
 from openresource.market.receipts import CallReceipt, check_receipt, receipt_from_json
 from openresource.primitives.amounts import text_from_uain
@@ -42,6 +44,16 @@ class DeadlinePassed(Refusal):
 
 
 @dataclass(frozen=True, slots=True)
+class FailedTry:
+    """A provider that was asked and gave no answer."""
+
+    provider: str
+    reason: str
+    # What it may charge all the same, because nobody knows what became of the call; more than 0 for who insists.
+    at_risk_uain: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a call gave: the value, what it cost, and the provider's signed receipt."""
 
@@ -55,6 +67,21 @@ class Answer:
     version: str
     isolation: str
     milliseconds: float
+    # Who was considered for the call, and whose tries came to nothing before.
+    considered: tuple[Considered, ...] = ()
+    failed: tuple[FailedTry, ...] = ()
+
+    @property
+    def why(self) -> dict[str, Any]:
+        """Why this provider: everybody who was considered with figures, and what failed before."""
+        return {
+            "provider": self.provider,
+            "considered": [one.to_json() for one in self.considered],
+            "failed": [
+                {"provider": one.provider, "reason": one.reason, "at_risk_uain": one.at_risk_uain}
+                for one in self.failed
+            ],
+        }
 
     @property
     def price(self) -> str:
@@ -78,7 +105,13 @@ class Plan:
     deadline_seconds: float
     ends_at: float
     progress: Callable[[str], None]
-    tried: list[str] = field(default_factory=list)
+    # What was asked for, in case another version serves it meanwhile.
+    asked: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    # Whether another provider is called although one that vanished may still charge for the first try.
+    insists: bool = False
+    considered: tuple[Considered, ...] = ()
+    failed: list[FailedTry] = field(default_factory=list)
 
     def left_seconds(self) -> float:
         """Time until the deadline; a refusal once there is none."""
@@ -101,6 +134,7 @@ class Desk:
     directory: Directory
     network: NetworkDomain
     clock_ms: Callable[[], int]
+    standings: Standings
 
 
 class NumberedCall:
@@ -147,12 +181,20 @@ class NumberedCall:
             version=choice.version.version,
             isolation=str(receipt.facts.get("isolation", "")),
             milliseconds=(time.monotonic() - self._began) * 1000,
+            considered=self._plan.considered,
+            failed=tuple(self._plan.failed),
         )
 
     def refused(self) -> None:
         """The provider did not do it: nothing is owed."""
         if self._ends() and self.held is not None and self._started is not None:
             self.held.refused(self._started.sequence)
+
+    def not_done(self) -> None:
+        """The provider says that it has no answer of it; should that prove wrong, its count explains itself."""
+        if self._ends() and self.held is not None and self._started is not None:
+            self.held.give_up(self._started.sequence)
+            self.held.deliver_again()
 
     def lose(self) -> None:
         """It ended without a word that could be trusted."""
@@ -163,6 +205,11 @@ class NumberedCall:
     def plan(self) -> Plan:
         """What was asked for."""
         return self._plan
+
+    @property
+    def sequence(self) -> int:
+        """Its number in its session; a call that nobody has to pay has none and says 0."""
+        return 0 if self._started is None else self._started.sequence
 
     @property
     def session_header(self) -> str:
