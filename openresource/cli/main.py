@@ -27,6 +27,8 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "check": Entry("init:check", "Try a folder's program in a sandbox; nothing is published."),
         "publish": Entry("publish:publish", "Publish a folder as a service and wait until somebody runs it."),
         "provide": Entry("provide:provide", "Run other people's programs on this machine and be paid."),
+        "permit": Entry("permit:permit", "Who may call and run a service, and what a machine must bring."),
+        "bond": Entry("bond:bond", "Show, add to and withdraw a provider's bond."),
     },
     "Find, call, pay": {
         "services": Entry("services:services", "Search the services on the network."),

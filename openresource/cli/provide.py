@@ -57,6 +57,9 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
 @click.option(
     "--region", help="Where this machine stands, such as kr-seoul; buyers and publishers may choose by it."
 )
+@click.option(
+    "--bond", help="Keep a bond of so many AIN; publishers may ask for one. See `openresource bond`."
+)
 @click.option("--ask", help="What a call costs here, in AIN. Default: what the publisher suggests.")
 @click.option(
     "--capacity", type=click.IntRange(1, 256), help="How many instances of a program run at once. Default: 1"
@@ -84,6 +87,7 @@ def provide(
     host: str,
     endpoint: str | None,
     region: str | None,
+    bond: str | None,
     ask: str | None,
     capacity: int | None,
     sync: str,
@@ -103,6 +107,7 @@ def provide(
         "host": host,
         "endpoint": endpoint or "",
         "region": region_of(region),
+        "bond_uain": 0 if bond is None else uain_from_text(bond),
         "ask_uain": None if ask is None else uain_from_text(ask),
         "capacity": capacity or 1,
         "sync": sync,
@@ -154,6 +159,7 @@ class Providing:
                 provider = await self._made(chain)
                 if not await _started(provider, stopping):
                     return
+                await self._bonded(chain)
                 self._ready(provider)
                 try:
                     await self._watch(provider, stopping)
@@ -163,6 +169,21 @@ class Providing:
                     self._say(
                         {"stopped": True, "balance_uain": await _balance(chain, provider.address)}, "Gone."
                     )
+
+    async def _bonded(self, chain: Any) -> None:
+        """Adds to the bond what the operator asked for; a provider without the money serves all the same."""
+        wanted_uain = self._options["bond_uain"]
+        if not wanted_uain:
+            return
+        from openresource.client.bonds import keep_bond
+
+        try:
+            added_uain = await keep_bond(chain, key_of(self._home), wanted_uain)
+        except Refusal as refusal:
+            self._say({"bond": refusal.to_json()}, f"No bond: {refusal.message} {refusal.remedy}")
+            return
+        if added_uain:
+            self._say({"bonded_uain": added_uain}, f"Bonded {text_from_uain(added_uain)} AIN.")
 
     async def _made(self, chain: Any) -> Any:
         from openresource.cli.machines import make_provider

@@ -45,12 +45,12 @@ from openresource.market.prices import Price
 from openresource.market.services import (
     Permissions,
     Version,
-    check_run_permitted,
     read_permissions,
     read_version,
 )
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
+from openresource.provider.fitness import Fitness
 from openresource.provider.offers import Lane, Offer, Offers, Runner
 from openresource.provider.policies import Policy, accepts
 from openresource.provider.releases import (
@@ -155,6 +155,7 @@ class Placements:
         self._drivers = drivers
         self._start_runner = start_runner
         self._settle = settle
+        self._fitness = Fitness(chain, key.address, machine.hardware, machine.region)
         self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
         self._statuses: dict[tuple[str, str, str], str] = {}
         self._reasons: dict[tuple[str, str, str], str] = {}
@@ -205,15 +206,35 @@ class Placements:
         async for wanted in self._wanted():
             offer = self._offers.find(*wanted.key)
             if offer is not None:
-                self._look_at(offer, wanted.permissions)
-            elif wanted.key not in self._tasks and wanted.key not in self._statuses:
+                await self._look_at(offer, wanted.permissions)
+            elif wanted.key not in self._tasks and await self._is_worth_a_try(wanted):
                 self._place_soon(wanted)
 
-    def _look_at(self, offer: Offer, permissions: Permissions) -> None:
+    async def _is_worth_a_try(self, wanted: Wanted) -> bool:
+        """Whether a version is new here, or was passed over or given up and this machine is fit for it now."""
+        status = self._statuses.get(wanted.key)
+        return status is None or (status in (NOWHERE, GONE) and not await self._lacks(wanted))
+
+    async def _lacks(self, wanted: Wanted) -> str:
+        """What keeps this machine from a version, in words; empty if nothing does."""
+        level = await asyncio.to_thread(self._drivers.level_towards, self._min_level(wanted))
+        try:
+            await self._fitness.check(wanted.permissions, wanted.publisher, wanted.name, level)
+        except _WORTH_WAITING:
+            raise
+        except Refusal as refusal:
+            return refusal.message
+        return ""
+
+    async def _look_at(self, offer: Offer, permissions: Permissions) -> None:
         """Takes a publisher's new permissions; who may not run the program any more stops to."""
         offer.permissions = permissions
         try:
-            check_run_permitted(permissions, offer.publisher, offer.name, self._key.address, offer.isolation)
+            await self._fitness.check(
+                permissions, offer.publisher, offer.name, offer.isolation, offer.runtime
+            )
+        except _WORTH_WAITING:
+            raise
         except Refusal as refusal:
             key = (offer.publisher, offer.name, offer.program)
             if not offer.is_draining and key not in self._tasks:
@@ -330,18 +351,14 @@ class Placements:
             delay = min(delay * 2, RETRY_SECONDS_MAX)
 
     async def _place(self, wanted: Wanted) -> None:
-        level = await asyncio.to_thread(self._drivers.level_towards, self._min_level(wanted))
-        try:
-            check_run_permitted(wanted.permissions, wanted.publisher, wanted.name, self._key.address, level)
-        except Refusal as refusal:
-            log.info("passing over %s/%s: %s", wanted.publisher, wanted.name, refusal.message)
-            self._statuses[wanted.key], self._reasons[wanted.key] = NOWHERE, refusal.message
+        lacks = await self._lacks(wanted)
+        self._reasons[wanted.key] = lacks
+        if lacks:
+            log.info("passing over %s/%s: %s", wanted.publisher, wanted.name, lacks)
+            self._statuses[wanted.key] = NOWHERE
             return
         try:
-            ask_uain = self._ask_before_fetch(wanted)
-            await self._announce(
-                wanted, Placement(*wanted.key, self._key.address, OFFERED, ask_uain=ask_uain)
-            )
+            await self._announce(wanted, await self._offered(wanted, self._ask_before_fetch(wanted)))
             offer = await self._prepare(wanted)
         except _WORTH_WAITING:
             raise
@@ -369,6 +386,18 @@ class Placements:
         """The stronger of what the operator and the publisher ask for."""
         return max(self._policy.min_level, wanted.permissions.min_isolation, key=rank)
 
+    async def _offered(self, wanted: Wanted, ask_uain: int) -> Placement:
+        """The first word about a version: who takes it, and what it brings."""
+        return Placement(
+            *wanted.key,
+            self._key.address,
+            OFFERED,
+            ask_uain=ask_uain,
+            isolation=await asyncio.to_thread(self._drivers.level_towards, self._min_level(wanted)),
+            hardware=self._machine.hardware,
+            region=self._machine.region,
+        )
+
     def _ask_before_fetch(self, wanted: Wanted) -> int:
         """The operator's ask, if it is fixed, must fit the cap before anything is fetched."""
         ask_uain = self._machine.ask_uain
@@ -383,6 +412,14 @@ class Placements:
         release = await asyncio.to_thread(prepare_release, folder, self._machine.runtimes)
         manifest, runtime = release.manifest, release.runtime
         choice = await asyncio.to_thread(self._drivers.choose, manifest, self._min_level(wanted))
+        # What is demanded of the runtime can be answered only now.
+        await self._fitness.check(
+            wanted.permissions,
+            wanted.publisher,
+            wanted.name,
+            choice.level,
+            runtime.name if runtime is not None else "",
+        )
         check_published(manifest, wanted.name, wanted.version)
         limits = limits_of(manifest)
         runner = self._start_runner(choice.sandbox, release, limits)

@@ -61,7 +61,12 @@ TEND_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 IDLE_SECONDS = 15 * 60.0
 RELEASES_KEPT_SECONDS = 24 * 60 * 60.0
-EVENT_PATTERNS = ("/services/*/*/versions", "/services/*/*/permissions", "/channels/*/*/state")
+EVENT_PATTERNS = (
+    "/services/*/*/versions",
+    "/services/*/*/permissions",
+    "/channels/*/*/state",
+    "/bonds",
+)
 
 
 class NetworkUnknown(Refusal):
@@ -298,7 +303,7 @@ class Provider:
         async for event in self._chain.events(EVENT_PATTERNS):
             self._node_trouble = ""
             labels = event.path.strip("/").split("/")
-            if labels[0] == "services":
+            if labels[0] == "services" or labels[:2] == ["bonds", self.address]:
                 self.placements.look_again()
             elif len(labels) >= 4 and labels[0] == "channels":
                 await self._channel_event(event, labels)

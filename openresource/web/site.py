@@ -18,6 +18,7 @@ from openresource.client.facade import AsyncClient
 from openresource.client.homes import Home
 from openresource.client.services import Directory
 from openresource.market.placements import placement_words
+from openresource.market.predicates import run_if_words
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.paths import parse_path
 from openresource.web import shown
@@ -105,6 +106,7 @@ def environment() -> Environment:
         tree_link=tree_link,
         plain_ain=text_from_uain,
         placement_words=placement_words,
+        run_if_words=run_if_words,
     )
     return made
 

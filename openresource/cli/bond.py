@@ -1,0 +1,172 @@
+"""`bond`: a provider's pledge. Publishers may ask for one; it comes back some time after it is asked for."""
+
+from typing import Any
+
+import click
+
+from openresource.cli.output import dry_run_option, home_option, json_option, network_node_option, show
+from openresource.cli.session import chain_of, key_of, run
+from openresource.client.homes import Home
+from openresource.primitives.amounts import text_from_uain, uain_from_text
+from openresource.primitives.errors import InvalidInput
+from openresource.primitives.keys import checksum_address, is_address
+
+
+@click.group(epilog="\b\nExample:  openresource bond add 5\n          openresource bond show")
+def bond() -> None:
+    """Show, add to and withdraw a provider's bond."""
+
+
+@bond.command(
+    "show",
+    epilog="\b\nExample:  openresource bond show\n          openresource bond show 0xAb…12 --json",
+)
+@click.argument("provider", required=False)
+@home_option
+@network_node_option
+@json_option
+def show_bond(provider: str | None, home: str | None, node_url: str | None, as_json: bool) -> None:
+    """Show the bond and the record of PROVIDER; by default this home's wallet."""
+    place = Home(home)
+    address = _address(provider) if provider else place.address()
+
+    async def looking() -> dict[str, Any]:
+        from openresource.client.bonds import bond_of
+        from openresource.market.records import read_provider_record
+
+        async with chain_of(place, node_url) as chain:
+            found = await bond_of(chain, address)
+            record = read_provider_record(await chain.read(f"/records/{address}"))
+            return {
+                "provider": address,
+                "bond_uain": found.counted_uain,
+                "leaving": [
+                    {"amount_uain": one.amount_uain, "at_ms": one.at_ms}
+                    for one in (found.leaving or {}).values()
+                ],
+                "claims": record.claims,
+                "claimed_uain": record.claimed_uain,
+                "since_ms": record.since_ms or None,
+            }
+
+    outcome = run(looking())
+    show(outcome, as_json=as_json, text=lambda: _text(outcome))
+
+
+@bond.command(
+    epilog="""\b
+Example:  openresource bond add 5
+          openresource bond add 0.5 --dry-run
+\b
+Exit codes: 0 bonded · 1 refused · 2 wrong usage · 3 node away"""
+)
+@click.argument("amount")
+@click.option("--to", "provider", help="Another provider's bond; it gets the money back, not you.")
+@home_option
+@network_node_option
+@dry_run_option
+@json_option
+def add(
+    amount: str,
+    provider: str | None,
+    home: str | None,
+    node_url: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Put AMOUNT of AIN into the bond of this home's wallet."""
+    amount_uain = uain_from_text(amount)
+    place = Home(home)
+    target = _address(provider) if provider else place.address()
+
+    async def adding() -> dict[str, Any]:
+        from openresource.client.bonds import add_to_bond, bond_of
+
+        async with chain_of(place, node_url) as chain:
+            before = await bond_of(chain, target)
+            plan = {
+                "provider": target,
+                "added_uain": amount_uain,
+                "bond_uain": before.counted_uain + amount_uain,
+                "dry_run": dry_run,
+            }
+            if dry_run:
+                return plan
+            return {**plan, "tx_hash": await add_to_bond(chain, key_of(place), amount_uain, provider=target)}
+
+    outcome = run(adding())
+    would = "would be" if dry_run else "is"
+    show(
+        outcome,
+        as_json=as_json,
+        text=f"The bond of {target} {would} {text_from_uain(outcome['bond_uain'])} AIN.",
+    )
+
+
+@bond.command(
+    epilog="""\b
+Example:  openresource bond withdraw 5
+\b
+Exit codes: 0 on its way · 1 refused · 2 wrong usage · 3 node away"""
+)
+@click.argument("amount")
+@home_option
+@network_node_option
+@dry_run_option
+@json_option
+def withdraw(amount: str, home: str | None, node_url: str | None, dry_run: bool, as_json: bool) -> None:
+    """Ask for AMOUNT of AIN of the bond; it counts no more at once and comes back after the network's delay."""
+    amount_uain = uain_from_text(amount)
+    place = Home(home)
+
+    async def asking() -> dict[str, Any]:
+        from openresource.client.bonds import bond_of, withdraw_bond
+
+        async with chain_of(place, node_url) as chain:
+            before = await bond_of(chain, place.address())
+            plan: dict[str, Any] = {
+                "provider": place.address(),
+                "withdrawn_uain": amount_uain,
+                "bond_uain": before.counted_uain - amount_uain,
+                "dry_run": dry_run,
+            }
+            if dry_run:
+                return plan
+            tx_hash, at_ms = await withdraw_bond(chain, key_of(place), amount_uain)
+            return {**plan, "tx_hash": tx_hash, "returns_at_ms": at_ms}
+
+    outcome = run(asking())
+    show(outcome, as_json=as_json, text=lambda: _withdrawn_text(outcome))
+
+
+def _withdrawn_text(outcome: dict[str, Any]) -> str:
+    from openresource.cli.times import until_text
+
+    amount = text_from_uain(outcome["withdrawn_uain"])
+    if outcome["dry_run"]:
+        return f"Would ask for {amount} AIN; {text_from_uain(max(0, outcome['bond_uain']))} AIN would stay."
+    return f"{amount} AIN come back {until_text(outcome['returns_at_ms'])}."
+
+
+def _text(outcome: dict[str, Any]) -> str:
+    from openresource.cli.times import moment_text, until_text
+
+    lines = [f"{outcome['provider']}: a bond of {text_from_uain(outcome['bond_uain'])} AIN"]
+    lines += [
+        f"  {text_from_uain(one['amount_uain'])} AIN come back {until_text(one['at_ms'])}"
+        for one in outcome["leaving"]
+    ]
+    if outcome["since_ms"]:
+        lines.append(
+            f"  {outcome['claims']} claims since {moment_text(outcome['since_ms'])}, "
+            f"{text_from_uain(outcome['claimed_uain'])} AIN in all"
+        )
+    else:
+        lines.append("  no claim yet")
+    return "\n".join(lines)
+
+
+def _address(text: str) -> str:
+    if not is_address(text):
+        raise InvalidInput(f"{text} is not an address.", remedy="An address is 0x and 40 hex digits.")
+    return checksum_address(text)

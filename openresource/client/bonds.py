@@ -1,0 +1,35 @@
+"""A provider's bond and record, read from the chain and changed by its wallet."""
+
+from __future__ import annotations
+
+import os
+
+from openresource.client.chain import Chain
+from openresource.client.money import bond_of
+from openresource.market.bonds import Bond
+from openresource.primitives.keys import PrivateKey
+
+__all__ = ["add_to_bond", "bond_of", "keep_bond", "withdraw_bond"]
+
+
+async def add_to_bond(chain: Chain, key: PrivateKey, amount_uain: int, *, provider: str = "") -> str:
+    """Puts the wallet's money into a bond, its own unless another is named; gives the transaction's hash."""
+    path = f"/bonds/{provider or key.address}/add/{os.urandom(8).hex()}"
+    return await chain.write(path, {"amount_uain": amount_uain}, key)
+
+
+async def withdraw_bond(chain: Chain, key: PrivateKey, amount_uain: int) -> tuple[str, int]:
+    """Asks for some of the bond; gives the transaction's hash and when it comes back."""
+    record = os.urandom(8).hex()
+    tx_hash = await chain.write(f"/bonds/{key.address}/withdraw/{record}", {"amount_uain": amount_uain}, key)
+    bond: Bond = await bond_of(chain, key.address)
+    leaving = (bond.leaving or {}).get(record)
+    return tx_hash, leaving.at_ms if leaving is not None else 0
+
+
+async def keep_bond(chain: Chain, key: PrivateKey, amount_uain: int) -> int:
+    """Adds what is missing to a bond of this size; gives what was added."""
+    missing = amount_uain - (await bond_of(chain, key.address)).counted_uain
+    if missing > 0:
+        await add_to_bond(chain, key, missing)
+    return max(0, missing)
