@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from openresource.market.command_lines import completed
 from openresource.market.generic_methods import generic_methods
 from openresource.market.manifest_records import (
     GPU_VENDORS,
@@ -277,7 +278,7 @@ def _method(table: Table, run: Run) -> Method:
         if key in table.values and run.tongue != tongue:
             raise table.wrong(key, "given", f"it is for {tongue} programs, and this one is {run.tongue}")
     table.finish()
-    return method
+    return completed(method) if run.tongue == "cli" else method
 
 
 def _document(table: Table, name: str) -> Document | None:

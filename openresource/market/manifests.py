@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from openresource.market.command_lines import check_members
 from openresource.market.manifest_records import (
     EXACTNESS,
     GPU_VENDORS,
@@ -187,6 +188,7 @@ def with_documents(manifest: Manifest, documents: Mapping[str, object]) -> Manif
                 check_document(name, part, f"{where}.{name}")
             parts[name] = part
         methods.append(replace(method, **parts))
+        check_members(methods[-1], where)
     return replace(manifest, methods=tuple(methods))
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from openresource.market.command_lines import parse_word
+from openresource.market.generic_methods import is_generic
+from openresource.market.manifests import Manifest, Method, Run
 from openresource.sandbox.driver import Limits, ProgramDidNotStart, Release
 from openresource.sandbox.layout import EGRESS_PORT, HTTP_PORT, SYSTEM_PATH, Layout
 
@@ -42,16 +45,20 @@ def command_of(release: Release, layout: Layout, limits: Limits) -> Command:
 
 def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
     run = release.manifest.run
-    match run.kind:
+    match wire_of(run):
         case "jsonl":
             return Command(run.command)
-        case "http":
-            options = json.dumps({"command": run.command, "port": HTTP_PORT})
+        case "http" | "grpc":
+            port = port_of(run)
+            options = json.dumps({"command": run.command, "port": port})
             guest = f"{layout.guest}/http_guest.py"
             return Command(
                 (layout.python, *PYTHON_OPTIONS, guest, options),
-                {"PORT": str(HTTP_PORT), "HOST": "127.0.0.1"},
+                {"PORT": str(port), "HOST": "127.0.0.1"},
             )
+        case "cli":
+            options = json.dumps(cli_options(release.manifest, layout.app, limits))
+            return Command((layout.python, *PYTHON_OPTIONS, f"{layout.guest}/cli_guest.py", options))
         case _:
             options = json.dumps(
                 {
@@ -63,6 +70,49 @@ def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
                 }
             )
             return Command((layout.python, *PYTHON_OPTIONS, f"{layout.guest}/python_guest.py", options))
+
+
+def wire_of(run: Run) -> str:
+    """How our side speaks with the processes of a program: modules of WebAssembly are run by a guest of their own."""
+    return run.kind if run.kind == "wasm" else run.tongue
+
+
+def port_of(run: Run) -> int:
+    """The port on which a server is expected, inside its own network."""
+    return run.port or HTTP_PORT
+
+
+def cli_options(manifest: Manifest, app: str, limits: Limits) -> dict[str, Any]:
+    """What the guest of a command-line program knows of its methods."""
+    return {
+        "command": manifest.run.command,
+        "app": app,
+        "output_bytes": limits.output_bytes,
+        "methods": {method.name: _cli_method(method) for method in manifest.methods},
+    }
+
+
+def _cli_method(method: Method) -> dict[str, Any]:
+    described = method.input if isinstance(method.input, Mapping) else {}
+    properties = described.get("properties", {})
+    return {
+        "generic": is_generic(method),
+        "args": [[_part_json(part) for part in parse_word(word)] for word in method.args],
+        "stdin": method.stdin,
+        "result": method.result,
+        "stream": method.stream,
+        "binary": [name for name, part in properties.items() if _is_binary(part)],
+        "defaults": {name: part["default"] for name, part in properties.items() if "default" in part},
+        "output_is_binary": _is_binary(method.output),
+    }
+
+
+def _part_json(part: Any) -> dict[str, str]:
+    return {"text": part.text, "member": part.member, "file": part.file}
+
+
+def _is_binary(schema: object) -> bool:
+    return isinstance(schema, Mapping) and schema.get("contentEncoding") == "base64"
 
 
 def find_command(release: Release, tools: Sequence[Path]) -> None:

@@ -37,7 +37,7 @@ class Capabilities:
     # Devices that a program can be given for itself alone; a driver with any takes only programs that need one.
     gpus: int = 0
     as_root: bool = False
-    kinds: tuple[str, ...] = ("python", "http", "jsonl")
+    kinds: tuple[str, ...] = ("python", "http", "jsonl", "cli")
     details: tuple[tuple[str, str], ...] = ()
 
 
@@ -135,6 +135,8 @@ class ProgramReply:
     body: bytes | ProgramStream
     cpu_ms: int = 0
     wall_ms: int = 0
+    # Units of deterministic work, where the engine counts them.
+    fuel: int = 0
 
 
 @dataclass(frozen=True, slots=True)

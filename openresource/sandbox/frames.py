@@ -28,10 +28,13 @@ from openresource.sandbox.tickets import Ticket
 
 HEADER: Final = struct.Struct(">IIB")
 CALL, CALL_RAW, CANCEL = 1, 2, 3
-READY, ANSWER, CHUNK, END, REFUSED, FAILED, BROKEN = 10, 11, 12, 13, 14, 15, 16
+READY, ANSWER, CHUNK, END, REFUSED, FAILED, BROKEN, USAGE = 10, 11, 12, 13, 14, 15, 16, 17
+USAGE_FIGURES: Final = struct.Struct(">QQ")
 METHOD_BYTES_MAX: Final = 64
 INTERFACE_BYTES_MAX: Final = 256 << 10
 MESSAGE_CHARACTERS_MAX: Final = 2_000
+# A guest that ends single calls has so long to do it.
+KILL_SECONDS_MAX: Final = 5.0
 
 
 class FrameChannel(asyncio.Protocol):
@@ -43,8 +46,12 @@ class FrameChannel(asyncio.Protocol):
         memory_bytes: int,
         on_lost: Callable[[], None],
         on_fault: Callable[[ProgramError], None],
+        ends_calls: bool = False,
     ) -> None:
+        """A guest that `ends_calls` can stop one without hurting the others."""
+        self._ends_calls = ends_calls
         self._payload_bytes_max = max(output_bytes_max, INTERFACE_BYTES_MAX)
+        self._output_bytes_max = output_bytes_max
         self._memory_bytes = memory_bytes
         self._on_lost = on_lost
         self._on_fault = on_fault
@@ -84,6 +91,19 @@ class FrameChannel(asyncio.Protocol):
         """Tell the program that nobody waits; its thread is free once it says so."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(HEADER.pack(0, ticket.number, CANCEL))
+            if self._ends_calls:
+                asyncio.get_running_loop().call_later(KILL_SECONDS_MAX, self._check_ended, ticket)
+
+    def expire(self, ticket: Ticket, error: ProgramError) -> bool:
+        """End one call that is late, where that is possible."""
+        if self._ends_calls:
+            ticket.fail(error)
+            self.cancel(ticket)
+        return self._ends_calls
+
+    def _check_ended(self, ticket: Ticket) -> None:
+        if self._tickets.get(ticket.number) is ticket and self._transport is not None:
+            self._fault(ProgramCrashed(reason="a call could not be stopped", stderr=""))
 
     def press(self, pressing: bool) -> None:
         """Stop or resume reading while a caller is slow."""
@@ -141,6 +161,10 @@ class FrameChannel(asyncio.Protocol):
             ticket.begin_stream(200, LINES_TYPE)
             ticket.chunk(payload + b"\n")
             return
+        if kind == USAGE:
+            if len(payload) == USAGE_FIGURES.size:
+                ticket.told_cpu_ms, ticket.reply.fuel = USAGE_FIGURES.unpack(payload)
+            return
         del self._tickets[number]
         if kind == ANSWER:
             ticket.answer(200, JSON_TYPE, payload)
@@ -154,7 +178,14 @@ class FrameChannel(asyncio.Protocol):
 
     def _unanswered(self, ticket: Ticket, kind: int, payload: bytes) -> None:
         status, name, message = _problem(payload)
-        if kind == REFUSED:
+        if name in ("OutOfMemory", "OutputTooLarge") and self._ends_calls:
+            # It ended with its process, and its neighbours go on.
+            ticket.fail(
+                OutOfMemory(memory_bytes=self._memory_bytes, stderr=message)
+                if name == "OutOfMemory"
+                else OutputTooLarge(what="answer", bytes_max=self._output_bytes_max)
+            )
+        elif kind == REFUSED:
             ticket.fail(ProgramRefused(reason=message, status=status, error=name))
         elif name == "MemoryError":
             # What it tried is gone, what it holds is not: a fresh start is cheaper than a doubt.

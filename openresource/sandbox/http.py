@@ -176,6 +176,10 @@ class HttpChannel:
             task.cancel()
         ticket.end()
 
+    def expire(self, ticket: Ticket, error: ProgramError) -> bool:
+        """Only the whole program can be ended."""
+        return False
+
     def press(self, pressing: bool) -> None:
         """Each exchange waits for its own caller."""
 

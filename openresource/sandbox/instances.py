@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from openresource.market.manifests import Manifest, is_enveloped
+from openresource.sandbox.commands import port_of, wire_of
 from openresource.sandbox.driver import (
     InputTooLarge,
     Limits,
@@ -26,11 +27,10 @@ from openresource.sandbox.driver import (
 )
 from openresource.sandbox.frames import FrameChannel
 from openresource.sandbox.http import HttpChannel
-from openresource.sandbox.layout import HTTP_PORT
 from openresource.sandbox.lines import LineChannel
 from openresource.sandbox.processes import Ends, GuestProcess, signal_name
 from openresource.sandbox.tickets import Ticket
-from openresource.sandbox.watch import Watch
+from openresource.sandbox.watch import DESCRIPTORS_MAX, Watch
 
 LAST_WORDS_SECONDS: Final = 1.0
 NUMBER_MAX: Final = 2**31
@@ -53,6 +53,8 @@ class Channel(Protocol):
 
     def cancel(self, ticket: Ticket) -> None: ...
 
+    def expire(self, ticket: Ticket, error: ProgramError) -> bool: ...
+
     def press(self, pressing: bool) -> None: ...
 
     def close(self) -> None: ...
@@ -64,6 +66,8 @@ class Watched:
 
     inner_folders: tuple[str, ...] = ()
     disk_folder: Path | None = None
+    # More where the descriptors of a runtime are counted too, whose own memory is bounded.
+    descriptors_max: int = DESCRIPTORS_MAX
 
 
 class RunningInstance:
@@ -229,7 +233,7 @@ class RunningInstance:
             self._stderr_allowed = self._process.stderr_bytes + self._limits.stderr_bytes
         ticket.began_ns = time.monotonic_ns()
         ticket.began_cpu_ns = self._process.cpu_ns()
-        ticket.timer = self._loop.call_later(max(seconds, 0.001), self._expired, seconds)
+        ticket.timer = self._loop.call_later(max(seconds, 0.001), self._expired, ticket, seconds)
         return ticket
 
     def _closed(self, ticket: Ticket) -> None:
@@ -238,10 +242,14 @@ class RunningInstance:
         ticket.reply.wall_ms = (time.monotonic_ns() - ticket.began_ns) // 1_000_000
         self._wake()
         if self._fault is None:
-            ticket.reply.cpu_ms = max(0, self._process.cpu_ns() - ticket.began_cpu_ns) // 1_000_000
+            measured_ms = max(0, self._process.cpu_ns() - ticket.began_cpu_ns) // 1_000_000
+            ticket.reply.cpu_ms = max(measured_ms, ticket.told_cpu_ms)
 
-    def _expired(self, seconds: float) -> None:
-        self.fail(ProgramTimedOut(seconds=seconds))
+    def _expired(self, ticket: Ticket, seconds: float) -> None:
+        late = ProgramTimedOut(seconds=seconds)
+        assert self._channel is not None
+        if not self._channel.expire(ticket, late):
+            self.fail(late)
 
     def _on_stderr(self) -> None:
         if self._process.stderr_bytes > self._stderr_allowed:
@@ -262,6 +270,7 @@ async def start_instance(
             on_violation=instance.fail,
             inner_folders=watched.inner_folders,
             disk_folder=watched.disk_folder,
+            descriptors_max=watched.descriptors_max,
         )
         instance.attach(channel, watch)
         instance.begin(await _ready(instance, process, channel, limits))
@@ -307,7 +316,8 @@ async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: Run
     lost: Callable[[], None] = instance.lost
     fail: Callable[[ProgramError], None] = instance.fail
     channel: Channel
-    match manifest.run.kind:
+    wire = wire_of(manifest.run)
+    match wire:
         case "jsonl":
             stdin, stdout = ends.stdin, ends.stdout
             ends.stdin = ends.stdout = -1
@@ -318,10 +328,18 @@ async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: Run
             control, ends.control = ends.control, None
             assert control is not None
             channel = await HttpChannel.open(
-                control, limits.output_bytes, HTTP_PORT, manifest.run.health, streaming, lost, fail
+                control,
+                limits.output_bytes,
+                port_of(manifest.run),
+                manifest.run.health,
+                streaming,
+                lost,
+                fail,
             )
         case _:
             control, ends.control = ends.control, None
             assert control is not None
-            channel = await FrameChannel.open(control, limits.output_bytes, limits.memory_bytes, lost, fail)
+            channel = await FrameChannel.open(
+                control, limits.output_bytes, limits.memory_bytes, lost, fail, wire == "cli"
+            )
     return channel

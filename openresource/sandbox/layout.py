@@ -123,6 +123,7 @@ def environment(layout: Layout, release: Release, limits: Limits, extra: Mapping
     if layout.egress:
         values.update(PROXY_ENVIRONMENT)
     values.update((name, layout.place(value)) for name, value in release.environment)
+    values.update(release.manifest.run.environment)
     return {**values, **extra}
 
 

@@ -124,6 +124,10 @@ class LineChannel:
     def cancel(self, ticket: Ticket) -> None:
         """A line that was read cannot be taken back: the answer will be dropped when it comes."""
 
+    def expire(self, ticket: Ticket, error: ProgramError) -> bool:
+        """Only the whole program can be ended."""
+        return False
+
     def press(self, pressing: bool) -> None:
         """Stop or resume reading while a caller is slow."""
         before, self._pressure = self._pressure, self._pressure + (1 if pressing else -1)

@@ -56,10 +56,10 @@ class Ends:
         self.control = None
 
 
-def open_ends(kind: str) -> Ends:
+def open_ends(wire: str) -> Ends:
     """Pipes for a program that reads lines, a socket for our own guests, standard error for all."""
     stderr, child_stderr = os.pipe()
-    if kind == "jsonl":
+    if wire == "jsonl":
         child_stdin, stdin = os.pipe()
         stdout, child_stdout = os.pipe()
         return Ends(stderr, child_stdin, child_stdout, child_stderr, stdin, stdout)

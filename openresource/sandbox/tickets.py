@@ -36,6 +36,8 @@ class Ticket:
         self.streams = False
         self.began_ns = 0
         self.began_cpu_ns = 0
+        # What the guest has measured of one process among several.
+        self.told_cpu_ms = 0
         self.reply = ProgramReply(200, "", b"")
         self._bytes = 0
         self._bytes_max = output_bytes_max

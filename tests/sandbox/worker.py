@@ -14,6 +14,7 @@ from typing import Any
 
 from openresource.adapters.bubblewrap.driver import Bubblewrap
 from openresource.adapters.confined.driver import Confined
+from openresource.adapters.gvisor.driver import Gvisor
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, Limits, ProgramCall, Sandbox
 from openresource.sandbox.instances import RunningInstance
@@ -29,6 +30,7 @@ async def main() -> None:
     drivers: dict[str, Sandbox] = {
         "bubblewrap": Bubblewrap(),
         "confined": Confined(),
+        "gvisor": Gvisor(),
         "bubblewrap-bare": Bubblewrap(uses_groups=False),
         "confined-bare": Confined(uses_groups=False),
         "confined-old": Confined(landlock_at_most=3),
@@ -91,6 +93,9 @@ async def take(instance: Instance, step: dict[str, Any]) -> Any:
         while instance.alive and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         return {"alive": instance.alive}
+    if "until_free" in step:
+        await asyncio.wait_for(instance.until_free(0), step["until_free"])
+        return {"free": True}
     if "abandon_after" in step:
         task = asyncio.create_task(_call(instance, step))
         await asyncio.sleep(step["abandon_after"])

@@ -20,7 +20,7 @@ from typing import Any, Final
 from openresource.adapters.bubblewrap.arguments import options
 from openresource.sandbox import proc, seccomp
 from openresource.sandbox.broker import Broker
-from openresource.sandbox.commands import command_of, find_command
+from openresource.sandbox.commands import command_of, find_command, wire_of
 from openresource.sandbox.driver import (
     Capabilities,
     Limits,
@@ -138,7 +138,7 @@ class Bubblewrap:
             groups = make_groups(limits) if self._uses_groups else None
             if groups is not None:
                 held.push_async_callback(remove_groups, groups)
-            ends = open_ends(release.manifest.run.kind)
+            ends = open_ends(wire_of(release.manifest.run))
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
             view = view_of(release, interpreter, broker_folder, self._tools)
