@@ -51,7 +51,8 @@ from openresource.market.services import (
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
 from openresource.provider.fitness import Fitness
-from openresource.provider.offers import Lane, Offer, Offers, Runner
+from openresource.provider.lanes import Lane
+from openresource.provider.offers import Offer, Offers, Runner
 from openresource.provider.policies import Policy, accepts
 from openresource.provider.releases import (
     SmokeTestFailed,
@@ -63,6 +64,7 @@ from openresource.provider.releases import (
     prepare_release,
     smoke_test,
 )
+from openresource.provider.succession import GRACE_SECONDS_DEFAULT, Succession
 from openresource.sandbox.driver import (
     Limits,
     Release,
@@ -145,6 +147,8 @@ class Placements:
         drivers: Drivers,
         start_runner: StartRunner,
         settle: Callable[[Offer], Awaitable[None]],
+        placed: Callable[[Offer], None] = lambda offer: None,
+        grace_seconds: float = GRACE_SECONDS_DEFAULT,
     ) -> None:
         self._chain = chain
         self._key = key
@@ -155,6 +159,7 @@ class Placements:
         self._drivers = drivers
         self._start_runner = start_runner
         self._settle = settle
+        self._tell_placed = placed
         self._fitness = Fitness(chain, key.address, machine.hardware, machine.region)
         self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
         self._statuses: dict[tuple[str, str, str], str] = {}
@@ -163,6 +168,15 @@ class Placements:
         self._fee_ppm = 0
         self._wake = asyncio.Event()
         self._is_leaving = False
+        self._succession = Succession(
+            chain=chain,
+            offers=offers,
+            listed=policy.programs,
+            say=self._say,
+            settle=settle,
+            ended=self.look_again,
+            grace_seconds=grace_seconds,
+        )
 
     @property
     def summary(self) -> list[dict[str, str]]:
@@ -192,12 +206,13 @@ class Placements:
                 self._fee_ppm = int(await self._chain.read(FEE_PARAMETER) or 0)
                 await self._reconcile()
                 self._offers.has_looked = True
+                rest_seconds = await self._succession.look()
             except _WORTH_WAITING as refusal:
                 log.warning("looking for published versions waits: %s", refusal.message)
                 await asyncio.sleep(RETRY_SECONDS_FIRST)
                 continue
             try:
-                async with asyncio.timeout(RECONCILE_SECONDS):
+                async with asyncio.timeout(min(RECONCILE_SECONDS, rest_seconds or RECONCILE_SECONDS)):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -237,7 +252,7 @@ class Placements:
             raise
         except Refusal as refusal:
             key = (offer.publisher, offer.name, offer.program)
-            if not offer.is_draining and key not in self._tasks:
+            if not offer.is_draining and key not in self._tasks and not self._succession.is_retiring(key):
                 log.warning("withdrawing %s: %s", offer.service, refusal.message)
                 offer.is_draining = True
                 self._reasons[key] = refusal.message
@@ -274,6 +289,8 @@ class Placements:
             base = f"/services/{publisher}/{name}"
             latest = await self._chain.read(f"{base}/latest")
             programs = {latest} if isinstance(latest, str) else set()
+            if isinstance(latest, str):
+                self._succession.saw(publisher, name, latest)
             async for program in self._chain.children(f"/placements/{publisher}/{name}"):
                 if program != latest and await self._is_placed(publisher, name, program):
                     programs.add(program)
@@ -374,6 +391,9 @@ class Placements:
             await offer.runner.close()
             raise
         self._offers.put(offer)
+        self._tell_placed(offer)
+        # The version before it may have to go now.
+        self.look_again()
         log.info(
             "placed %s/%s %s at %d µAIN a call",
             wanted.publisher,
@@ -518,6 +538,7 @@ class Placements:
     async def say_draining(self) -> None:
         """Tells the chain that no new channels should be opened here."""
         self._is_leaving = True
+        await self._succession.close()
         for task in list(self._tasks.values()):
             task.cancel()
         for offer in self._offers:
@@ -549,6 +570,7 @@ class Placements:
 
     async def close(self) -> None:
         """Stops every program."""
+        await self._succession.close()
         for task in list(self._tasks.values()):
             task.cancel()
         if self._tasks:

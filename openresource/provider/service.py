@@ -45,8 +45,10 @@ from openresource.provider.offers import Offer, Offers
 from openresource.provider.placements import Machine, Placements, StartRunner
 from openresource.provider.policies import Policy, check_level
 from openresource.provider.releases import drop_releases
+from openresource.provider.retention import RELEASES_KEPT, Retention
 from openresource.provider.runtimes import cache_folder, list_runtimes
 from openresource.provider.server import GatewayServer
+from openresource.provider.succession import GRACE_SECONDS_DEFAULT
 from openresource.provider.tls import load_or_make_identity, server_context
 from openresource.sandbox.driver import Limits, Release, Sandbox
 from openresource.sandbox.drivers import Drivers
@@ -60,9 +62,11 @@ SETTLE_SECONDS = 20.0
 TEND_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 IDLE_SECONDS = 15 * 60.0
-RELEASES_KEPT_SECONDS = 24 * 60 * 60.0
+# What is neither served nor among the last releases of its service.
+RELEASES_KEPT_SECONDS = 10 * 60.0
 EVENT_PATTERNS = (
     "/services/*/*/versions",
+    "/services/*/*/latest",
     "/services/*/*/permissions",
     "/channels/*/*/state",
     "/bonds",
@@ -89,6 +93,10 @@ class Settings:
     claim_threshold_uain: int = THRESHOLD_UAIN_DEFAULT
     claim_interval_ms: int = INTERVAL_MS_DEFAULT
     drain_seconds: float = DRAIN_SECONDS
+    # How long a version without calls stays when another one serves its name.
+    grace_seconds: float = GRACE_SECONDS_DEFAULT
+    # How many releases of a service stay on the disk.
+    releases_kept: int = RELEASES_KEPT
     # How many instances of a program run at once.
     instances: int = 1
     cache: Path | None = None
@@ -192,6 +200,7 @@ class Provider:
         )
         await self._listen()
         runtimes = await asyncio.to_thread(list_runtimes, settings.cache or cache_folder())
+        self._retention = Retention(settings.folder / "releases.json", releases_kept=settings.releases_kept)
         self.placements = Placements(
             chain=self._chain,
             key=self._key,
@@ -210,6 +219,8 @@ class Provider:
             drivers=self._drivers,
             start_runner=self._start_runner,
             settle=self._settle,
+            placed=lambda offer: self._retention.note(offer.service, offer.program),
+            grace_seconds=settings.grace_seconds,
         )
         self.jobs = Jobs(
             chain=self._chain,
@@ -337,7 +348,9 @@ class Provider:
             await asyncio.to_thread(
                 drop_releases,
                 self.settings.folder / "releases",
-                {offer.program for offer in self.offers} | {key[2] for key in self.offers.starting},
+                {offer.program for offer in self.offers}
+                | {key[2] for key in self.offers.starting}
+                | self._retention.programs,
                 time.time() - RELEASES_KEPT_SECONDS,
             )
             await self._stop_idle()
