@@ -150,8 +150,9 @@ async def serve(folder: Path, arguments: argparse.Namespace) -> None:
     from openresource.provider.calls import Calls
     from openresource.provider.gateway import Gateway
     from openresource.provider.journal import Journal
+    from openresource.provider.lanes import Lane
     from openresource.provider.metrics import Metrics
-    from openresource.provider.offers import Lane, Offer, Offers
+    from openresource.provider.offers import Offer, Offers
     from openresource.provider.server import GatewayServer
     from openresource.provider.tls import load_or_make_identity, server_context
     from openresource.sandbox.driver import Limits

@@ -111,8 +111,9 @@ def refusal_of(status: int, content: bytes, placement: Placement, retry_after: s
     kind = ProviderRefused
     if status in BUSY_STATUSES or code in NOT_HERE_CODES:
         kind = ProviderBusy
-        if retry_after.isascii() and retry_after.isdigit():
-            facts["retry_ms"] = min(int(retry_after[:RETRY_DIGITS_MAX]) * 1000, RETRY_MS_MAX)
+        retry_ms = _retry_ms(retry_after, words.get("facts"))
+        if retry_ms:
+            facts["retry_ms"] = retry_ms
     elif status in FAILED_STATUSES:
         kind = ProgramFailedThere
     message = (
@@ -246,6 +247,15 @@ def value_of(body: bytes, content_type: str) -> Any:
     if content_type.startswith("text/"):
         return body.decode("utf-8", "replace")
     return body
+
+
+def _retry_ms(retry_after: str, facts: Any) -> int:
+    """When to come again, by the header in whole seconds, or more exactly by the refusal's facts; 0 if never."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return 0
+    exact = facts.get("retry_ms") if isinstance(facts, dict) else None
+    retry_ms = exact if type(exact) is int and exact > 0 else int(retry_after[:RETRY_DIGITS_MAX]) * 1000
+    return min(retry_ms, RETRY_MS_MAX)
 
 
 def _offered(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from openresource.primitives.keys import PrivateKey
 from openresource.provider.accounts import Account
 from openresource.provider.admission import Admission
 from openresource.provider.answers import INLINE_BYTES_MAX, Answer, Answers, answer_of, fingerprint_of
+from openresource.provider.lanes import UNBOUND, Place
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Draining, Offer
 from openresource.provider.payments import PaymentMissing, parse_session
@@ -86,6 +87,8 @@ class Request:
     session: bytes = b""
     payment: bytes = b""
     test: bytes = b""
+    # How long the client waits for its answer, as far as it says.
+    patience_seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -96,6 +99,7 @@ class StartedCall:
     account: Account | None
     key: CallKey
     fingerprint: bytes
+    place: Place
     started_at_ms: int
     started: float
     is_ended: bool = False
@@ -141,8 +145,10 @@ class Calls:
         if request.test:
             await self._check_test_call(request, value)
             account, key, fingerprint = None, CallKey(FREE_SESSION, 0), b""
+            place = self._reserve(request, "")
         elif offer.price.total_uain == 0 and _is_for_everyone(offer):
             account, key, fingerprint = None, CallKey(FREE_SESSION, 0), b""
+            place = self._reserve(request, "")
         else:
             if not request.session:
                 raise PaymentMissing(price=price_text(offer.price))
@@ -150,16 +156,29 @@ class Calls:
             account, key = await self.admission.account(session.channel), session.call
             check_call_permitted(offer.permissions, offer.publisher, offer.name, account.buyer)
             fingerprint = fingerprint_of(offer.program, request.method.path, request.body)
-            if self.answers.find(key) is None and key not in account.waiting:
-                self._check_room(offer)
-            answer = await self.admission.begin(account, offer.program, key, fingerprint, request.payment)
+            is_known = self.answers.find(key) is not None or key in account.waiting
+            # A place is promised before the voucher counts: who finds none has promised nothing.
+            place = UNBOUND if is_known else self._reserve(request, account.buyer)
+            try:
+                answer = await self.admission.begin(account, offer.program, key, fingerprint, request.payment)
+            except BaseException:
+                place.leave()
+                raise
             if answer is not None:
+                place.leave()
                 return answer
-        started = StartedCall(request, account, key, fingerprint, self._clock_ms(), time.perf_counter())
+            if is_known:
+                # The call that was waited for came to nothing, so this one is run after all.
+                try:
+                    place = self._reserve(request, account.buyer)
+                except BaseException:
+                    self.admission.release(account, key)
+                    raise
+        started = StartedCall(
+            request, account, key, fingerprint, place, self._clock_ms(), time.perf_counter()
+        )
         try:
-            if account is None:
-                self._check_room(offer)
-            await offer.lane.enter()
+            await place.enter(request.patience_seconds)
         except BaseException:
             self._give_back(started)
             raise
@@ -190,7 +209,7 @@ class Calls:
         """Ends a call without an answer: nobody pays."""
         if not started.is_ended:
             started.is_ended = True
-            started.request.offer.lane.leave()
+            started.place.leave()
             self._give_back(started)
 
     # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,8 +229,8 @@ class Calls:
         """
         assert not started.is_ended
         started.is_ended = True
-        offer, account = started.request.offer, started.account
-        offer.lane.leave()
+        account = started.account
+        started.place.leave()
         try:
             body_file = ""
             if account is not None and is_whole and len(body) > INLINE_BYTES_MAX:
@@ -335,10 +354,14 @@ class Calls:
         if price_uain:
             self.metrics.count("openresource_earned_uain_total", labels[0], price_uain)
 
-    def _check_room(self, offer: Offer) -> None:
+    def _check_takes_calls(self, offer: Offer) -> None:
         if self.is_draining or offer.is_draining:
             raise Draining(service=offer.service)
-        offer.lane.check_room()
+
+    def _reserve(self, request: Request, buyer: str) -> Place:
+        offer = request.offer
+        self._check_takes_calls(offer)
+        return offer.lane.reserve(buyer, request.patience_seconds)
 
     def _deadline_seconds(self, started: StartedCall) -> float:
         """No call may run past the time at which its channel has to be claimed."""
@@ -369,7 +392,8 @@ class Calls:
             raise TestCallsUsedUp(calls_max=TEST_CALLS_MAX)
         if timestamp_ms <= used.timestamp_ms:
             raise TestCallReplayed(timestamp_ms=timestamp_ms)
-        self._check_room(offer)
+        self._check_takes_calls(offer)
+        offer.lane.check_room()
         await self.admission.count_test_call(offer.program, timestamp_ms)
 
 

@@ -30,7 +30,7 @@ from openresource.primitives.errors import InvalidInput, Refusal
 from openresource.provider.accounts import Account
 from openresource.provider.answers import Answer
 from openresource.provider.calls import Calls, Request, StartedCall
-from openresource.provider.offers import Offers
+from openresource.provider.offers import Offer, Offers
 from openresource.provider.payments import (
     PaymentMissing,
     Session,
@@ -59,6 +59,8 @@ from openresource.sandbox.driver import (
 log = logging.getLogger("openresource.provider.gateway")
 
 EVENTS_TYPE = "text/event-stream"
+LOAD_HEADER = b"openresource-load"
+DEADLINE_DIGITS_MAX = 9
 BODY_SECONDS_MAX = 60.0
 BODIES_BYTES_MAX = 256 * 1024 * 1024
 SMALL_BODY_BYTES_MAX = 64 * 1024
@@ -192,7 +194,15 @@ class Gateway:
                 request.content_type = value.decode("latin-1").partition(";")[0].strip().lower()
             elif name == b"openresource-test":
                 request.test = value
-        bytes_max = offer.limits.input_bytes
+            elif name == b"openresource-deadline":
+                request.patience_seconds = _patience_seconds(value)
+        try:
+            await self._call_of(request, length, receive, send)
+        except Refusal as refusal:
+            await self._refuse(refusal, send, offer)
+
+    async def _call_of(self, request: Request, length: int, receive: Receive, send: Send) -> None:
+        bytes_max = request.offer.limits.input_bytes
         if length > bytes_max:
             raise InputTooLarge(bytes=length, bytes_max=bytes_max)
         # Bodies come before payment, so what all of them may hold together is bounded.
@@ -210,7 +220,7 @@ class Gateway:
         try:
             started = await self._calls.begin(request)
             if isinstance(started, Answer):
-                await self._send_answer(send, started, self._account(request))
+                await self._send_answer(send, started, self._account(request), request.offer)
                 return
             reply = await self._calls.run(started)
         except Refusal as refusal:
@@ -220,17 +230,18 @@ class Gateway:
             return
         if isinstance(reply.body, bytes):
             answer = await self._calls.complete(started, reply.body, _safe_type(reply.content_type))
-            await self._send_answer(send, answer, started.account)
+            await self._send_answer(send, answer, started.account, request.offer)
         else:
             await self._stream(started, reply.body, _safe_type(reply.content_type), receive, send)
 
-    async def _send_answer(self, send: Send, answer: Answer, account: Account | None) -> None:
+    async def _send_answer(self, send: Send, answer: Answer, account: Account | None, offer: Offer) -> None:
         body = answer.body if not answer.body_file else await self._calls.answers.read_body(answer)
         if not answer.is_whole:
             body = await self._calls.answers.read_body(answer)
         headers: Headers = [
             (b"content-type", answer.content_type.encode("latin-1")),
             (b"openresource-receipt", answer.receipt_header),
+            (LOAD_HEADER, offer.lane.load_text()),
         ]
         if account is not None:
             headers.append((b"payment-response", self._payment_response(account)))
@@ -254,7 +265,12 @@ class Gateway:
                     if not data:
                         continue
                     if not sent:
-                        await send(_start(200, [(b"content-type", sent_type.encode("latin-1")), *_NO_STORE]))
+                        head: Headers = [
+                            (b"content-type", sent_type.encode("latin-1")),
+                            (LOAD_HEADER, started.request.offer.lane.load_text()),
+                            *_NO_STORE,
+                        ]
+                        await send(_start(200, head))
                     sent.append(data)
                     sent_bytes += len(data)
                     if sent_bytes > started.request.offer.limits.output_bytes:
@@ -289,7 +305,7 @@ class Gateway:
             started, body, sent_type, is_whole=len(body) <= STREAM_KEPT_BYTES_MAX
         )
         if not sent:
-            await self._send_answer(send, answer, started.account)
+            await self._send_answer(send, answer, started.account, started.request.offer)
             return
         last = _receipt_event(answer) if sent_type == EVENTS_TYPE else b""
         await send({"type": "http.response.body", "body": last, "more_body": False})
@@ -318,12 +334,15 @@ class Gateway:
 
     # ── Refusals ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _refuse(self, refusal: Refusal, send: Send) -> None:
+    async def _refuse(self, refusal: Refusal, send: Send, offer: Offer | None = None) -> None:
         status = http_status(refusal)
         self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
         headers: Headers = [_JSON]
+        if offer is not None:
+            headers.append((LOAD_HEADER, offer.lane.load_text()))
         if status in RETRY_SECONDS:
-            headers.append((b"retry-after", str(RETRY_SECONDS[status]).encode()))
+            retry_seconds = max(RETRY_SECONDS[status], -(-int(refusal.facts.get("retry_ms", 0)) // 1000))
+            headers.append((b"retry-after", str(retry_seconds).encode()))
         await _send(send, status, headers, _error_body(refusal))
 
     async def _refuse_payment(self, refusal: Refusal, request: Request, send: Send) -> None:
@@ -342,7 +361,12 @@ class Gateway:
             call_seconds=offer.limits.call_seconds,
             account=account,
         )
-        await _send(send, PAYMENT_REQUIRED, [_JSON, (b"payment-required", header)], body)
+        headers: Headers = [
+            _JSON,
+            (b"payment-required", header),
+            (LOAD_HEADER, offer.lane.load_text()),
+        ]
+        await _send(send, PAYMENT_REQUIRED, headers, body)
 
     def _entitled_account(self, request: Request) -> Account | None:
         """The channel of a request, if its sender shows that it is its own."""
@@ -512,6 +536,11 @@ async def _body(receive: Receive, bytes_max: int) -> bytes:
 
 def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for header, value in scope["headers"] if header == name), b"")
+
+
+def _patience_seconds(value: bytes) -> float | None:
+    """How long a client waits, from its header in milliseconds; what is no number says nothing."""
+    return int(value) / 1000 if value.isdigit() and len(value) <= DEADLINE_DIGITS_MAX else None
 
 
 def _safe_type(content_type: str) -> str:

@@ -281,7 +281,8 @@ class Jobs:
 
     async def _run(self, offer: Offer, method: Method, body: bytes, until_ms: int) -> ProgramReply:
         left_seconds = (until_ms - FINISH_MS - self._clock_ms()) / 1000
-        await offer.lane.enter()
+        place = offer.lane.reserve("jobs")
+        await place.enter()
         try:
             return await offer.runner.call(
                 ProgramCall(
@@ -293,7 +294,7 @@ class Jobs:
                 )
             )
         finally:
-            offer.lane.leave()
+            place.leave()
 
     async def _input(self, request: Mapping[str, Any], method: Method) -> bytes:
         """What was written at the source, as JSON; a bare value becomes the method's one parameter."""

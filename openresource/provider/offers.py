@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,13 +12,10 @@ from openresource.market.manifests import Manifest, Method
 from openresource.market.prices import Price, price_json
 from openresource.market.services import Permissions, Version
 from openresource.primitives.errors import Refusal
+from openresource.provider.lanes import Lane
 from openresource.provider.statuses import NOT_FOUND, UNAVAILABLE, register
-from openresource.sandbox.driver import Limits, Overloaded, ProgramCall, ProgramReply
+from openresource.sandbox.driver import Limits, ProgramCall, ProgramReply
 
-# How many calls may wait for each that can run, and how long.
-WAITING_PER_PLACE = 8
-WAITING_MIN = 16
-WAITING_SECONDS_MAX = 10.0
 # Resolved request paths are kept, so that the usual call is one look-up.
 ROUTES_KEPT_MAX = 10_000
 ROUTE_BYTES_MAX = 512
@@ -59,63 +53,6 @@ class Runner(Protocol):
     async def call(self, call: ProgramCall) -> ProgramReply: ...
 
     async def close(self) -> None: ...
-
-
-class Lane:
-    """Places for calls that run at once, and a bounded queue before them."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.running = 0
-        # When the last call ended, on the monotonic clock; 0 while none did.
-        self.left_at = 0.0
-        self.waiting_max = max(WAITING_MIN, capacity * WAITING_PER_PLACE)
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a call may run or wait."""
-        return self.running < self.capacity or len(self._waiting) < self.waiting_max
-
-    def check_room(self) -> None:
-        """Refuses when the queue is full, before any work is done for the call."""
-        if not self.has_room:
-            raise Overloaded(concurrency=self.capacity)
-
-    async def enter(self) -> None:
-        """Takes a place, after waiting for one if need be."""
-        if self.running < self.capacity and not self._waiting:
-            self.running += 1
-            return
-        self.check_room()
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            async with asyncio.timeout(WAITING_SECONDS_MAX):
-                await place
-        except BaseException as error:
-            if place.done() and not place.cancelled():
-                # The place was handed over while we gave up.
-                self.leave()
-            elif place in self._waiting:
-                self._waiting.remove(place)
-            if isinstance(error, TimeoutError):
-                raise Overloaded(concurrency=self.capacity) from None
-            raise
-
-    def leave(self) -> None:
-        """Gives the place to the next who waits."""
-        self.left_at = time.monotonic()
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
-                return
-        self.running -= 1
 
 
 @dataclass(slots=True)

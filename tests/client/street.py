@@ -42,8 +42,9 @@ from openresource.provider.calls import Calls
 from openresource.provider.claims import Claims
 from openresource.provider.gateway import Gateway
 from openresource.provider.journal import Journal
+from openresource.provider.lanes import Lane
 from openresource.provider.metrics import Metrics
-from openresource.provider.offers import Lane, Offer, Offers
+from openresource.provider.offers import Offer, Offers
 from openresource.provider.server import GatewayServer
 from openresource.provider.service import clock_ms
 from openresource.provider.tls import load_or_make_identity, server_context

@@ -33,8 +33,9 @@ from openresource.provider.books import Books
 from openresource.provider.calls import Calls
 from openresource.provider.gateway import Gateway
 from openresource.provider.journal import Journal
+from openresource.provider.lanes import Lane
 from openresource.provider.metrics import Metrics
-from openresource.provider.offers import Lane, Offer, Offers
+from openresource.provider.offers import Offer, Offers
 from openresource.provider.records import CallPaid
 from openresource.provider.server import GatewayServer
 from openresource.provider.tls import load_or_make_identity, server_context
