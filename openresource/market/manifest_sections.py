@@ -83,7 +83,7 @@ _TAG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _RUNTIME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,38}[a-z0-9])?")
 _LICENSE = re.compile(r"[A-Za-z0-9.\-+() :]{1,100}")
 _ENTRY = re.compile(
-    r"[A-Za-z_][A-Za-z0-9_]{0,63}(?:\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,7}:[A-Za-z_][A-Za-z0-9_]{0,63}"
+    r"[A-Za-z_][A-Za-z0-9_]{0,63}(?:\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,7}:(?:[A-Za-z_][A-Za-z0-9_]{0,63}|\*)"
 )
 _METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")

@@ -1,0 +1,62 @@
+"""Procfile: the line `web:` is a server on $PORT, another line is a command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from openresource.builds.command_words import for_sandbox, words_of
+from openresource.builds.files import Files
+from openresource.builds.findings import Finding
+
+_LINE = re.compile(r"([A-Za-z0-9_-]{1,40}):\s*(\S.*)")
+
+LINES_MAX = 50
+
+Detector = Callable[[Files], Finding | None]
+
+
+def detect_procfile(files: Files, language: Detector) -> Finding | None:
+    """What a Procfile starts; `language` says how the folder is built."""
+    if "Procfile" not in files:
+        return None
+    matches = (_LINE.match(line) for line in files.text("Procfile").splitlines()[:LINES_MAX])
+    lines = {match[1]: match[2] for match in matches if match is not None}
+    name = "web" if "web" in lines else next((name for name in lines if name != "release"), "")
+    words = for_sandbox(words_of(lines.get(name, "")))
+    if not words:
+        return None
+    others = [other for other in lines if other != name]
+    remarks = (f"Only one process is started; passed over: {', '.join(others[:5])}.",) if others else ()
+    found = language(files)
+    base = Finding(language_of_command(words), "http", "") if found is None else found
+    return replace(
+        base,
+        kind="http" if name == "web" else "cli",
+        because=f"Procfile starts «{name}» with: {lines[name][:100]}",
+        command=words,
+        entry="",
+        port=0,
+        methods=(),
+        environment={name: value for name, value in base.environment.items() if name == "PYTHONPATH"},
+        remarks=(*remarks, *base.remarks),
+    )
+
+
+def language_of_command(words: tuple[str, ...]) -> str:
+    """The language that a command's first word is of."""
+    name = words[0].rpartition("/")[2] if words else ""
+    return {
+        "python": "python",
+        "node": "node",
+        "npm": "node",
+        "npx": "node",
+        "yarn": "node",
+        "pnpm": "node",
+        "java": "java",
+        "sh": "shell",
+        "bash": "shell",
+        "perl": "perl",
+        "ruby": "ruby",
+    }.get(name, "")

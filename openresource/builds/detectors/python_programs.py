@@ -1,0 +1,282 @@
+"""Python programs without a page of their own: command lines, typed functions and classes, tools of agents, scripts."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import Final
+
+from openresource.builds.detectors.python_apps import python_finding
+from openresource.builds.files import Files
+from openresource.builds.findings import Finding
+from openresource.builds.python_code import (
+    Function,
+    Source,
+    calls_in,
+    is_typed,
+    public_classes,
+    public_functions,
+    python_sources,
+)
+from openresource.builds.python_packages import console_scripts
+
+ENTRY_FILES: Final = ("service", "predict", "predictor", "handler", "inference", "main", "app", "api")
+SCRIPT_FILES: Final = ("__main__", "main", "cli", "app", "run", "__init__")
+COMMAND_LINES: Final = {
+    "argparse.ArgumentParser": "argparse",
+    "typer.Typer": "Typer",
+    "typer.run": "Typer",
+    "click.command": "click",
+    "click.group": "click",
+    "fire.Fire": "Fire",
+    "docopt.docopt": "docopt",
+    "optparse.OptionParser": "optparse",
+}
+AGENT_TOOLS: Final = ("mcp.server.fastmcp.FastMCP", "mcp.server.FastMCP")
+FUNCTIONS_SHOWN_MAX: Final = 6
+
+
+def detect_predictor(files: Files) -> Finding | None:
+    """A predict.py with a class or a function called predict."""
+    for name in ("predict.py", "predictor.py"):
+        if name not in files:
+            continue
+        sources = [source for source in python_sources(files) if source.file == name]
+        for source in sources:
+            entry = predictor_in(source)
+            if entry:
+                return python_finding(
+                    files,
+                    python_sources(files),
+                    Finding("python", "python", f"{name} has {entry}.", entry=f"{source.dotted}:{entry}"),
+                )
+    return None
+
+
+def predictor_in(source: Source) -> str:
+    """The class with a method `predict`, or the function of that name."""
+    for node in public_classes(source):
+        if any(isinstance(part, Function) and part.name == "predict" for part in node.body):
+            return node.name
+    return next((node.name for node in public_functions(source) if node.name == "predict"), "")
+
+
+def detect_functions(files: Files) -> Finding | None:
+    """A file called service.py, predict.py, main.py … whose class or functions say their types."""
+    sources = python_sources(files)
+    for stem in ENTRY_FILES:
+        for source in sources:
+            if source.file != f"{stem}.py" or _is_command_line(source) or source.has_main:
+                continue
+            finding = _typed_entry(source)
+            if finding is not None:
+                return python_finding(files, sources, finding)
+    return None
+
+
+def detect_agent_tools(files: Files) -> Finding | None:
+    """A server of tools for agents (MCP), whose tools are typed functions and can be called as such."""
+    sources = python_sources(files)
+    for source in sources:
+        if not any(name in AGENT_TOOLS for _, name in calls_in(source)):
+            continue
+        tools = [
+            function for function in public_functions(source) if _is_tool(function) and is_typed(function)
+        ]
+        if tools:
+            finding = _of_functions(
+                source, tools, f"{source.file} offers tools by the Model Context Protocol"
+            )
+            return python_finding(files, sources, finding)
+    return None
+
+
+def detect_commands(files: Files) -> Finding | None:
+    """A command that the project installs, or a file that reads its arguments."""
+    sources = python_sources(files)
+    scripts = console_scripts(files)
+    by_name = {source.dotted: source for source in sources}
+    wanted = sorted(scripts, key=lambda name: (name != files.name, name))
+    for name in wanted:
+        module, _, function = scripts[name].partition(":")
+        function = function.partition("[")[0].strip()
+        source = by_name.get(module.strip())
+        if source is None or not function.replace(".", "_").isidentifier():
+            continue
+        others = [other for other in wanted if other != name]
+        remarks = (f"Other commands were passed over: {', '.join(others[:5])}.",) if others else ()
+        program = (
+            f"import sys; from {module.strip()} import {function.partition('.')[0]}; sys.exit({function}())"
+        )
+        return _with_alternative(
+            files,
+            sources,
+            Finding(
+                "python",
+                "cli",
+                f"The project installs the command «{name}» ({module.strip()}:{function}).",
+                command=("python", "-c", program),
+                environment={"PYTHONPATH": source.root} if source.root else {},
+                remarks=remarks,
+            ),
+        )
+    for source in sorted(sources, key=_script_rank):
+        said = _is_command_line(source)
+        if said and (source.has_main or source.file.endswith("__main__.py") or _is_lone(source, sources)):
+            return _with_alternative(
+                files, sources, _script(source, f"{source.file} reads its arguments with {said}.")
+            )
+    return None
+
+
+def detect_library(files: Files) -> Finding | None:
+    """A library with one clear module of typed functions."""
+    sources = [source for source in python_sources(files) if not source.has_main]
+    finding = _library(files, sources)
+    return python_finding(files, python_sources(files), finding) if finding is not None else None
+
+
+def detect_script(files: Files) -> Finding | None:
+    """A Python file that does something when it is run."""
+    sources = python_sources(files)
+    runnable = [source for source in sources if source.has_main or source.file.endswith("__main__.py")]
+    if not runnable and len(sources) == 1 and not sources[0].is_package:
+        runnable = sources
+    if not runnable:
+        runnable = [source for source in sources if source.file in ("main.py", "app.py", "run.py", "cli.py")]
+    if not runnable:
+        return None
+    runnable.sort(key=_script_rank)
+    others = [source.file for source in runnable[1:]]
+    finding = _script(runnable[0], f"{runnable[0].file} is a Python program.")
+    if others:
+        finding = replace(finding, remarks=(f"Other programs were passed over: {', '.join(others[:4])}.",))
+    return python_finding(files, sources, finding)
+
+
+def _typed_entry(source: Source) -> Finding | None:
+    for node in public_classes(source):
+        methods = [part for part in node.body if isinstance(part, Function) and not part.name.startswith("_")]
+        callable_ones = [part for part in methods if part.name != "setup" and is_typed(part, is_method=True)]
+        if callable_ones and _is_made_without_arguments(node) and not node.bases:
+            names = ", ".join(part.name for part in callable_ones[:FUNCTIONS_SHOWN_MAX])
+            return Finding(
+                "python",
+                "python",
+                f"{source.file} has the class {node.name} with typed methods: {names}.",
+                entry=f"{source.dotted}:{node.name}",
+            )
+    functions = [function for function in public_functions(source) if is_typed(function)]
+    return _of_functions(source, functions, f"{source.file} has typed functions") if functions else None
+
+
+def _library(files: Files, sources: list[Source]) -> Finding | None:
+    candidates: list[tuple[int, int, str, Source, list[Function]]] = []
+    shown = {
+        name.rpartition(".")[2]
+        for source in sources
+        if source.is_package
+        for name in source.imported.values()
+    }
+    for source in sources:
+        functions = [function for function in public_functions(source) if is_typed(function)]
+        if not functions or source.dotted.rpartition(".")[2].startswith("_") or source.root.count("/") > 1:
+            continue
+        offered = [function for function in functions if function.name in shown]
+        stem = source.dotted.rpartition(".")[2]
+        is_named = stem.replace("_", "-") in (files.name.lower(), files.name.lower().removeprefix("python-"))
+        is_front = source.is_package or is_named
+        candidates.append((0 if offered else 1 if is_front else 2, -len(offered or functions), source.file, source,
+                           offered or functions))  # fmt: skip
+    if not candidates:
+        return None
+    candidates.sort(key=lambda one: one[:3])
+    rank, _, _, source, functions = candidates[0]
+    if rank == 2 and len(candidates) > 1:
+        # Nothing tells which of several modules is meant.
+        return None
+    remarks: tuple[str, ...] = ()
+    others = [other[3].dotted for other in candidates[1:]]
+    if others:
+        remarks = (f"Other modules with typed functions were passed over: {', '.join(others[:5])}.",)
+    why = {
+        0: "which the package offers at its front",
+        1: "its main module",
+        2: "its only module with typed functions",
+    }
+    finding = _of_functions(source, functions, f"{source.dotted} is {why[rank]}, with typed functions")
+    return replace(finding, remarks=(*remarks, *finding.remarks))
+
+
+def _of_functions(source: Source, functions: list[Function], before: str) -> Finding:
+    """All functions of a module, or the one that it has."""
+    names = [function.name for function in functions]
+    shown = ", ".join(names[:FUNCTIONS_SHOWN_MAX]) + (" …" if len(names) > FUNCTIONS_SHOWN_MAX else "")
+    return Finding(
+        "python",
+        "python",
+        f"{before}: {shown}.",
+        entry=f"{source.dotted}:{names[0] if len(names) == 1 else '*'}",
+        environment={"PYTHONPATH": source.root} if source.root else {},
+    )
+
+
+def _with_alternative(files: Files, sources: list[Source], finding: Finding) -> Finding:
+    library = _library(files, [source for source in sources if not source.has_main])
+    if library is not None:
+        remark = f'Its functions could be called instead: kind = "python", entry = "{library.entry}".'
+        finding = replace(finding, remarks=(*finding.remarks, remark))
+    return python_finding(files, sources, finding)
+
+
+def _script(source: Source, because: str) -> Finding:
+    dotted = source.dotted.removesuffix(".__main__")
+    is_module = "." in source.dotted
+    return Finding(
+        "python",
+        "cli",
+        because,
+        command=("python", "-m", dotted) if is_module else ("python", source.file),
+        environment={"PYTHONPATH": source.root} if source.root and is_module else {},
+    )
+
+
+def _script_rank(source: Source) -> tuple[int, int, str]:
+    stem = source.file.split("/")[-1].removesuffix(".py")
+    return (
+        source.file.count("/"),
+        SCRIPT_FILES.index(stem) if stem in SCRIPT_FILES else len(SCRIPT_FILES),
+        source.file,
+    )
+
+
+def _is_command_line(source: Source) -> str:
+    for _, name in calls_in(source):
+        if name in COMMAND_LINES:
+            return COMMAND_LINES[name]
+    for node in source.tree.body:
+        if isinstance(node, Function):
+            for decorator in node.decorator_list:
+                if source.resolve(decorator) in COMMAND_LINES:
+                    return COMMAND_LINES[source.resolve(decorator)]
+    return ""
+
+
+def _is_lone(source: Source, sources: list[Source]) -> bool:
+    return len(sources) == 1 or source.file in ("main.py", "cli.py", "app.py")
+
+
+def _is_tool(function: Function) -> bool:
+    for decorator in function.decorator_list:
+        target = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if isinstance(target, ast.Attribute) and target.attr == "tool":
+            return True
+    return False
+
+
+def _is_made_without_arguments(node: ast.ClassDef) -> bool:
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            arguments = part.args
+            return len(arguments.args) - 1 <= len(arguments.defaults) and None not in arguments.kw_defaults
+    return not node.decorator_list
