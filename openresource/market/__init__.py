@@ -32,6 +32,13 @@ Bonds and records (a bond is the balance of deposits|market|bond:<provider>)
     /bonds/$provider/state                            the chain        what is on its way back
     /records/$provider                                the chain        claims that were paid, their sum, since when
 
+Machines that open to people
+    /machines/$machine/offer                          the machine      where, its host key, its owner, its rent
+    /machines/$machine/guests/$address                its owner        who may enter, until when
+    /machines/$machine/rentals/$record                anybody          rent is paid, the tenant may enter
+    /machines/$machine/tenants/$address               the chain        until when somebody has paid
+    /ssh_keys/$address/$fingerprint                   that wallet      a key that it vouches for
+
 Holds and jobs (money in holds|market|<app>:<id> and holds|market|job:<job>)
     /holds/$app/$id/fund/$record                      anybody          money that pays an app's jobs, until it expires
     /holds/$app/$id/state                             the chain        owner and expiry

@@ -78,7 +78,10 @@ class PlacementStepNotAllowed(Refusal):
 class EndpointNotAccepted(Refusal):
     result_code = ResultCode.ENDPOINT_NOT_ACCEPTED
     template = "The endpoint {endpoint} is not accepted: {reason}."
-    way_out = "Announce https://host:port, without a path; loopback hosts only on the network local."
+    way_out = (
+        "Announce https://host:port (a shell ssh://host:port), without a path; "
+        "loopback hosts only on the network local."
+    )
 
 
 class TlsKeyNotSignedByProvider(Refusal):
@@ -292,6 +295,11 @@ def check_endpoint(endpoint: str, chain_id: int) -> None:
         raise EndpointNotAccepted(endpoint=endpoint, reason=reason)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host means the machine itself."""
+    return host in _LOOPBACK_HOSTS or host.startswith("127.")
+
+
 def _endpoint_fault(endpoint: str, chain_id: int) -> str:
     try:
         parts = urlsplit(endpoint)
@@ -305,6 +313,6 @@ def _endpoint_fault(endpoint: str, chain_id: int) -> str:
     shown_host = f"[{host}]" if ":" in host else host
     if endpoint != f"https://{shown_host}:{port}":
         return "it must be exactly https://host:port, in lower case"
-    if chain_id != LOCAL_CHAIN_ID and (host in _LOOPBACK_HOSTS or host.startswith("127.")):
+    if chain_id != LOCAL_CHAIN_ID and is_loopback(host):
         return "a loopback host is reachable from one machine only"
     return ""

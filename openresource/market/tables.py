@@ -11,12 +11,14 @@ from openresource.market import (
     channels,
     fields,
     jobs,
+    machines,
     papers,
     placements,
     predicates,
     prices,
     programs,
     services,
+    ssh_keys,
     tree_json,
     vouchers,
 )
@@ -43,6 +45,8 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     channel_natives,
     hold_natives,
     bonds,
+    machines,
+    ssh_keys,
     jobs,
     tree_json,
 )

@@ -35,6 +35,7 @@ from tests.market.small_chain import (
 from tests.market.test_jobs import APP, ENTRY, SOURCE
 from tests.support.memory_state import MemoryState
 
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
 PEOPLE = (BUYER, PROVIDER, PUBLISHER, STRANGER)
 CHANNEL_IDS = (CHANNEL_ID, "ab" * 8)
 KEYS = st.sampled_from(PEOPLE)
@@ -139,6 +140,26 @@ class Market(RuleBasedStateMachine):
     def withdraw_bond(self, key: PrivateKey, amount: int, number: int) -> None:
         path = f"/bonds/{key.address}/withdraw/{number:016x}"
         self.write(key, path, {"amount_uain": amount})
+
+    @rule(owner=KEYS, price_uain=st.integers(0, 50))
+    def open_machine(self, owner: PrivateKey, price_uain: int) -> None:
+        self.write(
+            PROVIDER,
+            f"/machines/{PROVIDER.address}/offer",
+            {
+                "owner": owner.address,
+                "endpoint": "ssh://127.0.0.1:2222",
+                "host_key": HOST_KEY,
+                "isolation": "bubblewrap",
+                "price_uain": price_uain,
+            },
+        )
+
+    @rule(key=KEYS, minutes=st.integers(0, 70), price_uain=st.integers(0, 50))
+    def rent(self, key: PrivateKey, minutes: int, price_uain: int) -> None:
+        offered = (self.chain.get(f"/machines/{PROVIDER.address}/offer") or {}).get("price_uain", price_uain)
+        value = {"minutes": minutes, "price_uain": offered}
+        self.write(key, f"/machines/{PROVIDER.address}/rentals/{RECORD}", value)
 
     @rule(key=KEYS)
     def ask(self, key: PrivateKey) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from openresource.ledger.draft import DueAction, Native
 from openresource.ledger.profile import ProgramHook
-from openresource.market.natives import bonds, channels, holds, jobs, placements, programs, services
+from openresource.market.natives import bonds, channels, holds, jobs, machines, placements, programs, services
 from openresource.market.natives.jobs import PROGRAM_EVENT_WRITES, check_program, on_program_event
 from openresource.market.natives.parameters import CATEGORY, PARAMETERS
 
@@ -21,12 +21,14 @@ NATIVES: Final[tuple[Native, ...]] = (
     *channels.NATIVES,
     *holds.NATIVES,
     *bonds.NATIVES,
+    *machines.NATIVES,
     *jobs.NATIVES,
 )
 DUE_ACTIONS: Final[tuple[DueAction, ...]] = (
     *holds.DUE_ACTIONS,
     *jobs.DUE_ACTIONS,
     *bonds.DUE_ACTIONS,
+    *machines.DUE_ACTIONS,
 )
 FUNCTIONS: Final[dict[str, str]] = (
     programs.FUNCTIONS
@@ -35,6 +37,7 @@ FUNCTIONS: Final[dict[str, str]] = (
     | channels.FUNCTIONS
     | holds.FUNCTIONS
     | bonds.FUNCTIONS
+    | machines.FUNCTIONS
     | jobs.FUNCTIONS
 )
 RULES: Final[dict[str, str]] = (
@@ -44,6 +47,7 @@ RULES: Final[dict[str, str]] = (
     | channels.RULES
     | holds.RULES
     | bonds.RULES
+    | machines.RULES
     | jobs.RULES
 )
 PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event, check_program)
