@@ -15,9 +15,10 @@ def find_drivers() -> Drivers:
     """The drivers of this machine, the preferred first; none is started before somebody asks."""
     from openresource.adapters.bubblewrap.driver import Bubblewrap
     from openresource.adapters.confined.driver import Confined
+    from openresource.adapters.gvisor.driver import Gvisor
 
     tools = own_tools()
-    sandboxes: list[Sandbox] = [Bubblewrap(tools=tools), Confined(tools=tools)]
+    sandboxes: list[Sandbox] = [Bubblewrap(tools=tools), Gvisor(tools=tools), Confined(tools=tools)]
     return Drivers(sandboxes)
 
 

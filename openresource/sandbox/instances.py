@@ -68,6 +68,8 @@ class Watched:
     disk_folder: Path | None = None
     # More where the descriptors of a runtime are counted too, whose own memory is bounded.
     descriptors_max: int = DESCRIPTORS_MAX
+    # What a runtime needs for itself, beside the program's memory.
+    own_bytes: int = 0
 
 
 class RunningInstance:
@@ -271,6 +273,7 @@ async def start_instance(
             inner_folders=watched.inner_folders,
             disk_folder=watched.disk_folder,
             descriptors_max=watched.descriptors_max,
+            own_bytes=watched.own_bytes,
         )
         instance.attach(channel, watch)
         instance.begin(await _ready(instance, process, channel, limits))
@@ -340,6 +343,6 @@ async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: Run
             control, ends.control = ends.control, None
             assert control is not None
             channel = await FrameChannel.open(
-                control, limits.output_bytes, limits.memory_bytes, lost, fail, wire == "cli"
+                control, limits.output_bytes, limits.memory_bytes, lost, fail, wire in ("cli", "wasm")
             )
     return channel

@@ -57,8 +57,9 @@ def sample(pids: Sequence[int]) -> TreeSample:
     return TreeSample(count, private, resident, cpu_ms, descriptors)
 
 
-def proportional_bytes(pids: Sequence[int]) -> int:
+def proportional_bytes(pids: Sequence[int], *, with_shared: bool = False) -> int:
     """Memory of processes, with pages that several share counted once; slow, so asked only in doubt."""
+    members = ("Pss:", "SwapPss:") if with_shared else ("Pss_Anon:", "SwapPss:")
     total = 0
     for pid in pids:
         try:
@@ -66,7 +67,7 @@ def proportional_bytes(pids: Sequence[int]) -> int:
         except OSError:
             continue
         for line in text.splitlines():
-            if line.startswith(("Pss_Anon:", "SwapPss:")):
+            if line.startswith(members):
                 total += int(line.split()[1]) * 1024
     return total
 

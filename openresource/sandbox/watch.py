@@ -14,6 +14,7 @@ from typing import Final
 
 from openresource.sandbox import proc
 from openresource.sandbox.driver import DiskFull, Limits, OutOfMemory, ProgramCrashed, ProgramError
+from openresource.sandbox.proc import TreeSample
 from openresource.sandbox.processes import GuestProcess
 
 BUSY_SECONDS: Final = 0.1
@@ -36,6 +37,8 @@ class Watch:
         on_violation: Callable[[ProgramError], None],
         inner_folders: Sequence[str] = (),
         disk_folder: Path | None = None,
+        descriptors_max: int = DESCRIPTORS_MAX,
+        own_bytes: int = 0,
     ) -> None:
         self.peak_resident_bytes = 0
         self.cpu_ms = 0
@@ -45,6 +48,8 @@ class Watch:
         self._on_violation = on_violation
         self._inner_folders = inner_folders
         self._disk_folder = disk_folder
+        self._descriptors_max = descriptors_max
+        self._own_bytes = own_bytes
         self._device = os.stat(disk_folder).st_dev if disk_folder is not None else 0
         self._idle_since_cpu_ms: int | None = None
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -74,14 +79,21 @@ class Watch:
             self.peak_resident_bytes = max(self.peak_resident_bytes, groups.peak_bytes())
             if groups.oom_kills():
                 return OutOfMemory(memory_bytes=self._limits.memory_bytes)
-        elif self._is_too_large(seen.private_bytes, pids):
+        elif self._is_too_large(seen, pids):
             return OutOfMemory(memory_bytes=self._limits.memory_bytes)
-        if seen.descriptors > max(DESCRIPTORS_MAX, self._limits.open_files):
+        if seen.descriptors > max(self._descriptors_max, self._limits.open_files):
             return ProgramCrashed(reason=f"it held {seen.descriptors} open files at once", stderr="")
         return self._disk_violation(pids) or self._idle_violation()
 
-    def _is_too_large(self, private_bytes: int, pids: Sequence[int]) -> bool:
-        if private_bytes <= self._limits.memory_bytes:
+    def _is_too_large(self, seen: TreeSample, pids: Sequence[int]) -> bool:
+        if self._own_bytes:
+            # A kernel in user space keeps its programs' memory in shared pages.
+            allowed_bytes = self._limits.memory_bytes + self._own_bytes
+            return (
+                seen.resident_bytes > allowed_bytes
+                and proc.proportional_bytes(pids, with_shared=True) > allowed_bytes
+            )
+        if seen.private_bytes <= self._limits.memory_bytes:
             return False
         # After a fork both sides count the pages that they still share.
         return len(pids) <= 2 or proc.proportional_bytes(pids) > self._limits.memory_bytes

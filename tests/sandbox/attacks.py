@@ -172,7 +172,8 @@ found = []
 for name in ["/etc/shadow", "/etc/sudoers", "/root/.bashrc", "/root", "/home", "/proc/kcore", "/dev/mem", "/dev/kmsg",
              "/var/run/docker.sock", "/sys/kernel", "/var/lib", "/etc/ssh", argument["folder"]]:
     try:
-        found.append((name, os.listdir(name) if os.path.isdir(name) else open(name, "rb").read(10).hex()))
+        content = os.listdir(name) if os.path.isdir(name) else open(name, "rb").read(10).hex()
+        found += [(name, content)] if content else []
     except OSError:
         pass
 texts = [repr(dict(os.environ))]

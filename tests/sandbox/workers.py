@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,12 +21,11 @@ ROOT = Path(openresource.__file__).parent.parent
 PLAIN_UID = 61_501 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 STAGE = "/mnt"
 IS_ROOT = os.geteuid() == 0
+IDENTITIES = ("root", "plain") if IS_ROOT else ("plain",)
 # (level, identity); a plain user's machine can only try the plain ones.
-MODES = [
-    (level, identity)
-    for identity in (("root", "plain") if IS_ROOT else ("plain",))
-    for level in ("bubblewrap", "confined")
-]
+MODES = [(level, identity) for identity in IDENTITIES for level in ("bubblewrap", "confined")]
+# Drivers of runtimes that this machine may lack; a start costs so much there that one identity has to do.
+EXTRA_MODES = [("gvisor", IDENTITIES[0])] if shutil.which("runsc") else []
 # In every worker's environment; no program may find it.
 SECRET_NAME, SECRET = "TEST_SECRET", "swordfish-7f3a"
 PYTHON = 'name = "attack"\n[run]\nkind = "python"\nentry = "program:Program"\n'

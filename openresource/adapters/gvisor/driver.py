@@ -1,0 +1,178 @@
+"""The driver: from a release to a running instance inside gVisor, and back to nothing.
+
+The runtime and all its helpers live below a supervisor of our own and inside control groups where there are any, so
+that what holds a plain program holds the kernel in user space as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from openresource.adapters.gvisor.bundles import write_bundle
+from openresource.sandbox.broker import Broker
+from openresource.sandbox.commands import command_of, find_command, wire_of
+from openresource.sandbox.driver import Capabilities, KindNotServed, Limits, Release, SandboxUnavailable
+from openresource.sandbox.groups import make_groups
+from openresource.sandbox.instances import RunningInstance, Watched, start_instance
+from openresource.sandbox.launching import become_subreaper
+from openresource.sandbox.layout import environment, interpreter_of
+from openresource.sandbox.probing import probe_by_start
+from openresource.sandbox.processes import open_ends, remove_groups
+from openresource.sandbox.releases import make_readable
+from openresource.sandbox.supervised import start_supervised
+from openresource.sandbox.views import view_of
+
+LEVEL: Final = "gvisor"
+KINDS: Final = ("python", "jsonl", "cli")
+NO_BINARY: Final = "runsc is not installed: apt install runsc, or see gvisor.dev for a newer one"
+# The newest first: which ones a binary knows and a machine allows is found by starting.
+PLATFORMS: Final = ("systrap", "ptrace")
+# The kernel in user space, its file server and their threads, beside the program's own.
+OWN_MEMORY_BYTES: Final = 96 << 20
+OWN_PROCESSES: Final = 128
+# Threads of this machine for each process inside.
+THREADS_EACH: Final = 4
+# Its file server holds one for each file that the program has seen.
+DESCRIPTORS_MAX: Final = 16_384
+PIPE_BYTES: Final = 1 << 20
+VERSION_SECONDS_MAX: Final = 10.0
+
+
+class Gvisor:
+    """The sandbox of level `gvisor`."""
+
+    def __init__(
+        self,
+        *,
+        tools: Sequence[Path] = (),
+        binary: Path | None = None,
+        platform: str = "",
+        uses_groups: bool = True,
+    ) -> None:
+        """`platform` is the runtime's way to catch system calls; empty takes the first that starts."""
+        self._tools = tuple(tools)
+        found = shutil.which("runsc")
+        self._binary = binary or (Path(found) if found else None)
+        self._platform = platform
+        self._uses_groups = uses_groups
+        self._capabilities: Capabilities | None = None
+
+    def probe(self) -> Capabilities:
+        """What this driver reaches here, found once by a real start."""
+        if self._capabilities is None:
+            self._capabilities = self._probe()
+        return self._capabilities
+
+    async def start(self, release: Release, limits: Limits) -> RunningInstance:
+        """A running program."""
+        if self._binary is None:
+            raise SandboxUnavailable(level=LEVEL, why_not=NO_BINARY)
+        wire = wire_of(release.manifest.run)
+        if wire not in KINDS:
+            raise KindNotServed(
+                kind=release.manifest.run.kind,
+                level=LEVEL,
+                reason="connections cannot be handed out of a network that the kernel of this machine does not know",
+            )
+        interpreter = interpreter_of(release.runtime)
+        find_command(release, (*self._tools, interpreter.executable))
+        become_subreaper()
+        async with AsyncExitStack() as held:
+            await asyncio.to_thread(make_readable, release.folder)
+            broker_folder = release.broker_folder
+            if broker_folder is None:
+                broker = await Broker.open()
+                held.push_async_callback(broker.close)
+                broker_folder = broker.folder
+            groups = make_groups(_with_own_share(limits)) if self._uses_groups else None
+            if groups is not None:
+                held.push_async_callback(remove_groups, groups)
+            folder = Path(tempfile.mkdtemp(prefix="openresource-gvisor-"))
+            held.callback(shutil.rmtree, folder, True)
+            ends = open_ends(wire)
+            # Writing to a full pipe fails in there with EAGAIN instead of waiting, so it should not be full soon.
+            fcntl.fcntl(ends.stderr, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            held.callback(ends.close_ours)
+            held.callback(ends.close_theirs)
+            view = view_of(release, interpreter, broker_folder, self._tools)
+            command = command_of(release, view.layout, limits)
+            values = environment(view.layout, release, limits, command.environment)
+            write_bundle(folder, view, limits, values, command.words)
+            process = await start_supervised(self._plan(folder, groups), ends, groups)
+            process.cleanups.append(held.pop_all().aclose)
+        return await start_instance(
+            process,
+            ends,
+            release.manifest,
+            limits,
+            Watched(descriptors_max=DESCRIPTORS_MAX, own_bytes=OWN_MEMORY_BYTES),
+        )
+
+    def _plan(self, folder: Path, groups: Any) -> dict[str, Any]:
+        words = [
+            str(self._binary),
+            f"-root={folder / 'state'}",
+            f"-platform={self._platform or PLATFORMS[-1]}",
+            "-network=none",
+            "-host-uds=open",
+            # Groups of ours hold the whole; those that the runtime would make are not needed.
+            "-ignore-cgroups",
+            "-log=/dev/null",
+        ]
+        if os.geteuid() != 0:
+            words.append("-rootless")
+        words += ["run", f"-bundle={folder}", folder.name]
+        plan: dict[str, Any] = {"argv": words, "folder": str(folder), "env": {"PATH": os.defpath}}
+        if groups is not None:
+            plan["groups"] = groups.enter_files
+        return plan
+
+    def _probe(self) -> Capabilities:
+        if self._binary is None:
+            return Capabilities(LEVEL, False, NO_BINARY, kinds=KINDS)
+        capabilities = Capabilities(LEVEL, False, "no platform was tried", kinds=KINDS)
+        for platform in (self._platform,) if self._platform else PLATFORMS:
+            self._platform = platform
+            capabilities = probe_by_start(
+                self,
+                LEVEL,
+                disk="tmpfs",
+                uses_groups=self._uses_groups,
+                kinds=KINDS,
+                details=(("runsc", _version(self._binary)), ("platform", platform)),
+            )
+            if capabilities.available:
+                break
+        return capabilities
+
+
+def _with_own_share(limits: Limits) -> Limits:
+    return replace(
+        limits,
+        memory_bytes=limits.memory_bytes + OWN_MEMORY_BYTES,
+        processes=limits.processes * THREADS_EACH + OWN_PROCESSES,
+    )
+
+
+def _version(binary: Path) -> str:
+    try:
+        said = subprocess.run(
+            [str(binary), "-version"],
+            capture_output=True,
+            text=True,
+            timeout=VERSION_SECONDS_MAX,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return f"unknown ({problem})"
+    return said.splitlines()[0].removeprefix("runsc version ").strip() if said else "unknown"
