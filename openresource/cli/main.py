@@ -26,6 +26,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "init": Entry("init:init", "Begin a service in a folder."),
         "check": Entry("init:check", "Try a folder's program in a sandbox; nothing is published."),
         "publish": Entry("publish:publish", "Publish a folder as a service and wait until somebody runs it."),
+        "rollback": Entry(
+            "rollback:rollback", "Make an earlier version the one that a service's name means."
+        ),
         "provide": Entry("provide:provide", "Run other people's programs on this machine and be paid."),
         "permit": Entry("permit:permit", "Who may call and run a service, and what a machine must bring."),
         "bond": Entry("bond:bond", "Show, add to and withdraw a provider's bond."),

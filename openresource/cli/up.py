@@ -118,7 +118,7 @@ class Up:
             click.echo(json.dumps(self._record, ensure_ascii=False))
 
     async def _journey(self, local: Any, story: Any) -> list[Any]:
-        from openresource.cli.publish import choose_bench
+        from openresource.cli.publication import choose_bench
 
         async def preparing() -> Any:
             return await local.prepare(await asyncio.to_thread(choose_bench))

@@ -1,6 +1,7 @@
 """Publishing: try the program where it was written, put it on the chain, and wait until somebody runs it.
 
-Nothing is published that did not answer its own examples. A publisher needs no coins and no server.
+Nothing is published that did not answer its own examples. A publisher needs no coins and no server. What was published
+before and is published again, or rolled back to, becomes what the service's name means.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +25,15 @@ from openresource.client.calls import (
     split_events,
     stream_values,
 )
-from openresource.client.chain import Chain, Operation, TransactionRefused, set_value
-from openresource.client.releases import Release, check_examples, read_release, with_interface
-from openresource.client.services import Choice, Directory
+from openresource.client.chain import Chain, NodeRefused, Operation, TransactionRefused, set_value
+from openresource.client.releases import (
+    Release,
+    check_examples,
+    read_release,
+    with_interface,
+    with_version,
+)
+from openresource.client.services import INTERFACE_FILE, KEPT_SECONDS, Choice, Directory
 from openresource.client.wires import Wire
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.manifests import Manifest, Method
@@ -34,12 +42,21 @@ from openresource.market.placements import Placement, sign_test_call
 from openresource.market.programs import Program, program_record
 from openresource.market.receipts import check_receipt, receipt_from_json
 from openresource.market.schemas import check_value
-from openresource.market.services import Version, VersionTextTaken, read_version, version_record
+from openresource.market.services import (
+    Version,
+    VersionTextTaken,
+    choice_record,
+    read_version,
+    version_record,
+)
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
+from openresource.primitives.paths import encode_label, format_path
 
 DEADLINE_SECONDS: Final = 60.0
+# So much of a commit's name stands in a version's text.
+COMMIT_CHARACTERS: Final = 10
 TEST_SECONDS: Final = 60.0
 # Events tell at once; a look at the state now and then finds what an event did not bring.
 LOOK_SECONDS: Final = 2.0
@@ -129,6 +146,8 @@ class Publication:
 
     choice: Choice
     tx_hash: str
+    # The program that the name meant before; empty if there was none or it is this one.
+    before: str = ""
 
     @property
     def is_new(self) -> bool:
@@ -146,9 +165,21 @@ class Placed:
     receipt: dict[str, Any] = field(default_factory=dict)
 
 
-async def prepare(folder: Path, bench: Bench, progress: Progress = lambda _: None) -> Prepared:
-    """Read a folder, start the program, write its interface, run its examples; nothing leaves this machine."""
+async def prepare(
+    folder: Path,
+    bench: Bench,
+    progress: Progress = lambda _: None,
+    version_for: Callable[[Release], Awaitable[str]] | None = None,
+) -> Prepared:
+    """Read a folder, start the program, write its interface, run its examples; nothing leaves this machine.
+
+    `version_for` may give a release another version's text than its manifest has.
+    """
     release = await asyncio.to_thread(read_release, folder)
+    if version_for is not None:
+        version = await version_for(release)
+        if version != release.manifest.version:
+            release = with_version(release, version)
     progress(f"starting {release.manifest.name} here to learn its interface")
     with tempfile.TemporaryDirectory(prefix="openresource-trial-") as stage:
         # Exactly the published files, so that what works here does not lean on something that stays behind.
@@ -186,8 +217,12 @@ class Publisher:
     async def publish(self, prepared: Prepared) -> Publication:
         """Content to the node, then program and version in one transaction; what stands already is left as it is."""
         publisher, name, program = self._key.address, prepared.manifest.name, prepared.program
-        known = await self._chain.read(f"/services/{publisher}/{name}/versions")
-        registered = await self._chain.read(f"/programs/{program}")
+        known, latest, registered = await asyncio.gather(
+            self._chain.read(f"/services/{publisher}/{name}/versions"),
+            self._chain.read(f"/services/{publisher}/{name}/latest"),
+            self._chain.read(f"/programs/{program}"),
+        )
+        before = latest if isinstance(latest, str) and latest != program else ""
         version = version_of(prepared)
         _check_version_text(known, program, version)
         if not await self._chain.has_block(program):
@@ -196,7 +231,9 @@ class Publisher:
             assert sent == program, "the content store names the same bytes alike"
         if isinstance(known, dict) and program in known:
             choice = Choice(publisher, name, read_version(program, known[program]))
-            return Publication(choice, "")
+            if before:
+                await self.choose(choice)
+            return Publication(choice, "", before)
         operations: list[Operation] = []
         if registered is None:
             record = program_record(Program(program, publisher, name, prepared.release.bytes))
@@ -213,14 +250,54 @@ class Publisher:
                 raise
             info = await self._chain.submit_final(operations[-1:], self._key)
         stamped = await self._chain.read(f"/services/{publisher}/{name}/versions/{program}")
-        return Publication(Choice(publisher, name, read_version(program, stamped)), info.tx_hash)
+        return Publication(Choice(publisher, name, read_version(program, stamped)), info.tx_hash, before)
+
+    async def version_for(self, release: Release, commit: str) -> str:
+        """The manifest's version, or where that stands for other files already, the version with the commit's name.
+
+        So nobody has to raise a number by hand, and each version tells the commit that it was made from.
+        """
+        version = release.manifest.version
+        name = release.manifest.name
+        path = format_path(("services", self._key.address, name, "by_version", encode_label(version)))
+        program = await self._chain.read(path)
+        if not isinstance(program, str) or await self._has_files(program, release):
+            return version
+        return f"{version}{'.' if '+' in version else '+'}{commit[:COMMIT_CHARACTERS]}"
+
+    async def _has_files(self, program: str, release: Release) -> bool:
+        try:
+            published = await self._chain.get_files(program)
+        except NodeRefused:
+            return False  # The node keeps them no more; a version of its own is never wrong.
+        files = [dict(one) for one in (published, release.files)]
+        for one in files:
+            # Written when it was published, from what the program said of itself.
+            one.pop(INTERFACE_FILE, None)
+        return files[0] == files[1]
+
+    async def choose(self, choice: Choice) -> str:
+        """Make a published version what the service's name means; final when this returns, with the transaction's hash."""
+        path = f"/services/{choice.service}/choose/{secrets.token_hex(8)}"
+        self._progress(f"choosing {choice.version.version}")
+        info = await self._chain.submit_final(set_value(path, choice_record(choice.program)), self._key)
+        return info.tx_hash
+
+    async def wait_seen(self) -> None:
+        """Wait until nobody uses an older answer of the chain; whoever calls after this gets what is placed now."""
+        await asyncio.sleep(KEPT_SECONDS)
 
     async def wait_placed(
         self, prepared: Prepared, publication: Publication, *, deadline_seconds: float = DEADLINE_SECONDS
     ) -> Placed:
         """Wait until a provider runs the version and has answered a test call found through the chain."""
-        choice = publication.choice
         method = next((one for one in prepared.manifest.methods if one.example is not None), None)
+        return await self.wait_running(publication.choice, method, deadline_seconds=deadline_seconds)
+
+    async def wait_running(
+        self, choice: Choice, method: Method | None, *, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> Placed:
+        """Wait until a provider runs a version; with a method, until it has answered that one's example."""
         said: dict[str, str] = {}
         failures: dict[str, str] = {}
         tried: set[tuple[str, int]] = set()

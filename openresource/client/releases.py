@@ -9,7 +9,9 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import re
 import stat
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +45,9 @@ LEFT_OUT_FOLDERS: Final = frozenset(
      ".vscode", ".ipynb_checkpoints")
 )  # fmt: skip
 LEFT_OUT_FILES: Final = ("*.pyc", ".DS_Store", "*.swp", ".gitignore", DEMO_FILE)
+_VERSION_LINE: Final = re.compile(
+    r"""^[ \t]*version[ \t]*=[ \t]*(?:"[^"\n]*"|'[^'\n]*')([ \t]*(?:\#.*)?)$""", re.MULTILINE
+)
 # What is published is public and stays: these are mistakes.
 SECRET_FILES: Final = (".env", ".env.*", ".netrc", "id_rsa", "id_ed25519", "wallet.json", "funding.json")
 
@@ -60,6 +65,11 @@ class NoManifest(Refusal):
 class NotPublishable(Refusal):
     template = "{file} cannot be published: {reason}."
     way_out = "Move it out of the folder, or put a plain file in its place."
+
+
+class VersionNotWritten(Refusal):
+    template = "The version {version} cannot be written into openresource.toml."
+    way_out = "Write version on a line of its own before the first table, or raise it by hand."
 
 
 class ReleaseTooLarge(Refusal):
@@ -124,7 +134,19 @@ def read_release(folder: Path) -> Release:
         raise NoSuchFolder(folder=str(folder))
     if not (folder / MANIFEST_FILE).exists():
         raise NoManifest(folder=str(folder))
-    files = _read_files(folder)
+    return _release_of(folder, _read_files(folder))
+
+
+def with_version(release: Release, version: str) -> Release:
+    """The same release under another version's text; all else in its manifest stays as it was written."""
+    text = release.files[MANIFEST_FILE].decode()
+    fresh = _with_version_line(text, version)
+    if tomllib.loads(fresh) != {**tomllib.loads(text), "version": version}:
+        raise VersionNotWritten(version=version)
+    return _release_of(release.folder, {**release.files, MANIFEST_FILE: fresh.encode()})
+
+
+def _release_of(folder: Path, files: dict[str, bytes]) -> Release:
     content = files[MANIFEST_FILE]
     try:
         text = content[: 4 * MANIFEST_CHARACTERS_MAX + 1].decode()
@@ -188,6 +210,15 @@ def check_examples(methods: Sequence[Method]) -> None:
                 check_value(method.input, method.example.get("input"))
             except Refusal as refusal:
                 raise ExampleInvalid(method=method.name, reason=refusal.message) from refusal
+
+
+def _with_version_line(text: str, version: str) -> str:
+    """The manifest with its top-level version replaced, or put before everything else."""
+    line = f'version = "{version}"'
+    tables = re.search(r"^[ \t]*\[", text, re.MULTILINE)
+    head = text[: tables.start()] if tables else text
+    fresh, count = _VERSION_LINE.subn(lambda found: f"{line}{found[1]}", head, count=1)
+    return fresh + text[len(head) :] if count else f"{line}\n{text}"
 
 
 def _completed(method: Method, entry: Mapping[str, Any]) -> Method:

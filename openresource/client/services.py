@@ -25,6 +25,7 @@ from openresource.market.services import (
     is_service_name,
     read_permissions,
     read_version,
+    version_before,
     version_that_serves,
 )
 from openresource.primitives.errors import Refusal
@@ -214,9 +215,22 @@ class Directory:
             self.look_again()
             raise
 
-    async def versions(self, publisher: str, name: str, at: At = "final") -> list[Version]:
-        """Everything that was published under a name, the oldest first."""
-        return _versions(await self._read(f"/services/{publisher}/{name}", at))
+    async def chosen(self, service: str, at: At = "final") -> Version:
+        """The version that the publisher of `publisher/name` chose, whether or not anybody runs it."""
+        publisher, _, name = service.partition("/")
+        if not is_service_name(name):
+            raise NoSuchService(service=service)
+        latest = await self._read(f"/services/{service}/latest", at)
+        found = await self._version(publisher, name, latest, at) if isinstance(latest, str) else None
+        if found is None:
+            raise NoSuchService(service=service)
+        return found
+
+    async def before(self, service: str, at: At = "final") -> Version | None:
+        """Where a rollback of `publisher/name` leads; None if there is no earlier version."""
+        record = await self._read(f"/services/{service}", at)
+        versions = {version.program: version for version in _versions(record)}
+        return version_before(versions, str(record.get("latest")), str(record.get("before")))
 
     async def _current(self, publisher: str, name: str, latest: str, at: At) -> Choice:
         """What a bare name means; usually that is the chosen version, and its placements say so."""
