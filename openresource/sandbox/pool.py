@@ -1,17 +1,23 @@
-"""Warm instances of one program: a call finds one that runs, a dead one is replaced, and restarts back off.
+"""Instances of one program on demand: warm ones answer at once, more start while calls wait, idle ones go.
 
-The pool starts an instance when it is first needed, keeps it warm, and starts more up to its size while calls wait.
-A program that keeps dying is started ever more rarely, and callers are told so instead of waiting.
+    no instance ──a call──▶ one ──calls wait──▶ more, up to `size` ──idle──▶ `warm` of them ──idle──▶ …
+
+A call takes an instance that is there; only where none is, it waits for a start. Another instance starts when calls
+would wait longer than a moment, one at a time. Those beyond `warm` end after some idle time, and all of them give way
+when other programs need the machine's memory (`budgets.py`). A program that keeps dying is started ever more rarely,
+and callers are told so instead of waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from openresource.sandbox.budgets import Budget, Share
 from openresource.sandbox.driver import (
     Instance,
     Limits,
@@ -26,10 +32,18 @@ from openresource.sandbox.driver import (
     Usage,
 )
 
+log = logging.getLogger("openresource.sandbox.pool")
+
 RESTART_SECONDS_FIRST: Final = 0.2
 RESTART_SECONDS_MAX: Final = 60.0
 # The first few deaths are accidents: the next caller gets a fresh instance at once.
 QUICK_RESTARTS: Final = 3
+# When a call waits longer than this, or would by what calls take, one more instance starts.
+GROW_SECONDS: Final = 0.05
+# Before a warm instance that died is started again without a call.
+REFILL_SECONDS: Final = 0.05
+# How quickly the mean time of a call follows the newest one.
+NEWEST_SHARE: Final = 0.1
 
 
 class PoolClosed(ProgramError):
@@ -40,10 +54,19 @@ class PoolClosed(ProgramError):
 class _Slot:
     """One place for an instance, with the calls that run on it."""
 
+    __slots__ = ("idle_since", "instance", "running", "share", "starting")
+
     def __init__(self) -> None:
         self.instance: Instance | None = None
         self.starting: asyncio.Task[Instance] | None = None
         self.running = 0
+        self.idle_since = 0.0
+        self.share: Share | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether an instance runs here or is about to."""
+        return self.starting is not None or (self.instance is not None and self.instance.alive)
 
 
 class ProgramPool:
@@ -56,33 +79,64 @@ class ProgramPool:
         limits: Limits,
         *,
         size: int = 1,
+        warm: int = 0,
         idle_seconds: float | None = None,
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert size >= 1
+        self.warm = min(warm, size)
+        # What happened so far, for the provider's metrics.
+        self.starts = 0
+        self.cold_starts = 0
+        self.idle_stops = 0
         self._sandbox = sandbox
         self._release = release
         self._limits = limits
         self._clock = clock
+        self._budget = budget
         self._slots = [_Slot() for _ in range(size)]
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle_seconds = idle_seconds
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._grow_timer: asyncio.TimerHandle | None = None
+        self._refill_timer: asyncio.TimerHandle | None = None
+        self._call_seconds = 0.0
         self._deaths = 0
         self._start_not_before = 0.0
         self._last_fault: ProgramError | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._interface: dict[str, Any] = {}
+        if budget is not None:
+            budget.join(self)
 
     @property
     def capacity(self) -> int:
         """How many calls can run at once."""
         return len(self._slots) * self._limits.concurrency
 
+    @property
+    def instances(self) -> int:
+        """How many instances are there now."""
+        return sum(slot.instance is not None for slot in self._slots)
+
+    @property
+    def idle_instances(self) -> int:
+        """How many of them have nothing to do."""
+        return sum(slot.instance is not None and not slot.running for slot in self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for an instance."""
+        return len(self._waiting)
+
     async def start(self) -> None:
         """Start the first instance now, so that the first call finds it warm."""
-        self._interface = (await self._instance_of(self._slots[0])).interface
+        slot = self._slots[0]
+        self._interface = (await self._instance_of(slot)).interface
+        if not slot.running:
+            self._rest(slot)
 
     @property
     def interface(self) -> dict[str, Any]:
@@ -97,8 +151,11 @@ class ProgramPool:
         else:
             slot.running += 1
         instance: Instance | None = None
+        began = self._clock()
         try:
             instance = await self._instance_of(slot)
+            if slot.share is not None and not slot.share.is_busy:
+                await self._wake_up(slot.share, call.deadline_seconds)
             reply = await instance.call(call)
         except asyncio.CancelledError:
             self._leave_when_free(slot, instance)
@@ -108,6 +165,7 @@ class ProgramPool:
             raise
         self._deaths = 0
         if isinstance(reply.body, bytes):
+            self._took(began)
             self._leave(slot)
         else:
             reply.body = _CountedStream(reply.body, lambda: self._leave(slot))
@@ -127,9 +185,8 @@ class ProgramPool:
     async def stop_idle(self) -> None:
         """Stop instances that nobody uses; the next call starts one again."""
         for slot in self._slots:
-            if slot.running == 0 and slot.instance is not None:
-                instance, slot.instance = slot.instance, None
-                await instance.stop()
+            if slot.running == 0:
+                await self._stop(slot)
 
     async def drain(self, seconds: float) -> None:
         """Take no more calls, let those that run end within their time, then stop everything."""
@@ -144,16 +201,47 @@ class ProgramPool:
         """Stop everything; calls that still run end with a typed refusal."""
         self._is_closed = True
         self._wake_all()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._grow_timer, self._refill_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._budget is not None:
+            self._budget.part(self)
         for slot in self._slots:
             if slot.starting is not None:
                 slot.starting.cancel()
                 await asyncio.gather(slot.starting, return_exceptions=True)
-            if slot.instance is not None:
-                instance, slot.instance = slot.instance, None
-                await instance.stop()
-        await asyncio.gather(*self._stopping)
+            await self._stop(slot)
+        await asyncio.gather(*self._tasks)
+
+    # For the budget
+
+    def idle_since(self) -> float | None:
+        """Since when the longest idle instance is idle; None if none is."""
+        slot = self._longest_idle()
+        return None if slot is None else slot.idle_since
+
+    async def give_way(self) -> None:
+        """Stop the longest idle instance: another program needs its room."""
+        slot = self._longest_idle()
+        if slot is not None:
+            await self._stop(slot)
+
+    async def measure(self) -> None:
+        """Tell the budget what idle instances use."""
+        for slot in self._slots:
+            if slot.instance is not None and not slot.running:
+                await self._measure(slot, slot.instance)
+
+    async def _measure(self, slot: _Slot, instance: Instance) -> None:
+        resident_bytes = (await instance.usage()).peak_rss_bytes
+        if slot.instance is instance and slot.share is not None and self._budget is not None:
+            self._budget.measured(slot.share, resident_bytes)
+
+    def _longest_idle(self) -> _Slot | None:
+        idle = [slot for slot in self._slots if slot.instance is not None and not slot.running]
+        return min(idle, key=lambda slot: slot.idle_since, default=None)
+
+    # Places
 
     async def _enter(self, seconds: float) -> _Slot:
         """A slot with room, the ones with a living instance first; who has waited longest goes first."""
@@ -178,6 +266,7 @@ class ProgramPool:
             self._waiting.appendleft(waiter)
         else:
             self._waiting.append(waiter)
+        self._consider_growing()
         try:
             async with asyncio.timeout(seconds):
                 await waiter
@@ -194,29 +283,54 @@ class ProgramPool:
         return True
 
     def _with_room(self) -> _Slot | None:
+        """The instance with the fewest calls; where there is none at all, the slot in which one will start."""
+        best: _Slot | None = None
+        is_any_there = False
+        for slot in self._slots:
+            if not slot.is_there:
+                continue
+            is_any_there = True
+            if slot.running < self._limits.concurrency and (best is None or slot.running < best.running):
+                best = slot
+        if is_any_there:
+            return best
         free = [slot for slot in self._slots if slot.running < self._limits.concurrency]
-
-        def rank(slot: _Slot) -> tuple[bool, int]:
-            is_alive = slot.instance is not None and slot.instance.alive
-            return not is_alive, slot.running
-
-        return min(free, key=rank, default=None)
+        return min(free, key=lambda slot: slot.running, default=None)
 
     def _leave(self, slot: _Slot) -> None:
         slot.running -= 1
-        if self._idle_seconds is not None and not any(slot.running for slot in self._slots):
-            self._restart_idle_timer(self._idle_seconds)
         if slot.instance is not None and not slot.instance.alive:
             self._bury(slot)
+        if slot.running == 0:
+            self._rest(slot)
         self._wake_one()
 
-    def _restart_idle_timer(self, seconds: float) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        if not self._is_closed:
-            self._idle_timer = asyncio.get_running_loop().call_later(
-                seconds, lambda: self._keep(self.stop_idle())
-            )
+    def _rest(self, slot: _Slot) -> None:
+        """A slot has nothing to do; where nothing comes for long, its instance ends."""
+        slot.idle_since = time.monotonic()
+        if slot.share is not None and self._budget is not None:
+            self._budget.rests(slot.share)
+        if self._idle_seconds is not None and self._idle_timer is None and not self._is_closed:
+            self._end_idle_after(self._idle_seconds)
+
+    def _end_idle_after(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._idle_timer = loop.call_later(seconds, lambda: self._keep(self._end_idle()))
+
+    async def _end_idle(self) -> None:
+        """Ends instances beyond the warm ones that had nothing to do for the idle time."""
+        self._idle_timer = None
+        assert self._idle_seconds is not None
+        while not self._is_closed and self.instances > self.warm:
+            slot = self._longest_idle()
+            if slot is None:
+                return
+            left_seconds = slot.idle_since + self._idle_seconds - time.monotonic()
+            if left_seconds > 0:
+                self._end_idle_after(left_seconds)
+                return
+            self.idle_stops += 1
+            await self._stop(slot)
 
     def _leave_when_free(self, slot: _Slot, instance: Instance | None) -> None:
         """The caller has gone, but the program may still be busy with what it asked."""
@@ -244,22 +358,73 @@ class ProgramPool:
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
-        self._stopping.add(task)
-        task.add_done_callback(self._stopping.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _bury(self, slot: _Slot) -> None:
-        """Take a dead instance away and count the death."""
-        assert slot.instance is not None
-        instance, slot.instance = slot.instance, None
-        self._count_death()
-        self._keep(instance.stop())
+    def _took(self, began: float) -> None:
+        share = NEWEST_SHARE if self._call_seconds else 1.0
+        self._call_seconds += share * (self._clock() - began - self._call_seconds)
 
-    def _count_death(self) -> None:
-        self._deaths += 1
-        beyond = self._deaths - QUICK_RESTARTS
-        if beyond > 0:
-            delay_seconds = min(RESTART_SECONDS_FIRST * 2 ** min(beyond, 20), RESTART_SECONDS_MAX)
-            self._start_not_before = self._clock() + delay_seconds
+    # Instances
+
+    def _consider_growing(self) -> None:
+        """One more instance, where those who wait would wait longer than a moment; one starts at a time."""
+        if self._is_closed or any(slot.starting is not None for slot in self._slots):
+            return
+        places = sum(slot.is_there for slot in self._slots) * self._limits.concurrency
+        if not places or places == self.capacity:
+            return
+        if self._call_seconds * len(self._waiting) / places > GROW_SECONDS:
+            self._grow()
+        elif self._grow_timer is None:
+            self._grow_timer = asyncio.get_running_loop().call_later(GROW_SECONDS, self._waited)
+
+    def _waited(self) -> None:
+        self._grow_timer = None
+        is_starting = any(slot.starting is not None for slot in self._slots)
+        if self._waiting and not self._is_closed and not is_starting:
+            self._grow()
+
+    def _grow(self) -> None:
+        slot = next((one for one in self._slots if not one.is_there and not one.running), None)
+        if slot is None or self._clock() < self._start_not_before:
+            return
+        if self._budget is not None and not self._budget.has_cpu_for(self._limits.cpu):
+            return
+        slot.starting = asyncio.ensure_future(self._start(slot))
+        slot.starting.add_done_callback(self._grown)
+
+    def _refill(self) -> None:
+        """Warm instances that died, or were not started yet, are started without waiting for a call."""
+        if self._is_closed or self.instances >= self.warm or self._refill_timer is not None:
+            return
+        seconds = max(REFILL_SECONDS, self._start_not_before - self._clock())
+        self._refill_timer = asyncio.get_running_loop().call_later(seconds, self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._refill_timer = None
+        is_starting = any(slot.starting is not None for slot in self._slots)
+        if self._is_closed or is_starting or self.instances >= self.warm:
+            return
+        self._grow()
+
+    def _grown(self, starting: asyncio.Task[Instance]) -> None:
+        """Nobody waits for this start alone; who waits for a place looks whether there is one."""
+        if not starting.cancelled() and (fault := starting.exception()) is not None:
+            log.warning("one more instance did not start: %s", fault)
+            self._wake_one()
+            self._refill()
+
+    def _has_started(self, slot: _Slot) -> None:
+        if slot.instance is None:
+            return
+        if not slot.running:
+            self._rest(slot)
+        for _ in range(self._limits.concurrency - slot.running):
+            self._wake_one()
+        if self._waiting:
+            self._consider_growing()
+        self._refill()
 
     async def _instance_of(self, slot: _Slot) -> Instance:
         """The slot's living instance; callers who come at once share one start."""
@@ -275,23 +440,72 @@ class ProgramPool:
                     + (f" ({fault.message})" if fault is not None else ""),
                     stderr="",
                 )
+            if slot.running:
+                self.cold_starts += 1
             slot.starting = asyncio.ensure_future(self._start(slot))
         return await asyncio.shield(slot.starting)
 
     async def _start(self, slot: _Slot) -> Instance:
+        share: Share | None = None
         try:
+            if self._budget is not None:
+                share = await self._budget.take(
+                    self._limits.memory_bytes, self._limits.cpu, self._limits.startup_seconds
+                )
             instance = await self._sandbox.start(self._release, self._limits)
-        except ProgramError as fault:
-            self._last_fault = fault
-            self._count_death()
+        except BaseException as fault:
+            if share is not None and self._budget is not None:
+                self._budget.give_back(share)
+            if isinstance(fault, ProgramError) and not isinstance(fault, Overloaded):
+                self._last_fault = fault
+                self._count_death()
             raise
         finally:
             slot.starting = None
         if self._is_closed:
-            await instance.stop()
+            await self._end(instance, share)
             raise PoolClosed()
-        slot.instance = instance
+        self.starts += 1
+        slot.instance, slot.share = instance, share
+        if share is not None:
+            self._keep(self._measure(slot, instance))
+        asyncio.get_running_loop().call_soon(self._has_started, slot)
         return instance
+
+    async def _wake_up(self, share: Share, seconds: float) -> None:
+        """An idle instance goes to work, once the machine's memory has room for that."""
+        assert self._budget is not None
+        if not self._budget.wakes(share):
+            await self._budget.wake(share, seconds)
+
+    async def _stop(self, slot: _Slot) -> None:
+        if slot.instance is not None:
+            instance, share = slot.instance, slot.share
+            slot.instance = slot.share = None
+            await self._end(instance, share)
+
+    async def _end(self, instance: Instance, share: Share | None) -> None:
+        try:
+            await instance.stop()
+        finally:
+            if share is not None and self._budget is not None:
+                self._budget.give_back(share)
+
+    def _bury(self, slot: _Slot) -> None:
+        """Take a dead instance away and count the death."""
+        assert slot.instance is not None
+        instance, share = slot.instance, slot.share
+        slot.instance = slot.share = None
+        self._count_death()
+        self._keep(self._end(instance, share))
+        self._refill()
+
+    def _count_death(self) -> None:
+        self._deaths += 1
+        beyond = self._deaths - QUICK_RESTARTS
+        if beyond > 0:
+            delay_seconds = min(RESTART_SECONDS_FIRST * 2 ** min(beyond, 20), RESTART_SECONDS_MAX)
+            self._start_not_before = self._clock() + delay_seconds
 
 
 class _CountedStream:
