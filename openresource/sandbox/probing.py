@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,17 +31,14 @@ def probe_by_start(
     **known: Any,
 ) -> Capabilities:
     """Capabilities after a start, a call and a stop, or why it did not come to that."""
-    outcome: list[str] = []
-    # A thread of its own, as the caller may be inside an event loop already.
-    thread = threading.Thread(target=lambda: outcome.append(_try(sandbox)), name="sandbox-probe")
-    thread.start()
-    thread.join()
+    files = {MANIFEST_FILE: _MANIFEST, "probe.py": _PROGRAM}
+    why_not = why_not_started(sandbox, files, "answer", b"{}", b"42")
     as_root = os.geteuid() == 0
-    if outcome[0]:
-        return Capabilities(level, False, outcome[0], as_root=as_root, **known)
+    if why_not:
+        return Capabilities(level, False, why_not, as_root=as_root, **known)
     groups = make_groups(_LIMITS) if uses_groups else None
     exact = groups is not None
-    has_cpu = groups is not None and "cpu" in groups.folders
+    has_cpu = groups is not None and "cpu" in groups.controllers
     if groups is not None:
         groups.remove()
     return Capabilities(
@@ -55,25 +53,42 @@ def probe_by_start(
     )
 
 
-def _try(sandbox: Sandbox) -> str:
+def why_not_started(
+    sandbox: Sandbox, files: Mapping[str, str], method: str, body: bytes, answer: bytes
+) -> str:
+    """Why a program of these files cannot be run here; empty if its answer holds what is expected."""
+    outcome: list[str] = []
+    # A thread of its own, as the caller may be inside an event loop already.
+    thread = threading.Thread(
+        target=lambda: outcome.append(_try(sandbox, files, method, body, answer)), name="sandbox-probe"
+    )
+    thread.start()
+    thread.join()
+    return outcome[0]
+
+
+def _try(sandbox: Sandbox, files: Mapping[str, str], method: str, body: bytes, answer: bytes) -> str:
     """Why a program cannot be run here; empty if it can."""
     try:
         with tempfile.TemporaryDirectory(prefix="openresource-probe-") as name:
             folder = Path(name)
-            (folder / MANIFEST_FILE).write_text(_MANIFEST)
-            (folder / "probe.py").write_text(_PROGRAM)
+            for file, text in files.items():
+                (folder / file).write_text(text)
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-                return runner.run(_start(sandbox, Release(folder, parse_manifest(_MANIFEST))))
+                release = Release(folder, parse_manifest(files[MANIFEST_FILE]))
+                return runner.run(_start(sandbox, release, method, body, answer))
     except Refusal as refusal:
         return f"{refusal.message} {refusal.facts.get('stderr', '')}".strip()[:WHY_NOT_CHARACTERS_MAX]
     except OSError as problem:
         return f"{problem.strerror or problem}"[:WHY_NOT_CHARACTERS_MAX]
 
 
-async def _start(sandbox: Sandbox, release: Release) -> str:
+async def _start(sandbox: Sandbox, release: Release, method: str, body: bytes, answer: bytes) -> str:
     instance: Instance = await asyncio.wait_for(sandbox.start(release, _LIMITS), PROBE_SECONDS_MAX)
     try:
-        reply = await instance.call(ProgramCall("answer", "/answer", b"{}", deadline_seconds=10.0))
-        return "" if reply.body == b"42" else "a program gave a wrong answer"
+        reply = await instance.call(ProgramCall(method, f"/{method}", body, deadline_seconds=10.0))
+        return (
+            "" if isinstance(reply.body, bytes) and answer in reply.body else "a program gave a wrong answer"
+        )
     finally:
         await instance.stop()

@@ -142,6 +142,8 @@ class GuestProcess:
             os.close(self._pidfd)
             self._close_stderr()
             if self.groups is not None:
+                # Whoever should have ended everything did, unless it was ended itself.
+                self.groups.kill()
                 await remove_groups(self.groups)
             for cleanup in self.cleanups:
                 await cleanup()
