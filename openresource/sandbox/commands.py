@@ -11,12 +11,23 @@ from typing import Any, Final
 
 from openresource.market.command_lines import parse_word
 from openresource.market.generic_methods import is_generic
-from openresource.market.manifests import Manifest, Method, Run
+from openresource.market.manifests import Manifest, Method, Run, is_enveloped
 from openresource.sandbox.driver import Limits, ProgramDidNotStart, Release
-from openresource.sandbox.layout import EGRESS_PORT, HTTP_PORT, SYSTEM_PATH, Layout
+from openresource.sandbox.layout import (
+    EGRESS_PORT,
+    HTTP_PORT,
+    SYSTEM_PATH,
+    WASM_COMPILED,
+    WASM_ENGINE,
+    WASM_ENGINE_BYTES,
+    WASM_GUEST,
+    Layout,
+)
 
 # Isolated from the environment and the current folder, without site packages, writing no bytecode.
 PYTHON_OPTIONS: Final = ("-I", "-S", "-B")
+# More than a module gets done in a second: the clock ends a call first, unless time is cheaper than usual.
+FUEL_PER_SECOND: Final = 2_000_000_000
 PYTHON_NAMES: Final = ("python", "python3")
 
 
@@ -50,7 +61,7 @@ def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
             return Command(run.command)
         case "http" | "grpc":
             port = port_of(run)
-            options = json.dumps({"command": run.command, "port": port})
+            options = json.dumps({"command": _with_port(run.command, port), "port": port})
             guest = f"{layout.guest}/http_guest.py"
             return Command(
                 (layout.python, *PYTHON_OPTIONS, guest, options),
@@ -59,6 +70,10 @@ def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
         case "cli":
             options = json.dumps(cli_options(release.manifest, layout.app, limits))
             return Command((layout.python, *PYTHON_OPTIONS, f"{layout.guest}/cli_guest.py", options))
+        case "wasm":
+            options = json.dumps(wasm_options(release, layout, limits))
+            guest = f"{layout.place(WASM_GUEST)}/wasm_guest.py"
+            return Command((layout.python, *PYTHON_OPTIONS, guest, options))
         case _:
             options = json.dumps(
                 {
@@ -67,6 +82,8 @@ def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
                     "packages": layout.packages,
                     "modules": f"{layout.guest}/modules",
                     "concurrency": limits.concurrency,
+                    "paths": run.environment.get("PYTHONPATH", ""),
+                    "batch": [run.batch.size, run.batch.wait_ms] if run.batch is not None else None,
                 }
             )
             return Command((layout.python, *PYTHON_OPTIONS, f"{layout.guest}/python_guest.py", options))
@@ -75,6 +92,11 @@ def _command_of(release: Release, layout: Layout, limits: Limits) -> Command:
 def wire_of(run: Run) -> str:
     """How our side speaks with the processes of a program: modules of WebAssembly are run by a guest of their own."""
     return run.kind if run.kind == "wasm" else run.tongue
+
+
+def _with_port(words: Sequence[str], port: int) -> list[str]:
+    """A command that is told its port by its words, as no shell is there to fill in variables."""
+    return [word.replace("${PORT}", str(port)).replace("$PORT", str(port)) for word in words]
 
 
 def port_of(run: Run) -> int:
@@ -89,6 +111,36 @@ def cli_options(manifest: Manifest, app: str, limits: Limits) -> dict[str, Any]:
         "app": app,
         "output_bytes": limits.output_bytes,
         "methods": {method.name: _cli_method(method) for method in manifest.methods},
+    }
+
+
+def wasm_options(release: Release, layout: Layout, limits: Limits) -> dict[str, Any]:
+    """What the worker of a module knows; without a compiled module it compiles."""
+    manifest = release.manifest
+    is_compiled = any(mount.target == WASM_COMPILED for mount in release.mounts)
+    options = cli_options(manifest, layout.app, limits)
+    for method in manifest.methods:
+        described = options["methods"][method.name]
+        described["name"] = method.name
+        described["names"] = (
+            list((method.input or {}).get("properties", {})) if not isinstance(method.input, str) else []
+        )
+        if manifest.run.tongue == "jsonl":
+            described["generic"], described["result"] = False, "json"
+    return {
+        **options,
+        "command": [os.path.basename(manifest.run.module)],
+        "guest": layout.guest,
+        "engine": layout.place(WASM_ENGINE),
+        "source": f"{layout.app}/{manifest.run.module}",
+        "compiled": layout.place(WASM_COMPILED) if is_compiled else "",
+        "tongue": manifest.run.tongue,
+        "enveloped": is_enveloped(manifest),
+        "exact": manifest.exactness == "bit_exact",
+        "fuel": int(limits.call_seconds * FUEL_PER_SECOND),
+        "memory_bytes": limits.memory_bytes - WASM_ENGINE_BYTES,
+        "call_seconds": limits.call_seconds,
+        "environment": dict(manifest.run.environment),
     }
 
 

@@ -16,6 +16,12 @@ from openresource.sandbox.driver import Limits, Release, Runtime
 GUEST_FOLDER: Final = Path(__file__).parent / "guest"
 SYSTEM_PATH: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 HTTP_PORT: Final = 8080
+# Where the driver of modules shows what its worker needs.
+WASM_ENGINE: Final = "/wasm/engine"
+WASM_GUEST: Final = "/wasm/guest"
+WASM_COMPILED: Final = "/wasm/module.cwasm"
+# Python and the engine, beside a module's own memory.
+WASM_ENGINE_BYTES: Final = 192 << 20
 BROKER_NAME: Final = "broker.sock"
 THREAD_NAMES: Final = (
     "OMP_NUM_THREADS",
@@ -116,15 +122,20 @@ def environment(layout: Layout, release: Release, limits: Limits, extra: Mapping
     }
     # Spinning worker threads of several services on few cores cost more than they bring.
     values.update((name, threads) for name in THREAD_NAMES)
-    if layout.packages:
-        values["PYTHONPATH"] = layout.packages
     if layout.library_path:
         values["LD_LIBRARY_PATH"] = layout.library_path
     if layout.egress:
         values.update(PROXY_ENVIRONMENT)
     values.update((name, layout.place(value)) for name, value in release.environment)
     values.update(release.manifest.run.environment)
+    values["PYTHONPATH"] = ":".join(_python_path(layout, values.get("PYTHONPATH", "")))
     return {**values, **extra}
+
+
+def _python_path(layout: Layout, wished: str) -> list[str]:
+    """Where Python looks: the program's own folders first, then its packages, then what we bring."""
+    own = [part if part.startswith("/") else f"{layout.app}/{part}" for part in wished.split(":") if part]
+    return [*own, *([layout.packages] if layout.packages else []), f"{layout.guest}/modules"]
 
 
 def own_library_folder(interpreter: Interpreter) -> Path | None:

@@ -6,10 +6,14 @@ Runs inside the sandbox with the standard library alone.
 import base64
 import binascii
 import collections.abc
+import contextvars
 import dataclasses
 import datetime
 import enum
 import inspect
+import pathlib
+import shutil
+import tempfile
 import types
 import typing
 
@@ -26,6 +30,12 @@ STREAMS = (
 )
 
 
+LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+
+# The folder of files that were made for the arguments of a call: each thread and each task has its own.
+_made: contextvars.ContextVar[typing.Any] = contextvars.ContextVar("made", default=None)
+
+
 class BadInput(Exception):
     """The caller's input does not fit; the message names the field."""
 
@@ -36,7 +46,7 @@ class Method:
     def __init__(self, name: str, function: typing.Any) -> None:
         self.name = name
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self.is_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         target = function if inspect.isroutine(function) else type(function).__call__
         try:
@@ -53,10 +63,24 @@ class Method:
                 raise TypeError(f"{name}: parameter {parameter.name} has no name for callers; drop / and *")
             else:
                 hint = hints.get(parameter.name, typing.Any)
-                self.parameters[parameter.name] = (hint, parameter.default)
+                default = parameter.default
+                note = getattr(default, "openresource_note", None)
+                if isinstance(note, dict):
+                    # Frameworks that describe a parameter by its default, as Cog does.
+                    hint = typing.Annotated[hint, note]
+                    default = inspect.Parameter.empty if default.is_required else default.default
+                self.parameters[parameter.name] = (hint, default)
         self.required = [
             name for name, (_, default) in self.parameters.items() if default is inspect.Parameter.empty
         ]
+
+    @property
+    def list_parameter(self) -> str:
+        """The first parameter, if it takes a list and the result is a list: calls to such a method can be joined."""
+        first = next(iter(self.parameters), "")
+        if not first or self.is_stream or not is_list(self.returns):
+            return ""
+        return first if is_list(self.parameters[first][0]) else ""
 
     def arguments(self, value: typing.Any) -> typing.Any:
         """Keyword arguments from parsed JSON; a lone value goes to the only parameter."""
@@ -118,7 +142,9 @@ class Method:
 
 
 def methods_of(entry: typing.Any) -> typing.Any:
-    """The methods of an entry: a function is one, an object has its public ones."""
+    """The methods of an entry: a function is one, an object or a module has its public ones."""
+    if inspect.ismodule(entry):
+        return functions_of(entry)
     if inspect.isroutine(entry):
         return {entry.__name__: Method(entry.__name__, entry)}
     found = {}
@@ -130,6 +156,30 @@ def methods_of(entry: typing.Any) -> typing.Any:
     if not found:
         raise TypeError("the entry has no public method")
     return found
+
+
+def functions_of(module: typing.Any) -> typing.Any:
+    """The public functions of a module that callers can name every parameter of."""
+    listed = getattr(module, "__all__", None)
+    found = {}
+    for name, function in vars(module).items():
+        is_own = getattr(function, "__module__", "") == module.__name__
+        if not inspect.isfunction(function) or name.startswith("_") or name in HIDDEN:
+            continue
+        if name in listed if listed is not None else is_own:
+            try:
+                found[name] = Method(name, function)
+            except TypeError:
+                continue
+    if not found:
+        raise TypeError(f"{module.__name__} has no public function whose parameters have names")
+    return found
+
+
+def is_list(hint: typing.Any) -> bool:
+    """Whether a hint is that of a list."""
+    hint = plain_hint(hint)
+    return is_a(hint, typing.get_origin(hint), LISTS)
 
 
 def plain_hint(hint: typing.Any) -> typing.Any:
@@ -156,7 +206,7 @@ def schema_of(hint: typing.Any, depth: int) -> typing.Any:
         return {"type": PLAIN[hint]}
     if hint is None:
         return {"type": "null"}
-    if hint in (bytes, bytearray):
+    if hint in (bytes, bytearray) or is_path(hint):
         return dict(BYTES_SCHEMA)
     if hint is datetime.datetime:
         return {"type": "string", "format": "date-time"}
@@ -209,7 +259,42 @@ def schema_of_class(kind: typing.Any, depth: int) -> typing.Any:
         }
     if kind in (object, typing.Any):
         return {}
+    if is_model(kind):
+        fields = kind.model_fields
+        return {
+            "type": "object",
+            "properties": {name: schema_of(field.annotation, depth + 1) for name, field in fields.items()},
+            "required": [name for name, field in fields.items() if field.is_required()],
+        }
     return {"type": "object"}
+
+
+def is_model(kind: typing.Any) -> bool:
+    """Whether a class is a model of pydantic, which checks its own values."""
+    return isinstance(kind, type) and hasattr(kind, "model_validate") and hasattr(kind, "model_fields")
+
+
+def is_path(hint: typing.Any) -> bool:
+    """Whether a hint is a path: callers send and get the file's content."""
+    return isinstance(hint, type) and issubclass(hint, pathlib.PurePath)
+
+
+def file_of(content: bytes, kind: typing.Any) -> typing.Any:
+    """A file of this call with some content; it goes when the call ends."""
+    if _made.get() is None:
+        _made.set(tempfile.mkdtemp(prefix="call-"))
+    descriptor, path = tempfile.mkstemp(prefix="input-", dir=_made.get())
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    return (pathlib.Path if kind is pathlib.PurePath else kind)(path)
+
+
+def forget_files() -> None:
+    """Remove what `file_of` made for this call."""
+    folder = _made.get()
+    if folder is not None:
+        _made.set(None)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def required_keys(kind: typing.Any, hints: typing.Any) -> list[str]:
@@ -256,6 +341,8 @@ def coerce(value: typing.Any, hint: typing.Any, field: str, depth: int) -> typin
         raise wrong(field, value, "number")
     if hint in (bytes, bytearray):
         return hint(decoded(value, field))
+    if is_path(hint):
+        return file_of(decoded(value, field), hint)
     if origin is typing.Literal:
         if any(value == part and type(value) is type(part) for part in parts):
             return value
@@ -312,6 +399,11 @@ def coerce_class(value: typing.Any, kind: typing.Any, field: str, depth: int) ->
             return kind(value)
         except ValueError:
             raise wrong(field, value, "one of " + ", ".join(repr(member.value) for member in kind)) from None
+    if is_model(kind):
+        try:
+            return kind.model_validate(value)
+        except ValueError as problem:
+            raise BadInput(f"{field}: {problem}") from None
     if kind in (datetime.datetime, datetime.date):
         try:
             return kind.fromisoformat(value)
@@ -360,6 +452,10 @@ def to_json(value: typing.Any) -> typing.Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
+    if is_model(type(value)):
+        return value.model_dump(mode="json")
+    if isinstance(value, pathlib.PurePath):
+        return base64.b64encode(pathlib.Path(value).read_bytes()).decode()
     if isinstance(value, datetime.date | datetime.datetime):
         return value.isoformat()
     if isinstance(
