@@ -74,6 +74,14 @@ def make_readable(folder: Path) -> None:
             _let_read(os.path.join(parent, name))
 
 
+def give_to(folder: Path, uid: int) -> None:
+    """Let a program's own uid write a folder that was made for it; links are given, never followed."""
+    os.chown(folder, uid, uid, follow_symlinks=False)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            os.chown(os.path.join(parent, name), uid, uid, follow_symlinks=False)
+
+
 def mark_executable(folder: Path, manifest: Manifest) -> None:
     """Make the command's first word executable where it is a file of the release."""
     command = manifest.run.command

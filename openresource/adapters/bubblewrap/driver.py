@@ -50,7 +50,7 @@ from openresource.sandbox.processes import (
     remove_groups,
     wait_until_gone,
 )
-from openresource.sandbox.releases import make_readable
+from openresource.sandbox.releases import give_to, make_readable
 from openresource.sandbox.uids import Uid, take_uid
 from openresource.sandbox.views import HOME, Bind, view_of
 
@@ -129,7 +129,7 @@ class Bubblewrap:
                 make_readable(release.folder)
                 for mount in release.mounts:
                     if mount.writable:
-                        os.chown(mount.source, uid.number, uid.number)
+                        give_to(mount.source, uid.number)
             broker_folder = release.broker_folder
             if broker_folder is None:
                 broker = await Broker.open()
