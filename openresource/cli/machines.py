@@ -28,6 +28,7 @@ async def make_provider(
 ) -> Any:
     """A provider that has not started yet."""
     from openresource.cli.sandboxes import find_drivers
+    from openresource.provider.fleets import IDLE_SECONDS_DEFAULT, WARM_DEFAULT
     from openresource.provider.policies import Accept, load_policy
     from openresource.provider.service import Provider, Settings
 
@@ -45,6 +46,9 @@ async def make_provider(
         endpoint=options["endpoint"],
         ask_uain=options["ask_uain"],
         instances=int(options["capacity"]),
+        warm=options.get("warm", WARM_DEFAULT),
+        idle_seconds=options.get("idle_seconds", IDLE_SECONDS_DEFAULT),
+        memory_bytes=options.get("memory_bytes"),
         sync=options.get("sync", "always"),
         cache=cache_with(options["runtimes"], folder),
         region=options.get("region", ""),

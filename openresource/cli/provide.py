@@ -29,6 +29,9 @@ Example:  openresource provide --accept own
 \b
 --accept list reads accept.toml in the home's folder provider/:
           publishers = ["0x…"]   services = ["0x…/name"]   programs = ["bafy…"]
+and in every mode how many instances of some stay warm:
+          [warm]
+          "0x…/name" = 0
 \b
 Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 2 wrong usage · 3 node away"""
 )
@@ -65,6 +68,25 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     "--capacity", type=click.IntRange(1, 256), help="How many instances of a program run at once. Default: 1"
 )
 @click.option(
+    "--warm",
+    type=click.IntRange(0, 256),
+    default=1,
+    show_default=True,
+    help="How many instances of a program stay when nobody calls; accept.toml may say otherwise for some.",
+)
+@click.option(
+    "--idle",
+    type=click.FloatRange(1, 86_400),
+    default=300,
+    show_default=True,
+    help="Seconds without calls after which instances beyond those end.",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(0.05, 1_000_000),
+    help="GiB of memory that all programs may use together. Default: four fifths of the machine's.",
+)
+@click.option(
     "--sync",
     type=click.Choice(["always", "interval"]),
     default="always",
@@ -90,6 +112,9 @@ def provide(
     bond: str | None,
     ask: str | None,
     capacity: int | None,
+    warm: int,
+    idle: float,
+    memory: float | None,
     sync: str,
     runtimes: tuple[str, ...],
     home: str | None,
@@ -110,6 +135,9 @@ def provide(
         "bond_uain": 0 if bond is None else uain_from_text(bond),
         "ask_uain": None if ask is None else uain_from_text(ask),
         "capacity": capacity or 1,
+        "warm": warm,
+        "idle_seconds": idle,
+        "memory_bytes": None if memory is None else int(memory * 2**30),
         "sync": sync,
         "runtimes": tuple(Path(one) for one in runtimes),
     }

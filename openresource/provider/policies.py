@@ -7,7 +7,8 @@ as refused, with the reason, so that its publisher can read why.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ Accept = Literal["all", "own", "list"]
 ACCEPT_MODES: tuple[Accept, ...] = ("all", "own", "list")
 LIST_BYTES_MAX = 1024 * 1024
 LIST_ENTRIES_MAX = 10_000
+WARM_MAX = 256
 
 
 class AcceptListInvalid(Refusal):
@@ -41,6 +43,13 @@ class Policy:
     publishers: frozenset[str] = frozenset()
     services: frozenset[str] = frozenset()
     programs: frozenset[str] = frozenset()
+    # How many instances stay warm without calls, by service or program; it counts in every mode.
+    warm: Mapping[str, int] = field(default_factory=dict)
+
+
+def warm_for(policy: Policy, service: str, program: str, default: int) -> int:
+    """How many instances of a program the operator keeps warm."""
+    return policy.warm.get(program, policy.warm.get(service, default))
 
 
 def accepts(policy: Policy, *, own_address: str, publisher: str, name: str, program: str) -> bool:
@@ -70,10 +79,10 @@ def level_rank(level: str) -> int:
 
 
 def load_policy(accept: Accept, min_level: str, list_path: Path) -> Policy:
-    """The policy of the command line, with the list from `accept.toml` where it counts."""
-    if accept != "list":
-        return Policy(accept, min_level)
+    """The policy of the command line, with what `accept.toml` says: its list in mode `list`, what stays warm in all."""
     if not list_path.exists():
+        if accept != "list":
+            return Policy(accept, min_level)
         raise AcceptListInvalid(path=str(list_path), reason="it does not exist")
     if list_path.stat().st_size > LIST_BYTES_MAX:
         raise AcceptListInvalid(path=str(list_path), reason=f"it is larger than {LIST_BYTES_MAX} bytes")
@@ -81,12 +90,16 @@ def load_policy(accept: Accept, min_level: str, list_path: Path) -> Policy:
         table = tomllib.loads(list_path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AcceptListInvalid(path=str(list_path), reason=f"it is not TOML: {error}") from error
-    unknown = set(table) - {"publishers", "services", "programs"}
+    unknown = set(table) - {"publishers", "services", "programs", "warm"}
     if unknown:
         raise AcceptListInvalid(path=str(list_path), reason=f"{min(unknown)} is not known here")
+    warm = _warm(list_path, table)
+    if accept != "list":
+        return Policy(accept, min_level, warm=warm)
     return Policy(
         accept,
         min_level,
+        warm=warm,
         publishers=frozenset(
             _publisher(list_path, entry) for entry in _entries(list_path, table, "publishers")
         ),
@@ -102,6 +115,19 @@ def _entries(path: Path, table: dict[str, Any], name: str) -> list[str]:
     if len(entries) > LIST_ENTRIES_MAX:
         raise AcceptListInvalid(path=str(path), reason=f"{name} has more than {LIST_ENTRIES_MAX} entries")
     return entries
+
+
+def _warm(path: Path, table: dict[str, Any]) -> dict[str, int]:
+    """`[warm]`: "0x…/name" = 2, or a program's CID; 0 keeps none."""
+    entries = table.get("warm", {})
+    if not isinstance(entries, dict) or len(entries) > LIST_ENTRIES_MAX:
+        raise AcceptListInvalid(path=str(path), reason="warm is not a table of at most 10000 entries")
+    found = {}
+    for name, count in entries.items():
+        if type(count) is not int or not 0 <= count <= WARM_MAX:
+            raise AcceptListInvalid(path=str(path), reason=f"warm of {name[:80]} is not from 0 to {WARM_MAX}")
+        found[_service(path, name) if "/" in name else _program(path, name)] = count
+    return found
 
 
 def _publisher(path: Path, entry: str) -> str:

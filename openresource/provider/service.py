@@ -36,6 +36,7 @@ from openresource.provider.books import Books, drop_old
 from openresource.provider.calls import Calls
 from openresource.provider.claims import INTERVAL_MS_DEFAULT, THRESHOLD_UAIN_DEFAULT, Claims
 from openresource.provider.earnings import earnings
+from openresource.provider.fleets import IDLE_SECONDS_DEFAULT, WARM_DEFAULT, Fleet
 from openresource.provider.gateway import Gateway
 from openresource.provider.hardware import machine_hardware
 from openresource.provider.jobs import Jobs
@@ -50,9 +51,7 @@ from openresource.provider.runtimes import cache_folder, list_runtimes
 from openresource.provider.server import GatewayServer
 from openresource.provider.succession import GRACE_SECONDS_DEFAULT
 from openresource.provider.tls import load_or_make_identity, server_context
-from openresource.sandbox.driver import Limits, Release, Sandbox
 from openresource.sandbox.drivers import Drivers
-from openresource.sandbox.pool import ProgramPool
 
 log = logging.getLogger("openresource.provider")
 
@@ -61,7 +60,6 @@ DRAIN_SECONDS = 30.0
 SETTLE_SECONDS = 20.0
 TEND_SECONDS = 5.0
 RESTART_SECONDS = 1.0
-IDLE_SECONDS = 15 * 60.0
 # What is neither served nor among the last releases of its service.
 RELEASES_KEPT_SECONDS = 10 * 60.0
 EVENT_PATTERNS = (
@@ -99,6 +97,11 @@ class Settings:
     releases_kept: int = RELEASES_KEPT
     # How many instances of a program run at once.
     instances: int = 1
+    # How many of them stay when nobody calls; those beyond end after the idle time.
+    warm: int = WARM_DEFAULT
+    idle_seconds: float = IDLE_SECONDS_DEFAULT
+    # What all programs together may use; None means most of the machine's memory.
+    memory_bytes: int | None = None
     cache: Path | None = None
     # Where this machine says that it stands.
     region: str = ""
@@ -123,7 +126,14 @@ class Provider:
         self._key = key
         self._chain = chain
         self._drivers = drivers
-        self._start_runner = start_runner or self._pool
+        self._fleet = Fleet(
+            settings.policy,
+            size=settings.instances,
+            warm=settings.warm,
+            idle_seconds=settings.idle_seconds,
+            memory_bytes=settings.memory_bytes,
+        )
+        self._start_runner = start_runner or self._fleet.pool
         # What was opened, to be closed in the opposite order.
         self._opened = AsyncExitStack()
         self._started_at_ms = 0
@@ -134,9 +144,6 @@ class Provider:
     @property
     def address(self) -> str:
         return self._key.address
-
-    def _pool(self, sandbox: Sandbox, release: Release, limits: Limits) -> ProgramPool:
-        return ProgramPool(sandbox, release, limits, size=self.settings.instances)
 
     # ── Beginning ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -353,7 +360,7 @@ class Provider:
                 | self._retention.programs,
                 time.time() - RELEASES_KEPT_SECONDS,
             )
-            await self._stop_idle()
+            await self._fleet.tend(self.offers, self._say_warmth)
             try:
                 await self._chain.status()
                 self._node_trouble = ""
@@ -370,20 +377,9 @@ class Provider:
                 except Refusal as refusal:
                     log.warning("channel %s is settled later: %s", account.name, refusal.message)
 
-    async def _stop_idle(self) -> None:
-        """Programs that nobody calls give their memory back; the next call starts them again."""
-        for offer in self.offers:
-            stop_idle = getattr(offer.runner, "stop_idle", None)
-            idle_seconds = time.monotonic() - offer.lane.left_at
-            if (
-                stop_idle is not None
-                and not offer.lane.running
-                and offer.lane.left_at
-                and idle_seconds > IDLE_SECONDS
-            ):
-                offer.lane.left_at = 0.0
-                await stop_idle()
-                await self._said("cold", functools.partial(self.placements.say_warmth, offer, False))
+    async def _say_warmth(self, offer: Offer, is_warm: bool) -> None:
+        what = "warm" if is_warm else "cold"
+        await self._said(what, functools.partial(self.placements.say_warmth, offer, is_warm))
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether calls can be taken, and what is waited for."""
@@ -396,6 +392,7 @@ class Provider:
             "claims": self.claims.waits_for or "ok",
             "services": len(self.offers),
             "faults": self._faults,
+            "load": self._fleet.load(self.offers),
         }
         return is_well, facts
 
@@ -445,6 +442,7 @@ class Provider:
             "openresource_journal_bytes": self._journal.size_bytes,
             "openresource_journal_syncs_total": self._journal.syncs,
             "openresource_journal_is_refusing": float(self._journal.refusal is not None),
+            **self._fleet.gauges(self.offers),
         }
 
     # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -182,11 +182,13 @@ class ProgramPool:
             bytes_out=sum(one.bytes_out for one in figures),
         )
 
-    async def stop_idle(self) -> None:
-        """Stop instances that nobody uses; the next call starts one again."""
-        for slot in self._slots:
-            if slot.running == 0:
-                await self._stop(slot)
+    def keep(self, warm: int) -> None:
+        """So many instances stay warm from now on; the others end after their idle time."""
+        before, self.warm = self.warm, min(warm, len(self._slots))
+        if self.warm > before:
+            self._refill()
+        elif self.warm < before and self._idle_timer is None and self._idle_seconds is not None:
+            self._end_idle_after(self._idle_seconds)
 
     async def drain(self, seconds: float) -> None:
         """Take no more calls, let those that run end within their time, then stop everything."""
