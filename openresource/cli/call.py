@@ -11,6 +11,7 @@ from openresource.cli.output import (
     Progress,
     dry_run_option,
     home_option,
+    insist_option,
     json_option,
     json_text,
     network_node_option,
@@ -47,6 +48,8 @@ Exit codes: 0 answered and paid · 1 refused or failed (nothing was paid) · 2 w
     show_default=True,
     help="Seconds to wait for the answer.",
 )
+@click.option("--why", is_flag=True, help="Say who was considered, with figures, and why this provider.")
+@insist_option
 @home_option
 @network_node_option
 @dry_run_option
@@ -58,6 +61,8 @@ def call(
     max_price: str | None,
     stream: bool,
     deadline_seconds: float,
+    why: bool,
+    insist: bool,
     home: str | None,
     node_url: str | None,
     dry_run: bool,
@@ -70,7 +75,9 @@ def call(
     method, pairs = _method_and_pairs(words)
     if input_file is not None and pairs:
         usage_error("Give the inputs as key=value or in --input, not both.")
-    caller = Caller(service, method, pairs, input_file, max_price, deadline_seconds, as_json)
+    caller = Caller(
+        service, method, pairs, input_file, max_price, deadline_seconds, as_json, says_why=why, insists=insist
+    )
     run(caller.run(home, node_url, stream=stream, dry_run=dry_run))
 
 
@@ -86,6 +93,9 @@ class Caller:
         max_price: str | None,
         deadline_seconds: float,
         as_json: bool,
+        *,
+        says_why: bool = False,
+        insists: bool = False,
     ) -> None:
         self._service = service
         self._method = method
@@ -94,6 +104,8 @@ class Caller:
         self._max_price_uain = None if max_price is None else uain_from_text(max_price)
         self._deadline_seconds = deadline_seconds
         self._as_json = as_json
+        self._says_why = says_why
+        self._insists = insists
         self._progress = Progress(quiet=as_json)
 
     async def run(self, home: str | None, node_url: str | None, *, stream: bool, dry_run: bool) -> None:
@@ -108,13 +120,21 @@ class Caller:
                 max_price_uain=self._max_price_uain,
                 deadline_seconds=self._deadline_seconds,
                 progress=self._progress,
+                insists=self._insists,
             )
             if dry_run:
                 await self._say_price(client, plan)
-            elif stream:
-                await self._stream(calls, plan)
-            else:
-                self._print(await calls.call(plan))
+                return
+            try:
+                if stream:
+                    await self._stream(calls, plan)
+                else:
+                    self._print(await calls.call(plan))
+            finally:
+                if self._says_why and not self._as_json:
+                    self._progress.clear()
+                    for line in why_lines(plan.considered, plan.failed):
+                        note(line)
 
     async def _inputs(self, client: Any) -> dict[str, Any]:
         from openresource.cli.inputs import inputs_from, whole_input
@@ -132,6 +152,7 @@ class Caller:
 
             raise NoProvider(service=choice.service, version=choice.version.version)
         placement, price = offers[0]
+        considered = (await client.calls()).considered(choice, offers)
         limits = client.home.limits()
         record = {
             "service": choice.service,
@@ -143,6 +164,7 @@ class Caller:
             "price": text_from_uain(price.total_uain),
             "within_limits": price.total_uain <= limits.per_call_uain,
             "dry_run": True,
+            "why": [one.to_json() for one in considered],
         }
         self._progress.clear()
         within = "within" if record["within_limits"] else "above"
@@ -153,6 +175,9 @@ class Caller:
             f"for {record['price']} AIN ({within} your limit of {text_from_uain(limits.per_call_uain)} a call). "
             "Nothing was spent.",
         )
+        if self._says_why and not self._as_json:
+            for line in why_lines(considered, ()):
+                note(line)
 
     async def _stream(self, calls: Any, plan: Any) -> None:
         from openresource.client.calls import Exchange
@@ -173,7 +198,7 @@ class Caller:
         answer = exchange.answer
         assert answer is not None, "a stream that ends without a refusal has its answer"
         if self._as_json:
-            click.echo(json.dumps({"receipt": answer.receipt, **_facts(answer)}))
+            click.echo(json.dumps({"receipt": answer.receipt, **_facts(answer), "why": answer.why}))
         else:
             note(_line(answer))
 
@@ -183,7 +208,7 @@ class Caller:
             value = answer.value
             if isinstance(value, bytes):
                 value = {"base64": base64.b64encode(value).decode(), "content_type": answer.content_type}
-            show({"value": value, **_facts(answer)}, as_json=True, text="")
+            show({"value": value, **_facts(answer), "why": answer.why}, as_json=True, text="")
             return
         if isinstance(answer.value, bytes):
             if sys.stdout.isatty():
@@ -196,6 +221,23 @@ class Caller:
         else:
             click.echo(json_text(answer.value, indent=2))
         note(_line(answer))
+
+
+def why_lines(considered: Any, failed: Any) -> list[str]:
+    """Who could have been called, a line each, the one that was called first."""
+    lines = []
+    for one in considered:
+        time = f"{one.latency_ms:.0f} ms" if one.latency_ms else "time unknown"
+        wait = f", {one.wait_ms} ms of waiting" if one.wait_ms else ""
+        reason = f" ({one.reason})" if one.reason else ""
+        lines.append(
+            f"  {one.verdict:<12} {one.provider}  cost {one.cost:.2f}: {text_from_uain(one.price_uain)} AIN, {time}{wait}, "
+            f"{one.in_flight} of {one.capacity} places taken, {one.isolation}{reason}"
+        )
+    for one in failed:
+        risk = f"; it may charge {text_from_uain(one.at_risk_uain)} AIN yet" if one.at_risk_uain else ""
+        lines.append(f"  failed       {one.provider}  {one.reason}{risk}")
+    return lines
 
 
 def _method_and_pairs(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:

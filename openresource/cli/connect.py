@@ -5,7 +5,7 @@ import logging
 
 import click
 
-from openresource.cli.output import home_option, json_option, network_node_option, note
+from openresource.cli.output import home_option, insist_option, json_option, network_node_option, note
 from openresource.cli.session import client_of, run
 from openresource.primitives.amounts import text_from_uain, uain_from_text
 
@@ -26,6 +26,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM · 1 refused (port in use, no wallet)
 @click.option(
     "--origin", "origins", multiple=True, help="A page's origin that may call, such as http://127.0.0.1:3000."
 )
+@insist_option
 @home_option
 @network_node_option
 @json_option
@@ -34,13 +35,14 @@ def connect(
     limit: str,
     host: str | None,
     origins: tuple[str, ...],
+    insist: bool,
     home: str | None,
     node_url: str | None,
     as_json: bool,
 ) -> None:
     """Serve all services on a plain HTTP address of this machine; the wallet pays, within your limits."""
     limit_uain = uain_from_text(limit)
-    run(_serve(port, limit_uain, host, origins, home, node_url, as_json))
+    run(_serve(port, limit_uain, host, origins, insist, home, node_url, as_json))
 
 
 async def _serve(
@@ -48,6 +50,7 @@ async def _serve(
     limit_uain: int,
     host: str | None,
     origins: tuple[str, ...],
+    insists: bool,
     home: str | None,
     node_url: str | None,
     as_json: bool,
@@ -93,5 +96,7 @@ async def _serve(
                 )
 
             names = LOOPBACK_NAMES if host is None else None
-            application = Connect(client, limit_uain=limit_uain, origins=origins, names=names, on_call=called)
+            application = Connect(
+                client, limit_uain=limit_uain, origins=origins, names=names, insists=insists, on_call=called
+            )
             await serve(application, listener, ready)

@@ -55,6 +55,11 @@ network_node_option = click.option(
     envvar="OPENRESOURCE_NODE",
     help="Address of a node. Default: the home's, else http://127.0.0.1:8080",
 )
+insist_option = click.option(
+    "--insist",
+    is_flag=True,
+    help="When a provider vanishes with the call, call another one, although the first may charge for it yet.",
+)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be done and spent, and do nothing."
 )

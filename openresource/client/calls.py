@@ -121,9 +121,10 @@ class PriceAboveMaximum(Refusal):
 
 @dataclass(slots=True)
 class Exchange:
-    """Holds the answer of a streamed call once it has ended."""
+    """Holds the answer of a streamed call once it has ended, and before that whom it went to."""
 
     answer: Answer | None = None
+    plan: Plan | None = None
 
 
 class Calls:
@@ -211,6 +212,7 @@ class Calls:
 
         To cancel is to close this generator: after the first byte that costs the call's price, before it nothing.
         """
+        exchange.plan = plan
         with ExitStack() as promise:
             try:
                 opened, key = await self._begun(plan, promise)
@@ -219,6 +221,7 @@ class Calls:
                 if moved is None:
                     raise
                 promise.close()
+                exchange.plan = moved
                 opened, key = await self._begun(moved, promise)
             try:
                 if isinstance(opened, Answer):

@@ -12,10 +12,19 @@ it listens on loopback unless asked otherwise, checks Host and Origin, and spend
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,7 +33,9 @@ from urllib.parse import unquote, urlsplit
 from openresource.client import openai_shapes
 from openresource.client.calls import EVENTS_TYPE, Answer, Exchange, NoProvider, fit_inputs
 from openresource.client.facade import AsyncClient
+from openresource.client.replies import FailedTry, why
 from openresource.client.services import Choice, Interface, Listing, Method
+from openresource.market.choices import Considered
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import InvalidInput, Refusal
@@ -35,6 +46,7 @@ JSON_DEPTH_MAX: Final = 64
 LIMIT_UAIN_DEFAULT: Final = 1_000_000
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 SERVICES_SHOWN_MAX: Final = 500
+CONSIDERED_SHOWN_MAX: Final = 8
 JSON_TYPE: Final = "application/json"
 
 _log = logging.getLogger("openresource.client.connect")
@@ -62,6 +74,8 @@ _STATUS_BY_CODE: Final[Mapping[str, int]] = {
     "no-provider-answered": 503,
     "node-away": 503,
     "provider-away": 503,
+    "outcome-unknown": 503,
+    "answer-lost": 503,
     "deadline-passed": 504,
     "internal-fault": 500,
 }
@@ -105,6 +119,10 @@ class InternalFault(Refusal):
 class NoSuchPage(Refusal):
     template = "There is nothing at {path}."
     way_out = "GET / lists the services."
+
+
+class ClientGone(Exception):
+    """Who asked has hung up."""
 
 
 @dataclass(slots=True)
@@ -179,6 +197,7 @@ class Connect:
         limit_uain: int = LIMIT_UAIN_DEFAULT,
         origins: tuple[str, ...] = (),
         names: tuple[str, ...] | None = LOOPBACK_NAMES,
+        insists: bool = False,
         on_call: Callable[[Answer], None] = lambda _: None,
     ) -> None:
         """`names` are the host names under which it may be reached; None takes any."""
@@ -186,6 +205,7 @@ class Connect:
         self._client = client
         self._origins = frozenset(origins)
         self._names = names
+        self._insists = insists
         self._on_call = on_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,12 +213,14 @@ class Connect:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request = Request(scope["method"], scope["path"], headers, receive)
-        answer = Answering(send, self._cross_origin(headers))
+        answer = Answering(send, receive, self._cross_origin(headers))
         try:
             self._check_who_asks(headers)
             await self._route(request, answer)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        except ClientGone:
+            pass
         except Exception:
             _log.exception("a request failed within connect")
             await answer.refuse(InternalFault())
@@ -218,7 +240,10 @@ class Connect:
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-headers", b"content-type, authorization"),
-            (b"access-control-expose-headers", b"openresource-price, openresource-receipt"),
+            (
+                b"access-control-expose-headers",
+                b"openresource-price, openresource-receipt, openresource-chosen",
+            ),
             (b"vary", b"origin"),
         ]
 
@@ -321,17 +346,34 @@ class Connect:
             choice, offers = await self._client.quote(asked)
         if not offers:
             raise NoProvider(service=choice.service, version=choice.version.version)
-        price_uain = offers[0][1].total_uain
-        max_price_uain = max(price_uain, self.allowance.left_uain)
+        # Any of them may be chosen, as far as the run's limit allows.
+        prices = [price.total_uain for _, price in offers]
+        left_uain = self.allowance.left_uain
+        price_uain = max([price for price in prices if price <= left_uain], default=min(prices))
+        max_price_uain = price_uain
         with self.allowance.promise(price_uain):
-            plan = await calls.plan(asked, method.name, inputs, max_price_uain=max_price_uain, choice=choice)
+            plan = await calls.plan(
+                asked,
+                method.name,
+                inputs,
+                max_price_uain=max_price_uain,
+                choice=choice,
+                insists=self._insists,
+            )
             exchange = Exchange()
             try:
                 if method.stream:
-                    async with aclosing(calls.stream(plan, exchange)) as pieces:
-                        await answer.stream(pieces, exchange, is_openai=is_openai)
+                    async with (
+                        aclosing(calls.stream(plan, exchange)) as pieces,
+                        aclosing(while_there(pieces, answer.receive)) as heard,
+                    ):
+                        await answer.stream(heard, exchange, is_openai=is_openai)
                 else:
                     exchange.answer = await calls.call(plan)
+            except ClientGone:
+                # The provider hears that nobody listens any more; what it has sent by then may cost the price.
+                self.allowance.spent_uain += price_uain
+                raise
             finally:
                 if exchange.answer is not None:
                     self.allowance.spent_uain += exchange.answer.price_uain
@@ -344,8 +386,9 @@ class Connect:
 class Answering:
     """Writes one answer; a refusal after the first byte of a stream becomes an event of it."""
 
-    def __init__(self, send: Send, extra: Headers) -> None:
+    def __init__(self, send: Send, receive: Receive, extra: Headers) -> None:
         self.extra = extra
+        self.receive = receive
         self.reshape: Callable[[Any], bytes] | None = None
         self._send = send
         self._begun = False
@@ -372,6 +415,7 @@ class Answering:
             (b"openresource-isolation", answer.isolation.encode()),
             (b"openresource-receipt-id", answer.receipt_id.encode()),
             (b"openresource-receipt", receipt),
+            (b"openresource-chosen", chosen(answer.considered, answer.failed)),
         ]
         if self.reshape is not None:
             await self.whole(200, self.reshape(answer.value), EVENTS_TYPE)
@@ -383,6 +427,9 @@ class Answering:
         pending = b""
         async for piece in pieces:
             if not self._begun:
+                if exchange.plan is not None:
+                    told = chosen(exchange.plan.considered, exchange.plan.failed)
+                    self.extra.append((b"openresource-chosen", told))
                 await self._start(200, EVENTS_TYPE, None)
             if not is_openai:
                 await self._body(piece, more=True)
@@ -416,6 +463,36 @@ class Answering:
 
     async def _body(self, content: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
+
+
+def chosen(considered: Sequence[Considered], failed: Sequence[FailedTry]) -> bytes:
+    """Why this provider, as JSON that fits a header: the first few who were considered, and who was asked in vain."""
+    told = why(considered[:CONSIDERED_SHOWN_MAX], failed[:CONSIDERED_SHOWN_MAX])
+    return json.dumps({**told, "candidates": len(considered)}).encode("ascii")
+
+
+async def while_there(pieces: AsyncIterator[bytes], receive: Receive) -> AsyncGenerator[bytes, None]:
+    """A stream as long as its client is there; when it hangs up, the stream is broken off where it comes from."""
+    gone = asyncio.ensure_future(_until_gone(receive))
+    try:
+        while True:
+            step = asyncio.ensure_future(anext(pieces, None))
+            await asyncio.wait((step, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                step.cancel()
+                await asyncio.gather(step, return_exceptions=True)
+                raise ClientGone()
+            piece = step.result()
+            if piece is None:
+                return
+            yield piece
+    finally:
+        gone.cancel()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def named_inputs(value: Any, method: Method) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,14 +74,7 @@ class Answer:
     @property
     def why(self) -> dict[str, Any]:
         """Why this provider: everybody who was considered with figures, and what failed before."""
-        return {
-            "provider": self.provider,
-            "considered": [one.to_json() for one in self.considered],
-            "failed": [
-                {"provider": one.provider, "reason": one.reason, "at_risk_uain": one.at_risk_uain}
-                for one in self.failed
-            ],
-        }
+        return why(self.considered, self.failed)
 
     @property
     def price(self) -> str:
@@ -365,6 +358,17 @@ class RefusedThere(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
+
+
+def why(considered: Sequence[Considered], failed: Sequence[FailedTry]) -> dict[str, Any]:
+    """Whom a call could go to and why in this order, and who was asked before in vain."""
+    return {
+        "considered": [one.to_json() for one in considered],
+        "failed": [
+            {"provider": one.provider, "reason": one.reason, "at_risk_uain": one.at_risk_uain}
+            for one in failed
+        ],
+    }
 
 
 def write_down(
