@@ -31,6 +31,7 @@ async def make_provider(
     from openresource.provider.fleets import IDLE_SECONDS_DEFAULT, WARM_DEFAULT
     from openresource.provider.policies import Accept, load_policy
     from openresource.provider.service import Provider, Settings
+    from openresource.provider.succession import GRACE_SECONDS_DEFAULT
 
     folder = home.ensure() / PROVIDER_FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -50,6 +51,7 @@ async def make_provider(
         idle_seconds=options.get("idle_seconds", IDLE_SECONDS_DEFAULT),
         memory_bytes=options.get("memory_bytes"),
         sync=options.get("sync", "always"),
+        grace_seconds=options.get("grace_seconds", GRACE_SECONDS_DEFAULT),
         cache=cache_with(options["runtimes"], folder),
         region=options.get("region", ""),
     )

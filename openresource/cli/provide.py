@@ -87,6 +87,14 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     help="GiB of memory that all programs may use together. Default: four fifths of the machine's.",
 )
 @click.option(
+    "--grace",
+    "grace_seconds",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds without a call after which a version goes when another one serves its name.",
+)
+@click.option(
     "--sync",
     type=click.Choice(["always", "interval"]),
     default="always",
@@ -115,6 +123,7 @@ def provide(
     warm: int,
     idle: float,
     memory: float | None,
+    grace_seconds: float,
     sync: str,
     runtimes: tuple[str, ...],
     home: str | None,
@@ -139,6 +148,7 @@ def provide(
         "idle_seconds": idle,
         "memory_bytes": None if memory is None else int(memory * 2**30),
         "sync": sync,
+        "grace_seconds": grace_seconds,
         "runtimes": tuple(Path(one) for one in runtimes),
     }
     run_server(Providing(Home(home), node_url, options, as_json).run())

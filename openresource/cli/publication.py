@@ -43,6 +43,13 @@ async def prepare_folder(
         raise
 
 
+class NameDiffers(Refusal):
+    template = "The commit calls its service {found}; this remote is for {name}."
+    way_out = (
+        "Write the name back, or make a remote for the other service: openresource publish --git {found}"
+    )
+
+
 class Publication:
     """A folder on its way to a live service."""
 
@@ -71,16 +78,25 @@ class Publication:
             publisher = Publisher(chain, Directory(chain), key, progress=self._progress)
             return await self._live(publisher, prepared, await publisher.publish(prepared))
 
-    async def deploy(self, folder: Path, commit: str) -> dict[str, Any]:
-        """The same for a commit: no number has to be raised, and what does not come to run leaves the old version chosen."""
+    async def deploy(self, folder: Path, commit: str, *, name: str = "") -> dict[str, Any]:
+        """The same for a commit: no number has to be raised, and what does not come to run leaves the old version chosen.
+
+        With a name, a commit that calls its service otherwise is refused.
+        """
         key = self._key or key_of(self._place)
         async with chain_of(self._place, self._node_url) as chain:
             publisher = Publisher(chain, Directory(chain), key, progress=self._progress)
+
+            async def version_for(release: Release) -> str:
+                if name and release.manifest.name != name:
+                    raise NameDiffers(name=name, found=release.manifest.name)
+                return await publisher.version_for(release, commit)
+
             prepared = await prepare_folder(
                 folder,
                 self._progress,
                 quiet=self._quiet,
-                version_for=lambda release: publisher.version_for(release, commit),
+                version_for=version_for,
             )
             publication = await publisher.publish(prepared)
             try:
@@ -120,6 +136,9 @@ class Publication:
     async def _retreated(self, chain: Chain, publisher: Publisher, publication: Published) -> None:
         """Choose again what was chosen before; a first version has nothing before it and stays."""
         if not publication.before:
+            self._progress(
+                "it stays published, as there is no version before it; providers may still take it"
+            )
             return
         choice = publication.choice
         before = await Directory(chain).choose(f"{choice.service}@{publication.before}")

@@ -13,6 +13,7 @@ from openresource.cli.output import (
     json_option,
     network_node_option,
     show,
+    usage_error,
 )
 from openresource.cli.session import run
 from openresource.client.homes import Home
@@ -24,11 +25,30 @@ SHOWN_CHARACTERS_MAX = 300
     epilog="""\b
 Example:  openresource publish ./my-service
           openresource publish ./my-service --dry-run
+          openresource publish --git ./my-service
+          openresource publish https://example.org/tool.git --watch main
 \b
-Exit codes: 0 published and answering · 1 refused · 2 wrong usage · 3 node away
+Exit codes: 0 published and answering, or the watch was ended · 1 refused · 2 wrong usage · 3 node away
             4 published, but nobody runs it yet (the publication stays) · 130 interrupted"""
 )
-@click.argument("folder", type=click.Path(file_okay=False))
+@click.argument("source", required=False)
+@click.option(
+    "--git",
+    "wants_remote",
+    is_flag=True,
+    help="Print a git remote for the folder, or the name, SOURCE: what is pushed there goes live.",
+)
+@click.option(
+    "--watch", metavar="BRANCH", help="Stay, and publish every new commit of this branch of SOURCE."
+)
+@click.option(
+    "--interval",
+    "interval_seconds",
+    type=click.FloatRange(min=0.2),
+    default=30.0,
+    show_default=True,
+    help="With --watch: seconds between two looks.",
+)
 @click.option(
     "--deadline",
     "deadline_seconds",
@@ -42,23 +62,53 @@ Exit codes: 0 published and answering · 1 refused · 2 wrong usage · 3 node aw
 @dry_run_option
 @json_option
 def publish(
-    folder: str,
+    source: str | None,
+    wants_remote: bool,
+    watch: str | None,
+    interval_seconds: float,
     deadline_seconds: float,
     home: str | None,
     node_url: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish FOLDER (with its openresource.toml) as a service, and wait until somebody runs it.
+    """Publish SOURCE as a service, and wait until somebody runs it and every caller gets it.
 
-    It needs no coins and no server: providers pick it up, and you earn the royalty of every call. The same bytes
-    published again only wait again.
+    SOURCE is a folder, or the address of a git repository (https, ssh, file, or an absolute path), whose newest commit
+    is taken. It needs no coins and no server: providers pick it up, and you earn the royalty of every call. The same
+    bytes published again only become the live version again.
     """
-    if dry_run:
-        outcome = run(tried(folder, as_json=as_json))
+    if source is None and not wants_remote:
+        usage_error("Name a folder or the address of a repository.")
+    if wants_remote and (watch or dry_run):
+        usage_error("--git goes without --watch and --dry-run.")
+    place = Home(home)
+    if wants_remote:
+        from openresource.cli.remotes import make_remote, remote_text
+
+        outcome = run(make_remote(source or ".", place, node_url, deadline_seconds))
+        show(outcome, as_json=as_json, text=lambda: remote_text(outcome))
+        return
+    assert source is not None
+    if watch is not None or _is_repository(source):
+        from openresource.cli.watching import Watching
+
+        watching = Watching(source, place, node_url, deadline_seconds, as_json=as_json)
+        if watch is not None and not dry_run:
+            run(watching.follow(watch, interval_seconds))
+            return
+        outcome = run(watching.once(watch or "HEAD", dry_run=dry_run))
+    elif dry_run:
+        outcome = run(tried(source, as_json=as_json))
     else:
-        outcome = run(_published(folder, deadline_seconds, Home(home), node_url, as_json=as_json))
+        outcome = run(_published(source, deadline_seconds, place, node_url, as_json=as_json))
     show(outcome, as_json=as_json, text=lambda: publication_text(outcome))
+
+
+def _is_repository(source: str) -> bool:
+    from openresource.adapters.git.repositories import looks_like_repository
+
+    return looks_like_repository(source)
 
 
 async def _published(
