@@ -196,9 +196,14 @@ def merged_methods(manifest: Manifest, described: Sequence[Mapping[str, Any]] | 
     methods = []
     for method in manifest.methods:
         if method.name not in found:
+            if manifest.run.kind != "python":
+                methods.append(method)
+                continue
             raise MethodNotInProgram(method=method.name, known=", ".join(found))
         methods.append(_completed(method, found.pop(method.name)))
-    methods.extend(_completed(Method(name, str(entry["path"])), entry) for name, entry in found.items())
+    methods.extend(
+        _completed(Method(name, str(entry.get("path") or f"/{name}")), entry) for name, entry in found.items()
+    )
     return tuple(methods)
 
 

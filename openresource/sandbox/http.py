@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from openresource.sandbox.driver import (
+    JSON_TYPE,
     OutputTooLarge,
     ProgramCall,
     ProgramCrashed,
@@ -24,6 +25,8 @@ from openresource.sandbox.driver import (
     ProgramFailed,
     ProgramRefused,
 )
+from openresource.sandbox.openapi import DOCUMENT_BYTES_MAX, OPENAPI_PATH, read_openapi
+from openresource.sandbox.requests import Outgoing, Requests, wrapped
 from openresource.sandbox.tickets import Ticket
 
 HEAD_BYTES_MAX: Final = 32 << 10
@@ -33,6 +36,7 @@ REFUSAL_BYTES_MAX: Final = 16 << 10
 READ_BYTES: Final = 1 << 18
 IDLE_CONNECTIONS_MAX: Final = 8
 HEALTH_PAUSE_SECONDS: Final = 0.02
+DOCUMENT_SECONDS_MAX: Final = 10.0
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
 CONNECT: Final = b"c"
@@ -123,6 +127,7 @@ class HttpChannel:
         port: int,
         health: str,
         streaming: frozenset[str],
+        requests: Requests,
         on_lost: Callable[[], None],
         on_fault: Callable[[ProgramError], None],
     ) -> None:
@@ -130,6 +135,7 @@ class HttpChannel:
         self._port = port
         self._health = health
         self._streaming = streaming
+        self._requests = requests
         self._on_lost = on_lost
         self._on_fault = on_fault
         self._loop = asyncio.get_running_loop()
@@ -154,7 +160,11 @@ class HttpChannel:
         await asyncio.shield(self._listening)
         while self._health and not await self._is_healthy():
             await asyncio.sleep(HEALTH_PAUSE_SECONDS)
-        return {}
+        if not self._requests.wants_routes:
+            return {}
+        methods, routes = read_openapi(await self._document())
+        self._requests.learn(routes)
+        return {"methods": methods} if methods else {}
 
     def begin(self, ticket: Ticket, call: ProgramCall) -> None:
         """Start a call."""
@@ -165,7 +175,15 @@ class HttpChannel:
         ):
             ticket.fail(ProgramRefused(reason="the request line holds what HTTP does not allow", status=400))
             return
-        task = self._loop.create_task(self._exchange(ticket, call))
+        try:
+            outgoing = self._requests.outgoing(call)
+        except ProgramRefused as refusal:
+            ticket.fail(refusal)
+            return
+        if _TARGET.fullmatch(outgoing.target) is None:
+            ticket.fail(ProgramRefused(reason="path and query are too long", status=400))
+            return
+        task = self._loop.create_task(self._exchange(ticket, call, outgoing))
         self._exchanges[ticket.number] = task
         task.add_done_callback(lambda _: self._exchanges.pop(ticket.number, None))
 
@@ -198,11 +216,11 @@ class HttpChannel:
             if future is not None and not future.done():
                 future.cancel()
 
-    async def _exchange(self, ticket: Ticket, call: ProgramCall) -> None:
+    async def _exchange(self, ticket: Ticket, call: ProgramCall, outgoing: Outgoing) -> None:
         try:
-            connection = await self._request(call)
+            connection = await self._request(outgoing)
             try:
-                await self._respond(ticket, call, connection)
+                await self._respond(ticket, call, outgoing, connection)
             except BaseException:
                 connection.close()
                 raise
@@ -211,13 +229,17 @@ class HttpChannel:
         except _Broken as problem:
             ticket.fail(ProgramFailed(reason=f"its HTTP answer broke off ({problem})"))
 
-    async def _request(self, call: ProgramCall) -> Connection:
+    async def _request(self, outgoing: Outgoing) -> Connection:
         """A connection on which the request was sent and an answer has begun."""
-        head = (
-            f"{call.http_method} {call.path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAccept: */*\r\n"
-            f"Content-Type: {call.content_type}\r\nContent-Length: {len(call.body)}\r\n\r\n"
-        ).encode("ascii")
-        data = head + call.body
+        given = {name.lower() for name, _ in outgoing.headers}
+        lines = [
+            f"{outgoing.verb} {outgoing.target} HTTP/1.1",
+            f"Host: 127.0.0.1:{self._port}",
+            *([] if "accept" in given else ["Accept: */*"]),
+            *(f"{name}: {value}" for name, value in outgoing.headers),
+            f"Content-Length: {len(outgoing.body)}",
+        ]
+        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + outgoing.body
         while True:
             connection = await self._connection()
             try:
@@ -234,24 +256,29 @@ class HttpChannel:
                 connection.close()
                 raise
 
-    async def _respond(self, ticket: Ticket, call: ProgramCall, connection: Connection) -> None:
+    async def _respond(
+        self, ticket: Ticket, call: ProgramCall, outgoing: Outgoing, connection: Connection
+    ) -> None:
         status, headers, keeps = await _head(connection)
         content_type = headers.get(b"content-type", b"application/octet-stream").decode("latin-1")[:255]
-        streams = status < 300 and (
-            call.method in self._streaming or content_type.partition(";")[0].strip() in STREAM_TYPES
+        is_answer = status < 300 or outgoing.wraps
+        streams = (
+            is_answer
+            and not outgoing.wraps
+            and (call.method in self._streaming or content_type.partition(";")[0].strip() in STREAM_TYPES)
         )
         if streams:
             ticket.begin_stream(status, content_type)
         body = bytearray()
-        bytes_max = self._bytes_max if status < 300 else REFUSAL_BYTES_MAX
-        async for part in _body(connection, status, headers, call.http_method):
+        bytes_max = self._bytes_max if is_answer else REFUSAL_BYTES_MAX
+        async for part in _body(connection, status, headers, outgoing.verb):
             if streams:
                 ticket.chunk(part)
                 await ticket.drained()
             else:
                 body += part
                 if len(body) > bytes_max:
-                    if status >= 300:
+                    if not is_answer:
                         keeps = False
                         break
                     self._on_fault(OutputTooLarge(what="answer", bytes_max=bytes_max))
@@ -268,6 +295,8 @@ class HttpChannel:
             connection.close()
         if streams:
             ticket.end()
+        elif outgoing.wraps:
+            ticket.answer(200, JSON_TYPE, wrapped(status, headers, bytes(body)))
         elif status < 300:
             ticket.answer(status, content_type, bytes(body))
         elif 400 <= status < 500:
@@ -294,9 +323,8 @@ class HttpChannel:
                 self._asked = None
 
     async def _is_healthy(self) -> bool:
-        call = ProgramCall("", self._health, b"", http_method="GET")
         try:
-            connection = await self._request(call)
+            connection = await self._request(Outgoing("GET", self._health, (), b""))
         except _Broken:
             return False
         try:
@@ -305,6 +333,24 @@ class HttpChannel:
             return False
         finally:
             connection.close()
+
+    async def _document(self) -> bytes:
+        """The program's OpenAPI document, or nothing where it has none or takes too long over it."""
+        try:
+            async with asyncio.timeout(DOCUMENT_SECONDS_MAX):
+                connection = await self._request(Outgoing("GET", OPENAPI_PATH, (), b""))
+                try:
+                    status, headers, _ = await _head(connection)
+                    body = bytearray()
+                    async for part in _body(connection, status, headers, "GET"):
+                        body += part
+                        if status != 200 or len(body) > DOCUMENT_BYTES_MAX:
+                            return b""
+                    return bytes(body)
+                finally:
+                    connection.close()
+        except (_Broken, TimeoutError):
+            return b""
 
     def _controlled(self) -> None:
         """The guest has said something or has gone."""

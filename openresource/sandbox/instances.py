@@ -29,6 +29,7 @@ from openresource.sandbox.frames import FrameChannel
 from openresource.sandbox.http import HttpChannel
 from openresource.sandbox.lines import LineChannel
 from openresource.sandbox.processes import Ends, GuestProcess, signal_name
+from openresource.sandbox.requests import Requests
 from openresource.sandbox.tickets import Ticket
 from openresource.sandbox.watch import DESCRIPTORS_MAX, Watch
 
@@ -336,6 +337,7 @@ async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: Run
                 port_of(manifest.run),
                 manifest.run.health,
                 streaming,
+                Requests(manifest),
                 lost,
                 fail,
             )

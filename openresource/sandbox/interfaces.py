@@ -14,8 +14,10 @@ SUMMARY_CHARACTERS_MAX: Final = 300
 
 
 def interface_of(manifest: Manifest, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The interface; `told` is what a Python program has said, which a stranger wrote, and is empty for other kinds."""
-    described = _described(told) if manifest.run.kind == "python" else {}
+    """The interface; `told` is what a program has said of itself, which a stranger wrote: a Python program by its types,
+    an HTTP program that declares nothing by its OpenAPI document, others nothing."""
+    tells = manifest.run.kind == "python" or (manifest.run.tongue == "http" and bool(told.get("methods")))
+    described = _described(told) if tells else {}
     listed = {method.name: method for method in manifest.methods}
     if manifest.run.kind == "python":
         for number, name in enumerate(listed):
@@ -25,7 +27,7 @@ def interface_of(manifest: Manifest, told: Mapping[str, Any]) -> dict[str, Any]:
                     found=f'"{name}"',
                     expected=f"the program has {', '.join(described)}",
                 )
-    names = list(described) if described else list(listed)
+    names = list(described) if manifest.run.kind == "python" else list({**listed, **described})
     return {"methods": [_method(name, listed.get(name), described.get(name, {})) for name in names]}
 
 
