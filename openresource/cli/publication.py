@@ -191,7 +191,7 @@ def choose_bench() -> Any:
 
     drivers = find_drivers()
     if drivers.default is not None:
-        return SandboxBench(drivers, cache_folder())
+        return SandboxBench(drivers, cache_folder(), progress=note)
     reasons = "; ".join(f"{one.level}: {one.why_not}" for one in drivers.capabilities)
     note(f"No sandbox starts here ({reasons}).")
     note("As the program is your own, it is tried in a plain process of this machine.")

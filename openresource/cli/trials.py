@@ -16,9 +16,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from openresource.market.manifests import Manifest, Method, missing_requirements
+from openresource.builds.cache import Cache
+from openresource.builds.languages import find_languages
+from openresource.builds.recipes import Source
+from openresource.builds.workshop import GetBlock, Progress, Workshop
+from openresource.market.manifests import Manifest, Method
 from openresource.primitives.errors import Refusal
-from openresource.provider.runtimes import list_runtimes
+from openresource.provider.releases import prepare_release
+from openresource.provider.runtimes import RequirementsNotMet, choose_runtime, list_runtimes
 from openresource.sandbox.driver import (
     JSON_TYPE,
     LINES_TYPE,
@@ -29,7 +34,6 @@ from openresource.sandbox.driver import (
     ProgramFailed,
     ProgramRefused,
     ProgramTimedOut,
-    Release,
     Runtime,
     limits_of,
 )
@@ -52,29 +56,51 @@ class KindNeedsSandbox(Refusal):
     way_out = "Run `openresource doctor` to see what is missing, or publish from another machine."
 
 
+class BuildNeedsSandbox(Refusal):
+    template = "The program cannot be built here ({language}), as no sandbox starts on this machine."
+    way_out = "Run `openresource doctor` to see what is missing, or publish from another machine."
+
+
 def runtime_for(manifest: Manifest, cache: Path) -> Runtime | None:
     """The prepared runtime that a program names; whatever it needs and is not here is refused by name."""
-    runtimes = list_runtimes(cache)
-    missing = missing_requirements(manifest, {lock: runtime.name for lock, runtime in runtimes.items()})
-    if missing:
-        raise RuntimeNotHere(reason=missing[0].message, remedy=missing[0].remedy)
-    return runtimes.get(manifest.build.lock) if manifest.build.lock else None
+    try:
+        return choose_runtime(manifest, list_runtimes(cache), cache)
+    except RequirementsNotMet as refusal:
+        raise RuntimeNotHere(reason=str(refusal.facts["reason"])) from refusal
+
+
+def make_workshop(drivers: Drivers, cache: Path, get_block: GetBlock | None = None) -> Workshop:
+    """Where this machine builds programs; what is built stays in the cache."""
+    return Workshop(Cache(cache / "builds"), drivers, find_languages(), get_block=get_block)
 
 
 class SandboxBench:
     """Tries a program as a provider would run it."""
 
-    def __init__(self, drivers: Drivers, cache: Path) -> None:
+    def __init__(
+        self,
+        drivers: Drivers,
+        cache: Path,
+        *,
+        progress: Progress = lambda _: None,
+        get_block: GetBlock | None = None,
+    ) -> None:
         self._drivers = drivers
         self._cache = cache
+        self._progress = progress
+        self._get_block = get_block
 
     @contextlib.asynccontextmanager
     async def start(self, folder: Path, manifest: Manifest) -> AsyncIterator["SandboxTrial"]:
         """Start a program; it is stopped when the context ends."""
         choice = await asyncio.to_thread(self._drivers.choose, manifest)
-        runtime = runtime_for(manifest, self._cache)
+        runtime_for(manifest, self._cache)
+        workshop = await asyncio.to_thread(make_workshop, self._drivers, self._cache, self._get_block)
+        ready = await prepare_release(
+            folder, manifest, list_runtimes(self._cache), workshop, progress=self._progress
+        )
         limits = limits_of(manifest)
-        instance = await choice.sandbox.start(Release(folder, manifest, runtime), limits)
+        instance = await choice.sandbox.start(ready.release, limits)
         try:
             yield SandboxTrial(instance, choice.level, manifest, limits)
         finally:
@@ -88,7 +114,7 @@ class SandboxTrial:
         self._instance = instance
         self._limits = limits
         self.level = level
-        interface = instance.interface if manifest.run.kind == "python" else {}
+        interface = instance.interface if manifest.run.tongue in ("python", "http") else {}
         self.described: Sequence[Mapping[str, Any]] | None = interface.get("methods")
 
     async def call(self, method: Method, body: bytes) -> tuple[bytes, str]:
@@ -118,6 +144,9 @@ class PlainBench:
         """Start a program; it is stopped when the context ends."""
         if manifest.run.kind != "python":
             raise KindNeedsSandbox(kind=manifest.run.kind)
+        language = await asyncio.to_thread(lambda: find_languages().of(Source(folder, manifest)))
+        if language is not None and not (manifest.build.runtime or manifest.build.lock):
+            raise BuildNeedsSandbox(language=language.name)
         runtime = runtime_for(manifest, self._cache)
         limits = limits_of(manifest)
         with tempfile.TemporaryFile() as words:

@@ -75,6 +75,8 @@ class Offer:
     # How long its first instance took to be ready, and whether one is ready now.
     start_ms: int = 0
     is_warm: bool = True
+    # What was built of it, by its content; empty if it runs as it was published.
+    build: str = ""
     # By which means its driver holds each limit.
     held: str = ""
     free_calls: int = 0

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from openresource.builds.workshop import Workshop
 from openresource.client.chain import (
     BadAnswer,
     Chain,
@@ -27,6 +28,7 @@ from openresource.client.chain import (
 )
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.hardware import NOTHING_SAID, Hardware
+from openresource.market.manifests import Manifest
 from openresource.market.placements import (
     DRAINING,
     GONE,
@@ -55,6 +57,7 @@ from openresource.provider.lanes import Lane
 from openresource.provider.offers import Offer, Offers, Runner
 from openresource.provider.policies import Policy, accepts
 from openresource.provider.releases import (
+    Ready,
     SmokeTestFailed,
     ask_of,
     check_price,
@@ -73,10 +76,12 @@ from openresource.sandbox.driver import (
     limits_of,
 )
 from openresource.sandbox.drivers import Drivers, enforced_text, rank
+from openresource.sandbox.releases import load_manifest
 
 log = logging.getLogger("openresource.provider.placements")
 
 PLACING_AT_ONCE = 2
+BUILDING_AT_ONCE = 2
 VERSIONS_SERVED_MAX = 32
 RECONCILE_SECONDS = 60.0
 RETRY_SECONDS_FIRST = 1.0
@@ -126,6 +131,7 @@ class Machine:
     endpoint: str
     tls_key: bytes
     runtimes: Mapping[str, Runtime]
+    workshop: Workshop
     releases: Path
     ask_uain: int | None = None
     hardware: Hardware = NOTHING_SAID
@@ -165,6 +171,7 @@ class Placements:
         self._statuses: dict[tuple[str, str, str], str] = {}
         self._reasons: dict[tuple[str, str, str], str] = {}
         self._gate = asyncio.Semaphore(PLACING_AT_ONCE)
+        self._building = asyncio.Semaphore(BUILDING_AT_ONCE)
         self._fee_ppm = 0
         self._wake = asyncio.Event()
         self._is_leaving = False
@@ -429,8 +436,8 @@ class Placements:
     async def _prepare(self, wanted: Wanted) -> Offer:
         """Fetches, checks and starts a version and lets its examples run."""
         folder = await fetch_release(self._chain, wanted.version.program, self._machine.releases)
-        release = await asyncio.to_thread(prepare_release, folder, self._machine.runtimes)
-        manifest, runtime = release.manifest, release.runtime
+        manifest = await asyncio.to_thread(load_manifest, folder)
+        check_published(manifest, wanted.name, wanted.version)
         choice = await asyncio.to_thread(self._drivers.choose, manifest, self._min_level(wanted))
         # What is demanded of the runtime can be answered only now.
         await self._fitness.check(
@@ -438,9 +445,10 @@ class Placements:
             wanted.publisher,
             wanted.name,
             choice.level,
-            runtime.name if runtime is not None else "",
+            manifest.build.runtime,
         )
-        check_published(manifest, wanted.name, wanted.version)
+        ready = await self._build(folder, manifest, wanted)
+        release = ready.release
         limits = limits_of(manifest)
         runner = self._start_runner(choice.sandbox, release, limits)
         try:
@@ -467,7 +475,8 @@ class Placements:
             methods=methods,
             price=Price(ask_uain, wanted.version.royalty_uain, self._fee_ppm),
             isolation=choice.level,
-            runtime=runtime.name if runtime is not None else "",
+            runtime=ready.runtime_name,
+            build=ready.built.build_cid,
             limits=limits,
             runner=runner,
             permissions=wanted.permissions,
@@ -475,6 +484,23 @@ class Placements:
             start_ms=start_ms,
             held=enforced_text(choice.capabilities),
         )
+
+    async def _build(self, folder: Path, manifest: Manifest, wanted: Wanted) -> Ready:
+        """What runs; a build may take long, and others are placed meanwhile."""
+        name = f"{wanted.publisher}/{wanted.name}"
+        self._gate.release()
+        try:
+            async with self._building:
+                return await prepare_release(
+                    folder,
+                    manifest,
+                    self._machine.runtimes,
+                    self._machine.workshop,
+                    program=wanted.version.program,
+                    progress=lambda words: log.info("%s: %s", name, words),
+                )
+        finally:
+            await self._gate.acquire()
 
     # ── Saying so ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -495,6 +521,7 @@ class Placements:
             runtime=offer.runtime,
             warm=offer.is_warm,
             start_ms=offer.start_ms,
+            build=offer.build,
             limits=offer.held,
             hardware=machine.hardware,
             region=machine.region,

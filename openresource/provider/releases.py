@@ -6,9 +6,12 @@ import asyncio
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openresource.builds.building import Built, build
+from openresource.builds.workshop import Progress, Workshop
 from openresource.client.chain import Chain
 from openresource.market.manifests import Manifest, Method
 from openresource.market.prices import check_cap
@@ -27,7 +30,7 @@ from openresource.sandbox.driver import (
     Runtime,
 )
 from openresource.sandbox.interfaces import interface_of
-from openresource.sandbox.releases import load_manifest, mark_executable
+from openresource.sandbox.releases import mark_executable
 
 # What a call costs where neither the operator nor the publisher says.
 ASK_UAIN_DEFAULT = 100
@@ -74,12 +77,33 @@ def drop_releases(releases: Path, kept: set[str], before_seconds: float) -> None
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepare_release(folder: Path, runtimes: Mapping[str, Runtime]) -> Release:
-    """The fetched folder as it will be run; what it needs and is not here is refused by name."""
-    manifest = load_manifest(folder)
-    runtime = choose_runtime(manifest, runtimes)
-    mark_executable(folder, manifest)
-    return Release(folder, manifest, runtime)
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A release that can be started, and what it was built from."""
+
+    release: Release
+    built: Built
+
+    @property
+    def runtime_name(self) -> str:
+        """The runtime it runs in; empty if it needs none."""
+        return self.release.runtime.name if self.release.runtime is not None else ""
+
+
+async def prepare_release(
+    folder: Path,
+    manifest: Manifest,
+    runtimes: Mapping[str, Runtime],
+    workshop: Workshop,
+    *,
+    program: str = "",
+    progress: Progress = lambda _: None,
+) -> Ready:
+    """A program's folder as it will be run, built if it needs that; what it needs and is not here is refused by name."""
+    runtime = await asyncio.to_thread(choose_runtime, manifest, runtimes, workshop.cache.folder.parent)
+    built = await build(folder, manifest, workshop=workshop, program=program, progress=progress)
+    mark_executable(built.folder, manifest)
+    return Ready(built.release(runtime), built)
 
 
 def methods_of(manifest: Manifest, described: dict[str, Any]) -> tuple[Method, ...]:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openresource.market.manifests import Manifest, missing_requirements
+from openresource.builds.prepared import base_names, base_runtime, base_toolchain
+from openresource.builds.toolchains import ToolchainMissing, python
+from openresource.market.manifests import Manifest, python_fits
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Runtime, above_ceiling
 
@@ -50,21 +52,50 @@ def list_runtimes(cache: Path) -> dict[str, Runtime]:
     return found
 
 
-def choose_runtime(manifest: Manifest, runtimes: Mapping[str, Runtime]) -> Runtime | None:
-    """The runtime that a program names; whatever else it needs and is not here is refused by name."""
-    missing = missing_requirements(
-        manifest,
-        {lock: runtime.name for lock, runtime in runtimes.items()},
-        python_minor=sys.version_info.minor,
-    )
-    if missing:
-        raise RequirementsNotMet(
-            reason=" ".join(f"{refusal.message} {refusal.remedy}" for refusal in missing[:3])
-        )
+def choose_runtime(
+    manifest: Manifest, runtimes: Mapping[str, Runtime], cache: Path | None = None
+) -> Runtime | None:
+    """The runtime that a program names, by its lock or by its name alone; one that is not here is refused.
+
+    What a build brings is not looked at: packages, commands, files by their identifiers. Nor is what drivers give.
+    """
+    build = manifest.build
     too_much = above_ceiling(manifest)
     if too_much:
         raise RequirementsNotMet(reason="it asks for " + ", ".join(too_much) + ".")
-    return runtimes.get(manifest.build.lock) if manifest.build.lock else None
+    if not build.lock and not build.runtime:
+        return _other_python(build.python, cache or cache_folder())
+    found = runtimes.get(build.lock)
+    if found is None and not build.lock:
+        # Of several with one name the last one prepared.
+        named = [runtime for runtime in runtimes.values() if runtime.name == build.runtime]
+        found = max(named, key=lambda runtime: runtime.folder.stat().st_mtime, default=None)
+        if found is None and base_toolchain(build.runtime) is not None:
+            # Node's and Java's own need no folder of packages; the build shows them.
+            return base_runtime(build.runtime, cache or cache_folder())
+    if found is None:
+        offered = ", ".join(runtime_names(runtimes))
+        lock = f" ({build.lock})" if build.lock else ""
+        raise RequirementsNotMet(
+            reason=f"the runtime {build.runtime or 'with lock'}{lock} is not prepared here; there are {offered}."
+        )
+    return found
+
+
+def _other_python(wish: str, cache: Path) -> Runtime | None:
+    """Another Python of this machine, if the wish is for one."""
+    if not wish or python_fits(wish, sys.version_info.minor):
+        return None
+    try:
+        version = python(wish).version
+    except ToolchainMissing as refusal:
+        raise RequirementsNotMet(reason=f"{refusal.message} {refusal.remedy}") from refusal
+    return base_runtime("python-" + ".".join(version.split(".")[:2]), cache)
+
+
+def runtime_names(runtimes: Mapping[str, Runtime]) -> tuple[str, ...]:
+    """What programs may name here: prepared runtimes, and the interpreters of this machine."""
+    return tuple(sorted({runtime.name for runtime in runtimes.values()} | set(base_names())))
 
 
 def _read_runtime(folder: Path) -> Runtime | None:

@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from openresource import __version__
+from openresource.builds.cache import Cache
+from openresource.builds.languages import find_languages
+from openresource.builds.workshop import Workshop
 from openresource.client.chain import BadAnswer, Chain, Event, NodeAway, WrongNetwork
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.accounts import channel_account
@@ -47,7 +50,7 @@ from openresource.provider.placements import Machine, Placements, StartRunner
 from openresource.provider.policies import Policy, check_level
 from openresource.provider.releases import drop_releases
 from openresource.provider.retention import RELEASES_KEPT, Retention
-from openresource.provider.runtimes import cache_folder, list_runtimes
+from openresource.provider.runtimes import cache_folder, list_runtimes, runtime_names
 from openresource.provider.server import GatewayServer
 from openresource.provider.succession import GRACE_SECONDS_DEFAULT
 from openresource.provider.tls import load_or_make_identity, server_context
@@ -217,6 +220,12 @@ class Provider:
                 self.endpoint,
                 bytes.fromhex(self._identity.key_hash[2:]),
                 runtimes,
+                Workshop(
+                    Cache((settings.cache or cache_folder()) / "builds"),
+                    self._drivers,
+                    await asyncio.to_thread(find_languages),
+                    get_block=self._chain.get_block,
+                ),
                 settings.folder / "releases",
                 settings.ask_uain,
                 await asyncio.to_thread(machine_hardware),
@@ -405,7 +414,7 @@ class Provider:
             "endpoint": self.endpoint,
             "tls_key": self._identity.key_hash,
             "isolation": self.isolation,
-            "runtimes": sorted({runtime.name for runtime in self._runtimes.values()}),
+            "runtimes": list(runtime_names(self._runtimes)),
             "started_at_ms": self._started_at_ms,
             "services": [
                 {
