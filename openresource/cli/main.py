@@ -31,6 +31,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         ),
         "provide": Entry("provide:provide", "Run other people's programs on this machine and be paid."),
         "permit": Entry("permit:permit", "Who may call and run a service, and what a machine must bring."),
+        "shell": Entry(
+            "shell:shell", "A shell or a command on a machine that you own, rent or are a guest of."
+        ),
         "bond": Entry("bond:bond", "Show, add to and withdraw a provider's bond."),
     },
     "Find, call, pay": {

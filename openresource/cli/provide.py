@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from openresource.client.homes import Home, Lock
 from openresource.market.placements import ISOLATION_LEVELS
 from openresource.node.logs import log_to
 from openresource.primitives.amounts import text_from_uain, uain_from_text
-from openresource.primitives.errors import Refusal
+from openresource.primitives.errors import InvalidInput, Refusal
 
 LOOK_SECONDS = 0.5
 EARNINGS_SECONDS = 60.0
@@ -107,6 +108,25 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     multiple=True,
     help="Folders with prepared runtimes. Default: those in the cache.",
 )
+@click.option(
+    "--shell", "opens_shell", is_flag=True, help="Let the owner, guests and tenants in, each in a sandbox."
+)
+@click.option(
+    "--shell-port", type=click.IntRange(0, 65535), default=0, help="Port of the shells' door (SSH)."
+)
+@click.option(
+    "--shell-endpoint", help="What is announced, such as ssh://my.host:2222. Default: host and port."
+)
+@click.option("--shell-owner", help="Whose machine this is. Default: the provider's own wallet.")
+@click.option("--shell-name", help="A name for the machine, such as attic.")
+@click.option("--shell-rent", help="What a minute costs, in AIN. Default: not for rent.")
+@click.option(
+    "--shell-minutes",
+    type=click.IntRange(1),
+    default=24 * 60,
+    show_default=True,
+    help="For how long it is rented at most.",
+)
 @home_option
 @network_node_option
 @json_option
@@ -126,6 +146,13 @@ def provide(
     grace_seconds: float,
     sync: str,
     runtimes: tuple[str, ...],
+    opens_shell: bool,
+    shell_port: int,
+    shell_endpoint: str | None,
+    shell_owner: str | None,
+    shell_name: str | None,
+    shell_rent: str | None,
+    shell_minutes: int,
     home: str | None,
     node_url: str | None,
     as_json: bool,
@@ -150,22 +177,38 @@ def provide(
         "sync": sync,
         "grace_seconds": grace_seconds,
         "runtimes": tuple(Path(one) for one in runtimes),
+        "opens_shell": opens_shell,
+        "shell_port": shell_port,
+        "shell_endpoint": shell_endpoint or "",
+        "shell_owner": owner_of(shell_owner),
+        "shell_name": region_of(shell_name),
+        "shell_rent_uain": None if shell_rent is None else uain_from_text(shell_rent),
+        "shell_minutes": shell_minutes,
     }
     run_server(Providing(Home(home), node_url, options, as_json).run())
 
 
-class RegionInvalid(Refusal):
-    template = "{region} names no region."
+class WordInvalid(Refusal):
+    template = "{word} names no region and no machine."
     way_out = "Use lower-case letters, digits and hyphens, at most 40, such as kr-seoul."
 
 
 def region_of(text: str | None) -> str:
-    """A region from the command line; empty if none is named."""
+    """A region or a machine's name from the command line; empty if none is given."""
     from openresource.market.hardware import is_region
 
     if text is not None and not is_region(text):
-        raise RegionInvalid(region=text)
+        raise WordInvalid(word=text)
     return text or ""
+
+
+def owner_of(text: str | None) -> str:
+    """An address from the command line; empty if none is given."""
+    from openresource.primitives.keys import checksum_address, is_address
+
+    if text is not None and not is_address(text):
+        raise InvalidInput(f"{text} is not an address.", remedy="An address is 0x and 40 hex digits.")
+    return checksum_address(text) if text else ""
 
 
 class Providing:
@@ -197,16 +240,45 @@ class Providing:
                 provider = await self._made(chain)
                 if not await _started(provider, stopping):
                     return
-                await self._bonded(chain)
-                self._ready(provider)
+                doors = AsyncExitStack()
                 try:
+                    await self._bonded(chain)
+                    self._ready(provider)
+                    await self._opened(doors, chain, provider)
                     await self._watch(provider, stopping)
                 finally:
+                    await doors.aclose()
                     self._say({"stopping": True}, "Leaving: calls in flight end, channels are settled …")
                     await provider.stop()
                     self._say(
                         {"stopped": True, "balance_uain": await _balance(chain, provider.address)}, "Gone."
                     )
+
+    async def _opened(self, doors: AsyncExitStack, chain: Any, provider: Any) -> None:
+        """Opens the machine to people, if the operator wants that."""
+        if not self._options["opens_shell"]:
+            return
+        from openresource.cli.doors import open_door
+
+        shells, endpoint = await open_door(
+            doors, self._home, chain, key_of(self._home), provider, self._options
+        )
+        settings = shells.settings
+        rent = (
+            "it is not for rent"
+            if settings.price_uain is None
+            else f"{text_from_uain(settings.price_uain)} AIN a minute"
+        )
+        self._say(
+            {
+                "shell": endpoint,
+                "machine": shells.machine,
+                "owner": settings.owner,
+                "rent_uain": settings.price_uain,
+            },
+            f"Shells at {endpoint} for {settings.owner} and its guests; {rent}. "
+            f"Come in:  openresource shell {settings.name or shells.machine}",
+        )
 
     async def _bonded(self, chain: Any) -> None:
         """Adds to the bond what the operator asked for; a provider without the money serves all the same."""
