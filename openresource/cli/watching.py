@@ -59,7 +59,7 @@ class Watching:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         self._tell(
-            {"watching": True, "url": self._url, "branch": branch, "interval_seconds": interval_seconds},
+            {"ready": True, "url": self._url, "branch": branch, "interval_seconds": interval_seconds},
             f"Watching {branch} of {self._url}, every {interval_seconds:g} s. Ctrl-C ends it.",
         )
         publication = self._publication(key)
