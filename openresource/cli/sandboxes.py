@@ -16,9 +16,13 @@ def find_drivers() -> Drivers:
     from openresource.adapters.bubblewrap.driver import Bubblewrap
     from openresource.adapters.confined.driver import Confined
     from openresource.adapters.gvisor.driver import Gvisor
+    from openresource.adapters.wasm.driver import Wasm
+    from openresource.provider.runtimes import cache_folder
 
     tools = own_tools()
-    sandboxes: list[Sandbox] = [Bubblewrap(tools=tools), Gvisor(tools=tools), Confined(tools=tools)]
+    bubblewrap, confined = Bubblewrap(tools=tools), Confined(tools=tools)
+    wasm = Wasm([bubblewrap, confined], cache=cache_folder().with_name("wasm"))
+    sandboxes: list[Sandbox] = [bubblewrap, Gvisor(tools=tools), wasm, confined]
     return Drivers(sandboxes)
 
 

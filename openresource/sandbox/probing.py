@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -57,26 +57,29 @@ def why_not_started(
     sandbox: Sandbox, files: Mapping[str, str], method: str, body: bytes, answer: bytes
 ) -> str:
     """Why a program of these files cannot be run here; empty if its answer holds what is expected."""
+    with tempfile.TemporaryDirectory(prefix="openresource-probe-") as name:
+        folder = Path(name)
+        for file, text in files.items():
+            (folder / file).write_text(text)
+        release = Release(folder, parse_manifest(files[MANIFEST_FILE]))
+        return in_own_loop(lambda: _start(sandbox, release, method, body, answer))
+
+
+def in_own_loop(trying: Callable[[], Coroutine[Any, Any, str]]) -> str:
+    """What a trial says, or why it did not come to that; the caller may be inside an event loop already."""
     outcome: list[str] = []
-    # A thread of its own, as the caller may be inside an event loop already.
-    thread = threading.Thread(
-        target=lambda: outcome.append(_try(sandbox, files, method, body, answer)), name="sandbox-probe"
-    )
+    thread = threading.Thread(target=lambda: outcome.append(_try(trying)), name="sandbox-probe")
     thread.start()
     thread.join()
     return outcome[0]
 
 
-def _try(sandbox: Sandbox, files: Mapping[str, str], method: str, body: bytes, answer: bytes) -> str:
-    """Why a program cannot be run here; empty if it can."""
+def _try(trying: Callable[[], Coroutine[Any, Any, str]]) -> str:
     try:
-        with tempfile.TemporaryDirectory(prefix="openresource-probe-") as name:
-            folder = Path(name)
-            for file, text in files.items():
-                (folder / file).write_text(text)
-            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-                release = Release(folder, parse_manifest(files[MANIFEST_FILE]))
-                return runner.run(_start(sandbox, release, method, body, answer))
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(trying())
+    except TimeoutError:
+        return "it took too long"
     except Refusal as refusal:
         return f"{refusal.message} {refusal.facts.get('stderr', '')}".strip()[:WHY_NOT_CHARACTERS_MAX]
     except OSError as problem:

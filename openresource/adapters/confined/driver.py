@@ -27,6 +27,7 @@ from openresource.sandbox.launching import become_subreaper, resource_limits
 from openresource.sandbox.layout import (
     BROKER_NAME,
     GUEST_FOLDER,
+    WASM_ENGINE,
     Layout,
     environment,
     interpreter_of,
@@ -81,7 +82,9 @@ class Confined:
         if why_not:
             raise SandboxUnavailable(level=LEVEL, why_not=why_not)
         kind = release.manifest.run.kind
-        if kind not in KINDS:
+        # Modules come with the engine that runs them, and need no network.
+        has_engine = any(mount.target == WASM_ENGINE for mount in release.mounts)
+        if kind not in KINDS and not has_engine:
             raise KindNotServed(
                 kind=kind, level=LEVEL, reason="programs have no network sockets at this level"
             )
@@ -138,6 +141,12 @@ class Confined:
             packages = str(runtime / packages_of(release.runtime))
             readable.append(str(runtime))
             readable += [str(stage.shown(mount.source)) for mount in release.runtime.mounts]
+        moved: list[tuple[str, str]] = []
+        for mount in release.mounts:
+            shown = stage.shown(mount.source)
+            shown = shown / mount.source.name if mount.source.is_file() and shown.is_dir() else shown
+            moved.append((mount.target, str(shown)))
+            readable.append(str(shown))
         layout = Layout(
             app=str(app),
             guest=str(guest),
@@ -147,6 +156,7 @@ class Confined:
             library_path=str(prefix / "lib") if own_library_folder(interpreter) else "",
             tools=(str(stage.tools),),
             broker=f"fd:{line}",
+            moved=tuple(moved),
         )
         return layout, readable
 

@@ -36,7 +36,14 @@ KILL_ROUNDS_MAX = 200
 MARK = "OPENRESOURCE_CALL"
 # What belongs to the release and not to the program's folder.
 NOT_SHOWN = ("openresource.toml", "interface.json", "interface.pb")
-MEMORY_WORDS = ("MemoryError", "heap out of memory", "bad_alloc", "Cannot allocate memory", "out of memory")
+MEMORY_WORDS = (
+    "MemoryError",
+    "heap out of memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "out of memory",
+    "memory allocation of",
+)
 NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._ -]{0,127}/){0,8}[A-Za-z0-9_-][A-Za-z0-9._ -]{0,127}")
 
 
@@ -301,6 +308,11 @@ class Guest:
         except OSError as problem:
             name = "OutOfMemory" if problem.errno == 12 else "OSError"
             raise Problem(FAILED, name, f"{words[0]}: {problem.strerror}") from None
+        self.watch_over(call, call.process)
+
+    def watch_over(self, call: Call, process: Any) -> None:
+        """Listen to a process that has just started."""
+        call.process = process
         self.calls[call.number] = call
         for pipe, act in ((call.process.stdout, self.on_stdout), (call.process.stderr, self.on_stderr)):
             os.set_blocking(pipe.fileno(), False)
@@ -419,7 +431,7 @@ class Guest:
         if self.leaves_anything():
             self.kill(call)
             self.take_group(call)
-        self.send(call.number, USAGE, USAGE_FIGURES.pack(round(call.cpu_seconds * 1000), 0))
+        self.send(call.number, USAGE, self.usage_of(call))
         try:
             if call.is_cancelled:
                 self.send(call.number, END, b"")
@@ -437,6 +449,10 @@ class Guest:
             self.control.setblocking(True)
             self.control.sendall(self.outgoing)
             os._exit(1)
+
+    def usage_of(self, call: Call) -> bytes:
+        """Processor time; nothing here counts fuel."""
+        return USAGE_FIGURES.pack(round(call.cpu_seconds * 1000), 0)
 
     def answer(self, call: Call) -> None:
         """The result of a process that has ended by itself."""
