@@ -21,7 +21,7 @@ def find_drivers() -> Drivers:
 
     tools = own_tools()
     bubblewrap, confined = Bubblewrap(tools=tools), Confined(tools=tools)
-    wasm = Wasm([bubblewrap, confined], cache=cache_folder().with_name("wasm"))
+    wasm = Wasm([bubblewrap, confined], cache=cache_folder() / "wasm")
     sandboxes: list[Sandbox] = [bubblewrap, Gvisor(tools=tools), wasm, confined]
     return Drivers(sandboxes)
 
