@@ -41,7 +41,7 @@ PLAIN_TYPES: Final = frozenset(
     ("str", "int", "float", "bool", "bytes", "None", "list", "dict", "tuple", "set", "frozenset", "List", "Dict",
      "Tuple", "Set", "FrozenSet", "Optional", "Union", "Any", "Literal", "Annotated", "Sequence", "Iterable",
      "Iterator", "Generator", "Mapping", "AsyncIterator", "AsyncGenerator", "datetime", "date", "object", "AnyStr",
-     "Collection", "typing", "t", "collections", "abc", "bytearray")
+     "Collection", "Path", "pathlib", "typing", "t", "collections", "abc", "bytearray")
 )  # fmt: skip
 _NAME_IN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -147,7 +147,10 @@ def is_typed(function: Function, *, is_method: bool = False) -> bool:
         return False
     parameters = [*arguments.args[1 if is_method else 0 :], *arguments.kwonlyargs]
     if not parameters and not is_method:
-        return False
+        # A function that takes and gives nothing is a program's start, not something to call.
+        returns = function.returns
+        is_nothing = returns is None or (isinstance(returns, ast.Constant) and returns.value is None)
+        return not is_nothing and returns is not None and is_plain(returns)
     return all(
         parameter.annotation is not None and is_plain(parameter.annotation) for parameter in parameters
     )

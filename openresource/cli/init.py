@@ -1,6 +1,5 @@
 """`init` and `check`: begin a service in a folder, and try it without publishing anything."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -8,23 +7,25 @@ import click
 
 from openresource.cli.output import json_option, show
 from openresource.cli.session import run
+from openresource.market.manifests import parse_manifest
 from openresource.market.services import is_service_name
 from openresource.primitives.errors import Refusal
 
-CANDIDATES = ("service.py", "main.py", "app.py", "predict.py")
-SOURCE_BYTES_MAX = 1024 * 1024
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
+_NAME_LINE = re.compile(r'^name = ".*"$', re.MULTILINE)
+# Files that say nothing of a program: a folder with no others is begun anew.
+ASIDE = ("README", "LICENSE", "LICENCE", ".")
 
 MANIFEST = """\
 name = "{name}"
 version = "0.1.0"
-summary = "{summary}"
+summary = "Says it louder."
 license = "Apache-2.0"
 royalty = "0.0001"        # what you earn of every call, in AIN
 
 [run]
 kind = "python"
-entry = "{entry}"
+entry = "service:Service"
 
 [resources]
 memory = "256Mi"
@@ -74,32 +75,50 @@ Exit codes: 0 written · 1 refused (nothing is overwritten) · 2 wrong usage"""
 @click.option("--name", help="The service's name. Default: the folder's.")
 @json_option
 def init(folder: str, name: str | None, as_json: bool) -> None:
-    """Write an openresource.toml into FOLDER: for the Python program that is there, else for a small one to change."""
+    """Write an openresource.toml into FOLDER: for the program that is there, else for a small one to change.
+
+    What is there is recognised by its files, in any language; see docs/programs.md for the order. Nothing that lies
+    there is changed, and nothing is run.
+    """
+    from openresource.builds.detection import Detected
+    from openresource.cli.detecting import detect_folder
+
     place = Path(folder)
     manifest = place / "openresource.toml"
     if manifest.exists():
         raise ManifestExists(file=str(manifest), folder=folder)
-    chosen = name or _NOT_IN_NAMES.sub("-", place.resolve().name.lower()).strip("-")[:63]
+    chosen = name or _NOT_IN_NAMES.sub("-", place.resolve().name.lower()).strip("-")[:63].strip("-")
     if not is_service_name(chosen):
         raise NameUnusable(name=name or place.resolve().name)
-    place.mkdir(parents=True, exist_ok=True)
-    found = find_entry(place)
-    written = ["openresource.toml"]
-    if found is None:
-        (place / "service.py").write_text(SERVICE)
-        written.append("service.py")
-        text = MANIFEST.format(name=chosen, summary="Says it louder.", entry="service:Service")
-        text += METHOD.format(method="shout")
+    is_empty = not place.is_dir() or all(one.name.upper().startswith(ASIDE) for one in place.iterdir())
+    detected: Detected | None = None if is_empty else detect_folder(place)
+    if detected is None:
+        text = MANIFEST.format(name=chosen) + METHOD.format(method="shout")
+        files = {"service.py": SERVICE.encode()}
     else:
-        text = MANIFEST.format(name=chosen, summary="", entry=found)
-    manifest.write_text(text)
-    entry = found or "service:Service"
+        text = _NAME_LINE.sub(f'name = "{chosen}"', detected.manifest_text, count=1)
+        files = dict(detected.files)
+    place.mkdir(parents=True, exist_ok=True)
+    for path, content in {"openresource.toml": text.encode(), **files}.items():
+        # Never over what is there, even if it has just appeared.
+        with open(place / path, "xb") as file:
+            file.write(content)
+    found = parse_manifest(text)
+    written = ["openresource.toml", *files]
+    because = detected.because if detected is not None else "A small one to begin with."
+    remarks = list(detected.remarks) if detected is not None else []
     show(
-        {"folder": str(place), "name": chosen, "entry": entry, "written": written},
+        {"folder": str(place), "name": chosen, "kind": found.run.kind, "language": found.build.language,
+         "entry": found.run.entry, "command": list(found.run.command), "because": because, "remarks": remarks,
+         "written": written},
         as_json=as_json,
-        text=f"Wrote {' and '.join(written)} in {place} (entry {entry}).\n"
-        f"Try it:      openresource check {folder}\nPublish it:  openresource publish {folder}",
-    )
+        text="\n".join([
+            f"Wrote {' and '.join(written)} in {place}: {found.run.kind}. {because}",
+            *(f"  {remark}" for remark in remarks),
+            f"Try it:      openresource check {folder}",
+            f"Publish it:  openresource publish {folder}",
+        ]),
+    )  # fmt: skip
 
 
 @click.command(
@@ -111,25 +130,12 @@ Exit codes: 0 it would be published · 1 refused, with the reason · 2 wrong usa
 @click.argument("folder", type=click.Path(file_okay=False), default=".")
 @json_option
 def check(folder: str, as_json: bool) -> None:
-    """Read FOLDER as publish would, start the program in a sandbox, run its examples; nothing leaves this machine."""
-    from openresource.cli.publish import publication_text, tried
+    """Say what publishing FOLDER would do, then build it, start it in a sandbox and run its examples.
 
-    outcome = run(tried(folder, as_json=as_json))
-    show(outcome, as_json=as_json, text=lambda: publication_text(outcome))
+    Nothing leaves this machine but what a build fetches from package registries. A program without examples gets a
+    call that does no harm, where its kind has one.
+    """
+    from openresource.cli.checking import check_text, checked
 
-
-def find_entry(folder: Path) -> str | None:
-    """The first public class or function of the first program file that is there."""
-    for name in CANDIDATES:
-        file = folder / name
-        if not file.is_file() or file.stat().st_size > SOURCE_BYTES_MAX:
-            continue
-        try:
-            body = ast.parse(file.read_bytes()).body
-        except (SyntaxError, ValueError):
-            continue
-        for kinds in (ast.ClassDef, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            for node in body:
-                if isinstance(node, kinds) and not node.name.startswith("_"):
-                    return f"{file.stem}:{node.name}"
-    return None
+    outcome = run(checked(folder, as_json=as_json))
+    show(outcome, as_json=as_json, text=lambda: check_text(outcome))

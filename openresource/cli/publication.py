@@ -19,11 +19,15 @@ from openresource.client.publishing import Prepared, Publisher
 from openresource.client.publishing import Publication as Published
 from openresource.client.releases import Release
 from openresource.client.services import Directory
+from openresource.market.generic_methods import is_generic
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
 
 CALL_LINE_CHARACTERS_MAX = 160
+# Inputs that any program of a kind takes.
+GENERIC_INPUTS = {"run": "args:='[\"--help\"]'", "request": "path=/"}
 WORDS_LINES_MAX = 30
+LEFT_OUT_SHOWN_MAX = 10
 
 
 async def prepare_folder(
@@ -32,12 +36,32 @@ async def prepare_folder(
     *,
     quiet: bool,
     version_for: Callable[[Release], Awaitable[str]] | None = None,
+    probe: Callable[[Any, Release], Awaitable[None]] | None = None,
+    is_told: bool = False,
 ) -> Any:
-    """The folder's release with its examples answered here; what the program said of its failure is shown."""
+    """The folder's release with its examples answered here; what the program said of its failure is shown.
+
+    A folder without a manifest is published with the one that is detected, which is said; the folder stays as it is.
+    """
+    from openresource.cli.detecting import additions_of, detect_folder, detection_lines
     from openresource.client.publishing import prepare
 
+    detected = await asyncio.to_thread(detect_folder, folder)
+    if detected is not None and not quiet and not is_told:
+        note("\n".join(detection_lines(detected)))
+    additions = additions_of(detected) if detected is not None else None
     try:
-        return await prepare(folder, await asyncio.to_thread(choose_bench), progress, version_for)
+        prepared = await prepare(
+            folder,
+            await asyncio.to_thread(choose_bench),
+            progress,
+            version_for,
+            additions=additions,
+            probe=probe,
+        )
+        if prepared.release.left_out and not quiet:
+            note(f"  not published: {', '.join(prepared.release.left_out[:LEFT_OUT_SHOWN_MAX])}")
+        return prepared
     except Refusal as refusal:
         quote_program(refusal, quiet=quiet)
         raise
@@ -168,11 +192,14 @@ def trial_record(prepared: Any) -> dict[str, Any]:
 
 def call_line(manifest: Any) -> str:
     """A command that calls the program's first method, with its example as input where that fits on a line."""
-    method = manifest.methods[0]
+    if not manifest.methods:
+        return f"openresource call {manifest.name} …"
+    method = next((one for one in manifest.methods if one.example is not None), manifest.methods[0])
     words = ["openresource", "call", manifest.name, *([method.name] if len(manifest.methods) > 1 else [])]
     example = method.example.get("input") if isinstance(method.example, Mapping) else None
     if not isinstance(example, Mapping):
-        return " ".join(words) + " …"
+        known = GENERIC_INPUTS.get(method.name) if is_generic(method) else None
+        return " ".join(words) + (f" {known}" if known else " …")
     for name, value in example.items():
         words.append(
             f"{name}={value}"

@@ -170,12 +170,16 @@ async def prepare(
     bench: Bench,
     progress: Progress = lambda _: None,
     version_for: Callable[[Release], Awaitable[str]] | None = None,
+    *,
+    additions: Mapping[str, bytes] | None = None,
+    probe: Callable[[Running, Release], Awaitable[None]] | None = None,
 ) -> Prepared:
     """Read a folder, start the program, write its interface, run its examples; nothing leaves this machine.
 
-    `version_for` may give a release another version's text than its manifest has.
+    `version_for` may give a release another version's text than its manifest has; `additions` lie beside the files of
+    a folder that has no manifest; `probe` may try more of the running program.
     """
-    release = await asyncio.to_thread(read_release, folder)
+    release = await asyncio.to_thread(read_release, folder, additions)
     if version_for is not None:
         version = await version_for(release)
         if version != release.manifest.version:
@@ -192,6 +196,8 @@ async def prepare(
                 for method in release.manifest.methods
                 if method.example is not None
             ]
+            if probe is not None:
+                await probe(running, release)
             level = running.level
     return Prepared(release, await asyncio.to_thread(lambda: release.program), level, tuple(examples))
 

@@ -44,12 +44,15 @@ LEFT_OUT_FOLDERS: Final = frozenset(
     (".git", ".hg", ".svn", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".idea",
      ".vscode", ".ipynb_checkpoints")
 )  # fmt: skip
+# What marks a folder as one that a tool made and can make again.
+MADE_BY_TOOLS: Final = ("CACHEDIR.TAG", "pyvenv.cfg")
 LEFT_OUT_FILES: Final = ("*.pyc", ".DS_Store", "*.swp", ".gitignore", DEMO_FILE)
 _VERSION_LINE: Final = re.compile(
     r"""^[ \t]*version[ \t]*=[ \t]*(?:"[^"\n]*"|'[^'\n]*')([ \t]*(?:\#.*)?)$""", re.MULTILINE
 )
 # What is published is public and stays: these are mistakes.
 SECRET_FILES: Final = (".env", ".env.*", ".netrc", "id_rsa", "id_ed25519", "wallet.json", "funding.json")
+SECRET_PATTERNS: Final = (".env.example", ".env.sample", ".env.template", ".env.dist", ".env.defaults")
 
 
 class NoSuchFolder(Refusal):
@@ -109,6 +112,8 @@ class Release:
     folder: Path
     files: Mapping[str, bytes]
     manifest: Manifest
+    # What lies in the folder and cannot be published, where that is no mistake of its author's.
+    left_out: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -128,13 +133,20 @@ class Release:
             path.write_bytes(content)
 
 
-def read_release(folder: Path) -> Release:
-    """The release that a folder holds, checked as far as reading can."""
+def read_release(folder: Path, additions: Mapping[str, bytes] | None = None) -> Release:
+    """The release that a folder holds, checked as far as reading can.
+
+    `additions` make a release of a folder that was not written for one: they lie beside its files, and links and what
+    looks like a secret are left out instead of refused.
+    """
     if not folder.is_dir():
         raise NoSuchFolder(folder=str(folder))
-    if not (folder / MANIFEST_FILE).exists():
+    if additions is None and not (folder / MANIFEST_FILE).exists():
         raise NoManifest(folder=str(folder))
-    return _release_of(folder, _read_files(folder))
+    left_out: list[str] | None = None if additions is None else []
+    files = _read_files(folder, left_out)
+    release = _release_of(folder, {**files, **(additions or {})})
+    return replace(release, left_out=tuple(left_out or ()))
 
 
 def with_version(release: Release, version: str) -> Release:
@@ -143,7 +155,8 @@ def with_version(release: Release, version: str) -> Release:
     fresh = _with_version_line(text, version)
     if tomllib.loads(fresh) != {**tomllib.loads(text), "version": version}:
         raise VersionNotWritten(version=version)
-    return _release_of(release.folder, {**release.files, MANIFEST_FILE: fresh.encode()})
+    changed = _release_of(release.folder, {**release.files, MANIFEST_FILE: fresh.encode()})
+    return replace(changed, left_out=release.left_out)
 
 
 def _release_of(folder: Path, files: dict[str, bytes]) -> Release:
@@ -250,27 +263,24 @@ def _method_json(method: Method) -> dict[str, Any]:
     return members
 
 
-def _read_files(folder: Path) -> dict[str, bytes]:
+def _read_files(folder: Path, left_out: list[str] | None) -> dict[str, bytes]:
+    """The files of a folder; what cannot be published goes to `left_out`, or is refused without such a list."""
     files: dict[str, bytes] = {}
     bytes_left = RELEASE_BYTES_MAX
     for place, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if name not in LEFT_OUT_FOLDERS)
+        folders[:] = sorted(name for name in folders if not _is_left_out(Path(place), name, names))
         for name in [*folders, *sorted(names)]:
             path = Path(place) / name
             relative = path.relative_to(folder).as_posix()
             mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                raise NotPublishable(
-                    file=relative, reason="it is a link, and links lead elsewhere on other machines"
-                )
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(mode) or (_is_like(name, LEFT_OUT_FILES) and not stat.S_ISLNK(mode)):
                 continue
-            if _is_like(name, LEFT_OUT_FILES):
+            problem = _problem(name, relative, mode)
+            if problem is not None and left_out is not None:
+                left_out.append(relative)
                 continue
-            if _is_like(name, SECRET_FILES):
-                raise SecretInFolder(file=relative)
-            if not stat.S_ISREG(mode):
-                raise NotPublishable(file=relative, reason="it is neither a file nor a folder")
+            if problem is not None:
+                raise problem
             bytes_left -= path.stat().st_size
             if bytes_left < 0:
                 raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_BYTES_MAX, unit="bytes")
@@ -278,6 +288,26 @@ def _read_files(folder: Path) -> dict[str, bytes]:
                 raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_FILES_MAX, unit="files")
             files[relative] = path.read_bytes()
     return files
+
+
+def _is_left_out(place: Path, name: str, names: Sequence[str]) -> bool:
+    """Whether tools fetch or make a folder again from what lies beside it."""
+    if name in LEFT_OUT_FOLDERS or (name == "node_modules" and "package.json" in names):
+        return True
+    return any((place / name / mark).is_file() for mark in MADE_BY_TOOLS)
+
+
+def _problem(name: str, relative: str, mode: int) -> Refusal | None:
+    """Why a file cannot be published."""
+    if stat.S_ISLNK(mode):
+        return NotPublishable(
+            file=relative, reason="it is a link, and links lead elsewhere on other machines"
+        )
+    if _is_like(name, SECRET_FILES) and name not in SECRET_PATTERNS:
+        return SecretInFolder(file=relative)
+    if not stat.S_ISREG(mode):
+        return NotPublishable(file=relative, reason="it is neither a file nor a folder")
+    return None
 
 
 def _raise(error: OSError) -> None:

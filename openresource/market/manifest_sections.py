@@ -245,7 +245,10 @@ def _network(table: Table) -> list[str]:
 
 
 def read_methods(tables: list[Table], run: Run) -> tuple[Method, ...]:
-    """What it does; a program that says nothing gets the one generic method of its kind."""
+    """What it does; a program that says nothing gets the one generic method of its kind.
+
+    The generic method named without an input of its own is the generic one, with an example and a price.
+    """
     methods = [_method(table, run) for table in tables]
     for number, method in enumerate(methods):
         if any(method.name == other.name or method.path == other.path for other in methods[:number]):
@@ -278,6 +281,15 @@ def _method(table: Table, run: Run) -> Method:
         if key in table.values and run.tongue != tongue:
             raise table.wrong(key, "given", f"it is for {tongue} programs, and this one is {run.tongue}")
     table.finish()
+    for known in generic_methods(run.tongue):
+        if (
+            known.name == name
+            and known.input
+            and not {"input", "args", "stdin", "path", "verb"} & set(table.values)
+        ):
+            return replace(
+                known, summary=method.summary or known.summary, example=method.example, price=method.price
+            )
     return completed(method) if run.tongue == "cli" else method
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from openresource.cli.init import find_entry
 from tests.cli.support import run_here
 
 
@@ -46,16 +45,51 @@ def test_a_name_that_no_service_can_have_is_refused(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize(
-    ("source", "entry"),
+    ("name", "source", "entry"),
     [
-        ("class Model: ...\ndef other(): ...", "service:Model"),
-        ("def _inner(): ...\nasync def outer(): ...", "service:outer"),
-        ("x = 1", None),
-        ("def broken(", None),
+        ("service.py", "class Model:\n    def turn(self, x): ...\ndef other(): ...", "service:Model"),
+        ("service.py", "def _inner(): ...\nasync def outer(): ...", "service:outer"),
+        ("main.py", "def a(x: int) -> int: ...\ndef b(x: str) -> str: ...", "main:*"),
     ],
 )
-def test_the_entry_is_the_first_public_class_or_function(
-    tmp_path: Path, source: str, entry: str | None
-) -> None:
-    (tmp_path / "service.py").write_text(source)
-    assert find_entry(tmp_path) == entry
+def test_the_entry_is_what_the_code_offers(tmp_path: Path, name: str, source: str, entry: str) -> None:
+    (tmp_path / name).write_text(source)
+    assert run_here("init", str(tmp_path), "--name", "x", "--json").json["entry"] == entry
+
+
+def test_a_folder_that_says_nothing_is_refused_with_the_lightest_way(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    refused = run_here("init", str(tmp_path), "--name", "x")
+    assert refused.code == 1 and "main.py" in refused.err
+    assert not (tmp_path / "openresource.toml").exists()
+
+
+@pytest.mark.sandbox
+def test_a_program_that_never_heard_of_us_is_checked_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "count-lines"
+    folder.mkdir()
+    (folder / "count.sh").write_text('#!/bin/sh\necho usage: count "$@"\n')
+    (folder / ".env").write_text("SECRET=1")
+    before = sorted(path.name for path in folder.iterdir())
+    tried = run_here("check", str(folder), "--json")
+    assert tried.code == 0, tried.err + tried.out
+    assert tried.json["kind"] == "cli" and tried.json["methods"] == ["run"]
+    assert "count.sh" in tried.json["detected"]["because"]
+    assert tried.json["tries"][0]["said"] == "exit code 0: usage: count --help"
+    assert sorted(path.name for path in folder.iterdir()) == before
+    shown = run_here("check", str(folder))
+    assert "starts    sh count.sh" in shown.err and "not published: .env" in shown.err
+    assert "example" in shown.out
+
+
+@pytest.mark.sandbox
+def test_a_generic_method_with_an_example_is_tried_with_it(tmp_path: Path) -> None:
+    (tmp_path / "say.sh").write_text('#!/bin/sh\necho "$1"\n')
+    (tmp_path / "openresource.toml").write_text(
+        'name = "say"\n[run]\nkind = "cli"\ncommand = ["sh", "say.sh"]\n'
+        '[[methods]]\nname = "run"\nexample = {input = {args = ["hi"]}}\n'
+    )
+    tried = run_here("check", str(tmp_path), "--json")
+    assert tried.code == 0, tried.err + tried.out
+    assert tried.json["examples"][0]["output"]["stdout"] == "hi\n"
+    assert tried.json["detected"] is None and tried.json["tries"] == []

@@ -21,6 +21,8 @@ from openresource.builds.python_code import (
 from openresource.builds.python_packages import console_scripts
 
 ENTRY_FILES: Final = ("service", "predict", "predictor", "handler", "inference", "main", "app", "api")
+# Files whose very name says that they are called.
+SERVICE_FILES: Final = ("service", "predict", "predictor", "handler", "inference")
 SCRIPT_FILES: Final = ("__main__", "main", "cli", "app", "run", "__init__")
 COMMAND_LINES: Final = {
     "argparse.ArgumentParser": "argparse",
@@ -68,7 +70,7 @@ def detect_functions(files: Files) -> Finding | None:
         for source in sources:
             if source.file != f"{stem}.py" or _is_command_line(source) or source.has_main:
                 continue
-            finding = _typed_entry(source)
+            finding = _typed_entry(source) or (_any_entry(source) if stem in SERVICE_FILES else None)
             if finding is not None:
                 return python_finding(files, sources, finding)
     return None
@@ -168,6 +170,24 @@ def _typed_entry(source: Source) -> Finding | None:
             )
     functions = [function for function in public_functions(source) if is_typed(function)]
     return _of_functions(source, functions, f"{source.file} has typed functions") if functions else None
+
+
+def _any_entry(source: Source) -> Finding | None:
+    """The first public class that can be made, else the first public function, whatever they say of their types."""
+    for node in public_classes(source):
+        is_called = any(isinstance(part, Function) and not part.name.startswith("_") for part in node.body)
+        if is_called and _is_made_without_arguments(node):
+            because = (
+                f"{source.file} has the class {node.name}; its parameters have no types, so any JSON goes."
+            )
+            return Finding("python", "python", because, entry=f"{source.dotted}:{node.name}")
+    for function in public_functions(source):
+        if function.args.vararg is None and not function.args.posonlyargs:
+            because = (
+                f"{source.file} has the function {function.name}; types would tell callers what it takes."
+            )
+            return Finding("python", "python", because, entry=f"{source.dotted}:{function.name}")
+    return None
 
 
 def _library(files: Files, sources: list[Source]) -> Finding | None:
