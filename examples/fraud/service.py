@@ -128,7 +128,7 @@ class Signs:
         )
         rare = np.clip((rare - np.median(rare)) / 0.35, 0, 1)
         large = np.clip((deviations - ODD_AMOUNT / 2) / (2 * ODD_AMOUNT), 0, 1)
-        burst = np.clip((bursts - BURST_COUNT + 1) / BURST_COUNT, 0, 1)
+        burst = np.where(bursts >= BURST_COUNT, np.clip((bursts - BURST_COUNT + 2) / 3, 0, 1), 0.0)
         # Independent hints: each leaves less room for chance.
         chance = (1 - 0.85 * large) * (1 - 0.75 * doubles) * (1 - 0.8 * burst)
         chance *= (1 - 0.25 * news * (large > 0)) * (1 - 0.35 * hours) * (1 - 0.3 * rare)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
-from statsmodels.tsa.holtwinters import ExponentialSmoothing
+from statsmodels.tsa.holtwinters import ExponentialSmoothing, HoltWintersResults
 
 PERIODS_MIN, PERIODS_MAX = 12, 3_000
 LEAD_MAX = 100
@@ -57,8 +57,9 @@ class Supply:
         if on_hand < 0 or on_order < 0 or not 0.5 <= service_level < 1:
             raise ValueError("stocks are not below 0, and a service level lies between 0.5 and 1")
         span = lead_periods + review_periods
-        coming = forecast(need, span, season)
-        missed = misses(need, lead_periods, season)
+        model = fitted(need, season)
+        coming = np.clip(model.forecast(span), 0, None)
+        missed = misses(need, lead_periods, season, model.params)
         expected = float(coming[:lead_periods].sum())
         safety = max(0.0, quantile_above(missed, service_level))
         stock = on_hand + on_order
@@ -90,7 +91,7 @@ def check(demand: list[float], lead_periods: int, season: int) -> np.ndarray:
     return need
 
 
-def fitted(need: np.ndarray, season: int) -> ExponentialSmoothing:
+def fitted(need: np.ndarray, season: int) -> HoltWintersResults:
     """Level, damped trend and season by exponential smoothing."""
     model = ExponentialSmoothing(
         need,
@@ -107,18 +108,8 @@ def fitted(need: np.ndarray, season: int) -> ExponentialSmoothing:
         return model.fit()
 
 
-def forecast(need: np.ndarray, periods: int, season: int) -> np.ndarray:
-    """The need to come; nobody needs less than nothing."""
-    if need.std() == 0:
-        return np.full(periods, need[0])
-    return np.clip(fitted(need, season).forecast(periods), 0, None)
-
-
-def misses(need: np.ndarray, lead_periods: int, season: int) -> np.ndarray:
-    """By how much the need of a lead time exceeded its forecast, from many past starts; smoothing factors are kept."""
-    if need.std() == 0:
-        return np.zeros(TRIALS_MIN)
-    factors = fitted(need, season).params
+def misses(need: np.ndarray, lead_periods: int, season: int, factors: dict) -> np.ndarray:
+    """By how much the need of a lead time exceeded its forecast, from many past starts, with today's factors."""
     first = max(2 * season, PERIODS_MIN // 2)
     starts = range(first, len(need) - lead_periods + 1)
     level, trend, seasons = smoothed(need, season, factors)
