@@ -21,6 +21,8 @@ BUSY_SECONDS: Final = 10.0
 RECEIPTS_KEPT_MAX: Final = 100_000
 CALLS_PER_TIDYING: Final = 1_000
 DAY_MS: Final = 24 * 60 * 60 * 1000
+# The sum of a day is counted anew after so long; until then it is too large rather than too small.
+SPENT_KEPT_MS: Final = 60_000
 STANDINGS_KEPT_MS: Final = 60 * 60 * 1000
 
 _TABLES: Final = """
@@ -74,12 +76,23 @@ class ChannelEntry:
         return self.purse.channel
 
 
+@dataclass(slots=True)
+class _Spent:
+    """The sum of a day, as it was counted; what left the day since then is counted still."""
+
+    version: int
+    counted_at_ms: int
+    good_until_ms: int
+    total_uain: int
+
+
 class Books:
     """The file `client.sqlite` of a home; several processes may hold it open."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._calls_saved = 0
+        self._spent: _Spent | None = None
         try:
             file.touch(mode=0o600, exist_ok=True)
             self._db = sqlite3.connect(
@@ -156,7 +169,8 @@ class Books:
     ) -> None:
         """An answered call: the purse, the spending and the receipt, in one step."""
         provider = str(receipt.get("provider", ""))
-        with self._work() as db:
+        # Not waited for: until the disk has it the purse says that the call is open, and the gateway has the receipt.
+        with self._work() as db, self._unsynced():
             db.execute("BEGIN IMMEDIATE")
             if entry is not None:
                 db.execute(
@@ -173,6 +187,8 @@ class Books:
                     (at_ms, amount_uain, service, provider, receipt_id),
                 )
             db.execute("COMMIT")
+            if fresh and self._spent is not None:
+                self._spent.total_uain += amount_uain
             self._calls_saved += 1
             if self._calls_saved % CALLS_PER_TIDYING == 0:
                 # To find the oldest of many is work of its own, so not every call does it.
@@ -188,6 +204,23 @@ class Books:
                 "SELECT COALESCE(SUM(amount_uain), 0) FROM spendings WHERE at_ms >= ?", (since_ms,)
             ).fetchone()
         return int(total)
+
+    def spent_lately_uain(self, at_ms: int) -> int:
+        """What calls have cost in the last 24 hours, without adding all of them up each time.
+
+        What other processes of this home spent is seen, as the file says when one of them wrote.
+        """
+        with self._work() as db:
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+        spent = self._spent
+        if (
+            spent is None
+            or spent.version != version
+            or not spent.counted_at_ms <= at_ms < spent.good_until_ms
+        ):
+            spent = _Spent(version, at_ms, at_ms + SPENT_KEPT_MS, self.spent_uain(at_ms - DAY_MS))
+            self._spent = spent
+        return spent.total_uain
 
     def receipts(self, count_max: int = 50) -> list[dict[str, Any]]:
         """The newest receipts."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openresource.client.attempts import Attempt
-from openresource.client.books import DAY_MS, Books
+from openresource.client.books import Books
 from openresource.client.chain import Chain, TransactionRefused
 from openresource.client.channels import Channels, OverSpendingLimit
 from openresource.client.envelopes import (
@@ -46,7 +46,7 @@ from openresource.ledger.draft import NetworkDomain
 from openresource.market.choices import Chance, Considered, askable
 from openresource.market.placements import Placement, TlsKeyNotSignedByProvider
 from openresource.market.prices import Price
-from openresource.market.purses import GatewayClaimsUnsigned, SpendingUnexplained
+from openresource.market.purses import DepositTooSmall, GatewayClaimsUnsigned, SpendingUnexplained
 from openresource.market.schemas import check_value
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
@@ -99,6 +99,8 @@ _NEXT_ONE_HELPS: Final = (
     InvalidCertificate,
     GatewayClaimsUnsigned,
     SpendingUnexplained,
+    # The channel was settled from the other side in this very moment.
+    DepositTooSmall,
 )
 
 
@@ -336,7 +338,7 @@ class Calls:
     def _promised(self, price_uain: int) -> Iterator[None]:
         """The day's limit leaves room for a call; it is kept for it until it ends."""
         limits = self._home.limits()
-        spent_uain = self._books.spent_uain(self._clock_ms() - DAY_MS)
+        spent_uain = self._books.spent_lately_uain(self._clock_ms())
         would_be_uain = spent_uain + self._promised_uain + price_uain
         if price_uain and would_be_uain > limits.per_day_uain:
             raise OverSpendingLimit(

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from openresource.client.books import Books, ChannelEntry
@@ -30,9 +30,10 @@ from openresource.market.channels import (
     parse_channel_name,
     read_channel,
 )
-from openresource.market.placements import Placement
+from openresource.market.placements import PLACED, Placement
 from openresource.market.prices import Price
 from openresource.market.purses import (
+    DEPOSIT_CALLS_DEFAULT,
     DepositTooSmall,
     next_nonce,
     open_purse,
@@ -44,6 +45,9 @@ from openresource.primitives.amounts import UAIN_MAX, text_from_uain
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
 
+# A deposit that lasts no longer than this was too small.
+RUSH_SECONDS: Final = 30.0
+DEPOSIT_CALLS_MAX: Final = 100_000
 LIFETIME_PARAMETER: Final = "/blockchain_params/market/channel_lifetime_ms"
 
 
@@ -82,6 +86,26 @@ class ChainChannel:
         return expires_at_ms - claim_margin_ms(self.opened_at_ms, expires_at_ms)
 
 
+@dataclass(slots=True)
+class Pace:
+    """How quickly money goes to one provider for one program, and who waits for it."""
+
+    calls: int
+    waiting: int = 0
+    topped_up_at: float = -RUSH_SECONDS
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def next_calls(self) -> int:
+        """For how many calls the next deposit is: more, the sooner it comes after the one before."""
+        now = time.monotonic()
+        if now - self.topped_up_at < RUSH_SECONDS:
+            self.calls *= 2
+        self.topped_up_at = now
+        # Whoever waits for this deposit has a call to pay from it.
+        self.calls = min(max(self.calls, 2 * self.waiting), DEPOSIT_CALLS_MAX)
+        return self.calls
+
+
 class Channels:
     """All channels of a home on one network."""
 
@@ -102,7 +126,7 @@ class Channels:
         self._network = network
         self._clock_ms = clock_ms
         self._held: dict[str, OpenChannel] = {}
-        self._opening: dict[tuple[str, str], asyncio.Lock] = {}
+        self._paces: dict[tuple[str, str], Pace] = {}
         self._lifetime_ms: int | None = None
 
     def close(self) -> None:
@@ -125,17 +149,24 @@ class Channels:
         placement: Placement,
         price: Price,
         *,
-        calls: int = 20,
+        calls: int = DEPOSIT_CALLS_DEFAULT,
         progress: Callable[[str], None] = lambda _: None,
     ) -> OpenChannel:
-        """A channel that covers the next call at this placement: one that is there, topped up, or a new one."""
-        where = self._opening.setdefault((placement.provider, choice.program), asyncio.Lock())
-        async with where:
-            for held in self._found(placement.provider, choice.program, price.total_uain):
-                if await self._is_covered(held, calls, progress):
-                    return held
-            progress("opening a payment channel")
-            return await self._open(choice, placement, price, calls)
+        """A channel that covers the next call at this placement: one that is there, topped up, or a new one.
+
+        A channel that is used up quickly gets twice as much each time, within the home's limit.
+        """
+        pace = self._paces.setdefault((placement.provider, choice.program), Pace(calls))
+        pace.waiting += 1
+        try:
+            async with pace.lock:
+                for held in self._found(placement.provider, choice.program, price.total_uain):
+                    if await self._is_covered(held, pace, progress):
+                        return held
+                progress("opening a payment channel")
+                return await self._open(choice, placement, price, pace.next_calls())
+        finally:
+            pace.waiting -= 1
 
     def find_held(self, name: str) -> OpenChannel | None:
         """A channel that this process holds."""
@@ -315,9 +346,9 @@ class Channels:
         self._held[name] = held
         return held
 
-    async def _is_covered(self, held: OpenChannel, calls: int, progress: Callable[[str], None]) -> bool:
+    async def _is_covered(self, held: OpenChannel, pace: Pace, progress: Callable[[str], None]) -> bool:
         """Tops a channel up and extends it where needed; False if it cannot serve any more."""
-        if not self._is_due(held, await self.lifetime_ms()) and self._missing_uain(held, calls) == 0:
+        if not self._is_due(held, await self.lifetime_ms()) and self._missing_uain(held, 1) == 0:
             return True
         try:
             # The chain may know more than the purse: an addition, a claim, a close.
@@ -328,7 +359,7 @@ class Channels:
         if held.purse.expires_at_ms <= self._clock_ms():
             await self._end_channel(held, progress)
             return False
-        missing_uain = self._missing_uain(held, calls)
+        missing_uain = self._missing_uain(held, 1) and self._missing_uain(held, pace.next_calls())
         is_late = self._is_due(held, await self.lifetime_ms())
         if is_late:
             progress("extending the payment channel")
@@ -343,11 +374,19 @@ class Channels:
                     balance=text_from_uain(balance_uain),
                     required=text_from_uain(needed_uain),
                 )
+            if not await self._is_placed(held.entry):
+                # Whoever is on the way out has settled; what came after that would lie there until the expiry.
+                return False
             progress("adding to the payment channel")
             await self.add(held.entry.name, min(missing_uain, balance_uain))
         if is_late or missing_uain:
             await self.refresh(held)
         return True
+
+    async def _is_placed(self, entry: ChannelEntry) -> bool:
+        service = f"{entry.publisher}/{entry.service}"
+        path = f"/placements/{service}/{entry.program}/{entry.provider}/status"
+        return bool(await self._chain.read(path) == PLACED)
 
     def _is_due(self, held: OpenChannel, lifetime_ms: int) -> bool:
         """Whether a channel must live longer before the next call; a tenth of a life is left to make it so."""

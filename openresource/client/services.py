@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -143,6 +143,9 @@ class Directory:
         self._chain = chain
         self._kept_seconds = kept_seconds
         self._kept: dict[tuple[str, At], tuple[float, Any]] = {}
+        # Questions that are under way: who asks the same meanwhile gets the same answer.
+        self._asked: dict[tuple[str, At], asyncio.Future[Any]] = {}
+        self._placements: dict[str, tuple[Any, list[Placement]]] = {}
         self._interfaces: dict[str, Interface] = {}
         # What is published never changes.
         self._versions: dict[tuple[str, str, str], Version] = {}
@@ -275,6 +278,9 @@ class Directory:
         """Every provider's word about a version, refusals too."""
         path = f"/placements/{choice.publisher}/{choice.name}/{choice.program}"
         records = await self._read(path, at)
+        known = self._placements.get(path)
+        if known is not None and known[0] is records:
+            return known[1]
         placements = []
         for provider, record in (records or {}).items():
             try:
@@ -283,6 +289,9 @@ class Directory:
                 )
             except Refusal:
                 continue  # A record in a form that this version does not know is no offer to us.
+        if len(self._placements) >= KEPT_MAX:
+            self._placements.clear()
+        self._placements[path] = (records, placements)
         return placements
 
     async def placements(self, choice: Choice, at: At = "final") -> list[Placement]:
@@ -293,7 +302,7 @@ class Directory:
     async def price(self, choice: Choice, placement: Placement) -> Price:
         """What a call would cost at a placement."""
         if self._fee_ppm is None:
-            found = await self._chain.read(FEE_PPM_PATH)
+            found = await self._read(FEE_PPM_PATH, "final")
             self._fee_ppm = found if isinstance(found, int) else 0
         return Price(placement.ask_uain, choice.version.royalty_uain, self._fee_ppm)
 
@@ -304,23 +313,47 @@ class Directory:
     def look_again(self) -> None:
         """Something is not as it was: nothing that is kept counts any more."""
         self._kept.clear()
+        self._asked.clear()
 
     async def interface(self, program: str) -> Interface:
         """The interface that a program carries, verified by its CID."""
         known = self._interfaces.get(program)
         if known is None:
-            files = await self._chain.get_files(program)
-            content = files.get(INTERFACE_FILE)
-            if content is None or len(content) > INTERFACE_BYTES_MAX:
-                raise InterfaceMissing(program=program, reason=f"it has no {INTERFACE_FILE}")
-            known = parse_interface(content, program)
-            self._interfaces[program] = known
+            return await self._shared((program, "final"), lambda: self._fetched_interface(program))  # type: ignore[no-any-return]
         return known
+
+    async def _fetched_interface(self, program: str) -> Interface:
+        files = await self._chain.get_files(program)
+        content = files.get(INTERFACE_FILE)
+        if content is None or len(content) > INTERFACE_BYTES_MAX:
+            raise InterfaceMissing(program=program, reason=f"it has no {INTERFACE_FILE}")
+        found = parse_interface(content, program)
+        self._interfaces[program] = found
+        return found
+
+    async def _shared(self, key: tuple[str, At], ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer to a question that others may be asking at this moment."""
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = asyncio.ensure_future(ask())
+            self._asked[key] = asked
+            asked.add_done_callback(lambda done: self._has_answer(key, done))
+        return await asyncio.shield(asked)
+
+    def _has_answer(self, key: tuple[str, At], done: asyncio.Future[Any]) -> None:
+        if self._asked.get(key) is done:
+            del self._asked[key]
+        if not done.cancelled():
+            # Whoever asked may have left; then nobody else looks at a failure.
+            done.exception()
 
     async def _read(self, path: str, at: At) -> Any:
         kept = self._kept.get((path, at))
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
+        return await self._shared((path, at), lambda: self._fresh(path, at))
+
+    async def _fresh(self, path: str, at: At) -> Any:
         began = time.monotonic()
         return self._keep(path, at, await self._chain.read(path, at), began)
 
@@ -338,6 +371,10 @@ class Directory:
         kept = self._kept.get((path, at))
         if kept is not None and kept[0] > time.monotonic() and kept[1]:
             return list(kept[1])
+        return list(await self._shared((path, at), lambda: self._fresh_publishers_of(name, at)))
+
+    async def _fresh_publishers_of(self, name: str, at: At) -> list[str]:
+        path = f"/services/*/{name}"
         began = time.monotonic()
         publishers = []
         async for publisher in self._chain.children("/services", at):

@@ -73,6 +73,11 @@ class Child:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal that does not end it, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9."""
         self.end(signal.SIGKILL)
