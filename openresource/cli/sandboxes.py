@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from openresource.sandbox.driver import Sandbox
@@ -11,18 +12,22 @@ from openresource.sandbox.drivers import Drivers
 TOOLS = ("node",)
 
 
-def find_drivers() -> Drivers:
-    """The drivers of this machine, the preferred first; none is started before somebody asks."""
+def find_drivers(*, registries: Sequence[str] = ()) -> Drivers:
+    """The drivers of this machine, the preferred first; none is started before somebody asks.
+
+    `registries` are those that may be asked for images by their digest.
+    """
     from openresource.adapters.bubblewrap.driver import Bubblewrap
     from openresource.adapters.confined.driver import Confined
     from openresource.adapters.gvisor.driver import Gvisor
+    from openresource.adapters.oci.driver import Oci
     from openresource.adapters.wasm.driver import Wasm
     from openresource.provider.runtimes import cache_folder
 
     tools = own_tools()
     bubblewrap, confined = Bubblewrap(tools=tools), Confined(tools=tools)
     wasm = Wasm([bubblewrap, confined], cache=cache_folder() / "wasm")
-    sandboxes: list[Sandbox] = [bubblewrap, Gvisor(tools=tools), wasm, confined]
+    sandboxes: list[Sandbox] = [bubblewrap, wasm, Oci(registries=registries), Gvisor(tools=tools), confined]
     return Drivers(sandboxes)
 
 

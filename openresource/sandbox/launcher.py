@@ -3,7 +3,7 @@
 It is run as a script with nothing but the standard library, in a process of its own, and reads its plan (JSON) from
 the descriptor that its one argument names. A plan's members, each optional but `argv`:
 groups (cgroup.procs files to enter), stage (folders to show at other places of a private mount namespace),
-supervise (stay behind as parent, reap and kill the whole tree), limits, uid, takes_over_uid (nobody else has it),
+supervise (stay behind as parent, reap and kill the whole tree), keeps_privileges (for clients of engines alone), limits, uid, takes_over_uid (nobody else has it),
 folder, landlock, filter, argv, env.
 """
 
@@ -114,7 +114,8 @@ def confine(plan: dict[str, Any]) -> None:
     os.umask(0o077)
     if "folder" in plan:
         os.chdir(plan["folder"])
-    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    if not plan.get("keeps_privileges"):
+        check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     if "landlock" in plan:
         restrict_paths(plan["landlock"])
     if "filter" in plan:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from openresource.sandbox import proc
 from openresource.sandbox.driver import ProgramDidNotStart
@@ -56,9 +56,17 @@ class SupervisedProcess(GuestProcess):
             await super().reap()
 
 
+Process = TypeVar("Process", bound=SupervisedProcess)
+
+
 async def start_supervised(
-    plan: Mapping[str, Any], ends: Ends, groups: Groups | None, keep: Sequence[int] = ()
-) -> SupervisedProcess:
+    plan: Mapping[str, Any],
+    ends: Ends,
+    groups: Groups | None,
+    keep: Sequence[int] = (),
+    *,
+    make: type[Process],
+) -> Process:
     """Launch a plan below a supervisor, which goes when this process goes."""
     ready, ready_theirs = os.pipe()
     plan = {**plan, "supervise": os.getpid(), "ready": ready_theirs}
@@ -71,7 +79,7 @@ async def start_supervised(
         main = await _main_pid(ready)
         if main == 0:
             raise ProgramDidNotStart(reason="the launcher refused", stderr=first_words(ends))
-        return SupervisedProcess(popen, ends, groups, main)
+        return make(popen, ends, groups, main)
     except BaseException:
         kill_tree(popen)
         raise

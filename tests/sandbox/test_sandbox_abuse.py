@@ -20,6 +20,7 @@ import pytest
 
 from openresource.sandbox.proc import descendants
 from tests.sandbox import attacks
+from tests.sandbox.containers import engine_missing, in_container, runsc_missing
 from tests.sandbox.workers import EXTRA_MODES, LIMITS, MODES, PLAIN_UID, PYTHON, ROOT, SECRET, Worker, worker
 
 pytestmark = pytest.mark.sandbox
@@ -37,6 +38,26 @@ OWN_KERNEL_BYTES = 128 << 20
 def mode(request: pytest.FixtureRequest) -> Mode:
     """Every driver of this machine, under each identity that this process can take."""
     return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def run(mode: Mode, workers: Callable[[str], Worker]) -> Run:
+    """Starts a program in the mode, takes steps, stops it; nothing may be left afterwards."""
+    level, identity = mode
+    missing = {"gvisor": runsc_missing, "oci": engine_missing}.get(level, str)()
+    if missing:
+        pytest.skip(missing)
+
+    def start(files: dict[str, str], steps: list[Any], manifest: str = PYTHON, **options: Any) -> Any:
+        if level == "oci":
+            if manifest != PYTHON:
+                pytest.skip("what is tried is a way of speaking that images do not have")
+            files, manifest, options["copies"] = in_container(files, "yield" in files["program.py"])
+        outcome = workers(identity).run(level, files, steps, manifest=manifest, **options)
+        assert outcome["left"] == [], "processes were left behind"
+        return outcome
+
+    return start
 
 
 def has_own_kernel(mode: Mode) -> bool:
@@ -210,6 +231,10 @@ def test_sandbox_dangerous_system_calls_are_refused(run: Run, mode: Mode) -> Non
             assert results[name] in ("EPERM", "EACCES", "ENOSYS", "EINVAL"), name
         return
     absent = {"io_uring_setup", "clone3", "a call that is younger than the list"}
+    if mode[0] == "oci":
+        # Its filter goes by names, and this kernel may know the number.
+        assert results.pop("a call that is younger than the list") != "done"
+        absent.discard("a call that is younger than the list")
     assert {name for name, error in results.items() if error == "ENOSYS"} == absent
     assert {error for name, error in results.items() if name not in absent} == {"EPERM"}
 
@@ -221,7 +246,12 @@ def test_sandbox_no_namespace_can_be_made_inside(run: Run, mode: Mode) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other numberings exist on x86-64 alone")
 def test_sandbox_other_numberings_of_system_calls_do_not_help(run: Run, mode: Mode) -> None:
-    result = value(run(attacks.program(attacks.OTHER_NUMBERINGS), [ATTACK])["replies"][0])
+    reply = run(attacks.program(attacks.OTHER_NUMBERINGS), [ATTACK])["replies"][0]
+    if mode[0] == "oci":
+        # The engine's filter ends a program at the first call of another numbering.
+        assert "SIGSYS" in reply["message"]
+        return
+    result = value(reply)
     if has_own_kernel(mode):
         assert result["x32"] in ("ENOSYS", "done")
         return
@@ -251,12 +281,13 @@ def test_sandbox_other_processes_cannot_be_reached(
     assert value(outcome["replies"][1]) == "pong"
 
 
-def test_sandbox_killing_everything_kills_only_itself(run: Run) -> None:
+def test_sandbox_killing_everything_kills_only_itself(run: Run, mode: Mode) -> None:
     outcome = run(
         attacks.program("attempt(os.kill, -1, signal.SIGKILL)\nos.kill(os.getpid(), signal.SIGKILL)"),
         [ATTACK],
     )
-    assert outcome["replies"][0]["error"] == "ProgramCrashed"
+    # In a container it is the first process, which cannot kill itself.
+    assert outcome["replies"][0].get("error") == (None if mode[0] == "oci" else "ProgramCrashed")
     assert value(run(attacks.program("pass"), [PING])["replies"][0]) == "pong"
 
 
@@ -267,7 +298,9 @@ def test_sandbox_open_files_are_counted(run: Run) -> None:
 
 def test_sandbox_no_descriptor_of_the_host_is_inherited(run: Run, mode: Mode) -> None:
     found = value(run(attacks.program(attacks.INHERITED), [ATTACK])["replies"][0])
-    assert found == ["socket"] * (2 if mode[0] == "confined" else 1)
+    # The pipe is the one on which the wrapper in a container answers.
+    expected = {"confined": ["socket"] * 2, "oci": ["0o10600"]}
+    assert found == expected.get(mode[0], ["socket"])
 
 
 def test_sandbox_a_daemon_dies_with_its_program(run: Run) -> None:
@@ -300,7 +333,9 @@ def test_sandbox_time_is_bounded(run: Run, body: str) -> None:
     assert outcome["seconds"][0] < 3
 
 
-def test_sandbox_a_program_that_hangs_at_its_start_is_stopped(run: Run) -> None:
+def test_sandbox_a_program_that_hangs_at_its_start_is_stopped(run: Run, mode: Mode) -> None:
+    if mode[0] == "oci":
+        pytest.skip("a program that reads lines need not say that it is ready")
     outcome = run({"program.py": "import time\ntime.sleep(600)"}, [], startup_seconds=0.5)
     assert "not ready within 0.5 seconds" in outcome["error"]["message"]
 
@@ -348,7 +383,11 @@ def test_sandbox_lines_without_end_are_bounded(run: Run, command: list[str]) -> 
         "zeros",
     ],
 )
-def test_sandbox_a_forged_frame_ends_the_instance_and_nothing_else(run: Run, frame: bytes) -> None:
+def test_sandbox_a_forged_frame_ends_the_instance_and_nothing_else(
+    run: Run, mode: Mode, frame: bytes
+) -> None:
+    if mode[0] == "oci":
+        pytest.skip("containers do not speak in frames")
     call = {**ATTACK, "input": {"argument": frame.decode("latin-1")}, "deadline": 5.0}
     outcome = run(attacks.program(attacks.OWN_SOCKET), [call, {"until_dead": 10}])
     assert outcome["replies"][0]["error"] in ("OutputTooLarge", "ProgramCrashed", "ProgramRefused")

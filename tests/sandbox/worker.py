@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from typing import Any
 from openresource.adapters.bubblewrap.driver import Bubblewrap
 from openresource.adapters.confined.driver import Confined
 from openresource.adapters.gvisor.driver import Gvisor
+from openresource.adapters.oci.driver import Oci
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, Limits, ProgramCall, Sandbox
 from openresource.sandbox.instances import RunningInstance
@@ -31,6 +33,7 @@ async def main() -> None:
         "bubblewrap": Bubblewrap(),
         "confined": Confined(),
         "gvisor": Gvisor(),
+        "oci": Oci(),
         "bubblewrap-bare": Bubblewrap(uses_groups=False),
         "confined-bare": Confined(uses_groups=False),
         "confined-old": Confined(landlock_at_most=3),
@@ -54,6 +57,8 @@ async def run(sandbox: Sandbox, job: dict[str, Any]) -> dict[str, Any]:
         for path, text in job["files"].items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text)
+        for path, source in job.get("copies", {}).items():
+            shutil.copyfile(source, folder / path)
         for path, target in job.get("links", {}).items():
             (folder / path).symlink_to(target)
         outcome: dict[str, Any] = {"error": None, "replies": [], "seconds": []}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,8 +23,9 @@ IS_ROOT = os.geteuid() == 0
 IDENTITIES = ("root", "plain") if IS_ROOT else ("plain",)
 # (level, identity); a plain user's machine can only try the plain ones.
 MODES = [(level, identity) for identity in IDENTITIES for level in ("bubblewrap", "confined")]
-# Drivers of runtimes that this machine may lack; a start costs so much there that one identity has to do.
-EXTRA_MODES = [("gvisor", IDENTITIES[0])] if shutil.which("runsc") else []
+# Drivers of runtimes that this machine may lack, which is then said; a start costs so much there that one identity has
+# to do.
+EXTRA_MODES = [("gvisor", IDENTITIES[0]), ("oci", IDENTITIES[0])]
 # In every worker's environment; no program may find it.
 SECRET_NAME, SECRET = "TEST_SECRET", "swordfish-7f3a"
 PYTHON = 'name = "attack"\n[run]\nkind = "python"\nentry = "program:Program"\n'
@@ -74,6 +74,7 @@ class Worker:
         steps: list[Any],
         manifest: str = PYTHON,
         links: dict[str, str] | None = None,
+        copies: dict[str, str] | None = None,
         **limits: Any,
     ) -> Any:
         """Start a program of these files, take these steps, stop it."""
@@ -82,6 +83,7 @@ class Worker:
                 "level": level,
                 "files": {"openresource.toml": manifest, **files},
                 "links": links or {},
+                "copies": copies or {},
                 "steps": steps,
                 "limits": {**LIMITS, **limits},
             }

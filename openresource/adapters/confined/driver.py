@@ -39,7 +39,7 @@ from openresource.sandbox.processes import (
     open_ends,
     remove_groups,
 )
-from openresource.sandbox.supervised import start_supervised
+from openresource.sandbox.supervised import SupervisedProcess, start_supervised
 from openresource.sandbox.uids import Uid, take_uid
 
 LEVEL: Final = "confined"
@@ -117,9 +117,9 @@ class Confined:
                 values = environment(layout, release, limits, command.environment)
                 # A file that may not be read stops OpenSSL; one that says nothing does not.
                 plan["env"] = {"OPENSSL_CONF": "/dev/null", **values}
-                process = await start_supervised(plan, ends, groups, (line.fileno(),))
+                process = await start_supervised(plan, ends, groups, (line.fileno(),), make=SupervisedProcess)
             process.cleanups.append(held.pop_all().aclose)
-        return await start_instance(process, ends, release.manifest, limits, Watched(disk_folder=stage.home))
+        return await start_instance(process, ends, release, limits, Watched(disk_folder=stage.home))
 
     def _layout(self, release: Release, stage: Stage, line: int) -> tuple[Layout, list[str]]:
         interpreter = interpreter_of(release.runtime)

@@ -29,7 +29,7 @@ from openresource.sandbox.layout import environment, interpreter_of
 from openresource.sandbox.probing import probe_by_start
 from openresource.sandbox.processes import open_ends, remove_groups
 from openresource.sandbox.releases import make_readable
-from openresource.sandbox.supervised import start_supervised
+from openresource.sandbox.supervised import SupervisedProcess, start_supervised
 from openresource.sandbox.views import view_of
 
 LEVEL: Final = "gvisor"
@@ -108,12 +108,12 @@ class Gvisor:
             command = command_of(release, view.layout, limits)
             values = environment(view.layout, release, limits, command.environment)
             write_bundle(folder, view, limits, values, command.words)
-            process = await start_supervised(self._plan(folder, groups), ends, groups)
+            process = await start_supervised(self._plan(folder, groups), ends, groups, make=SupervisedProcess)
             process.cleanups.append(held.pop_all().aclose)
         return await start_instance(
             process,
             ends,
-            release.manifest,
+            release,
             limits,
             Watched(descriptors_max=DESCRIPTORS_MAX, own_bytes=OWN_MEMORY_BYTES),
         )
