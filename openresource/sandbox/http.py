@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from openresource.sandbox.doorways import Broken, Doorway, Ended
 from openresource.sandbox.driver import (
     JSON_TYPE,
     OutputTooLarge,
@@ -39,22 +39,11 @@ HEALTH_PAUSE_SECONDS: Final = 0.02
 DOCUMENT_SECONDS_MAX: Final = 10.0
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
-CONNECT: Final = b"c"
-READY: Final = b"R"
-CONNECTED: Final = b"+"
 
 _TARGET = re.compile(r"/[!-~]{0,8191}")
 _CONTENT_TYPE = re.compile(r"[ -~]{0,255}")
 _METHOD = re.compile(r"[A-Z]{1,16}")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: |$)")
-
-
-class _Broken(Exception):
-    """The connection ended or made no sense."""
-
-
-class _Ended(_Broken):
-    """Who hands out connections is gone, and with it the program."""
 
 
 class Connection:
@@ -77,7 +66,7 @@ class Connection:
             except BlockingIOError:
                 await self._wait(self._loop.add_writer, self._loop.remove_writer)
             except OSError as problem:
-                raise _Broken(problem.strerror or "broken") from None
+                raise Broken(problem.strerror or "broken") from None
 
     async def more(self) -> bool:
         """Read into the buffer; false at the end."""
@@ -88,7 +77,7 @@ class Connection:
                 await self._wait(self._loop.add_reader, self._loop.remove_reader)
                 continue
             except OSError as problem:
-                raise _Broken(problem.strerror or "broken") from None
+                raise Broken(problem.strerror or "broken") from None
             with contextlib.suppress(OSError):
                 # Programs that write head and body apart would otherwise wait 40 ms for our acknowledgement.
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -123,6 +112,7 @@ class HttpChannel:
 
     def __init__(
         self,
+        control: socket.socket,
         output_bytes_max: int,
         port: int,
         health: str,
@@ -136,28 +126,15 @@ class HttpChannel:
         self._health = health
         self._streaming = streaming
         self._requests = requests
-        self._on_lost = on_lost
         self._on_fault = on_fault
         self._loop = asyncio.get_running_loop()
-        self._listening: asyncio.Future[None] = self._loop.create_future()
-        self._asked: asyncio.Future[Connection] | None = None
-        self._asking = asyncio.Lock()
+        self._doorway = Doorway(control, on_lost, on_fault)
         self._idle: list[Connection] = []
         self._exchanges: dict[int, asyncio.Task[None]] = {}
-        self._control: socket.socket | None = None
-
-    @classmethod
-    async def open(cls, control: socket.socket, *arguments: Any) -> HttpChannel:
-        """Take over the guest's control socket."""
-        channel = cls(*arguments)
-        control.setblocking(False)
-        channel._control = control
-        channel._loop.add_reader(control.fileno(), channel._controlled)
-        return channel
 
     async def ready(self) -> dict[str, Any]:
         """Wait until the program's port answers, and its health path too where it has one."""
-        await asyncio.shield(self._listening)
+        await self._doorway.listening()
         while self._health and not await self._is_healthy():
             await asyncio.sleep(HEALTH_PAUSE_SECONDS)
         if not self._requests.wants_routes:
@@ -208,13 +185,7 @@ class HttpChannel:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
-        if self._control is not None:
-            self._loop.remove_reader(self._control.fileno())
-            self._control.close()
-            self._control = None
-        for future in (self._listening, self._asked):
-            if future is not None and not future.done():
-                future.cancel()
+        self._doorway.close()
 
     async def _exchange(self, ticket: Ticket, call: ProgramCall, outgoing: Outgoing) -> None:
         try:
@@ -224,9 +195,9 @@ class HttpChannel:
             except BaseException:
                 connection.close()
                 raise
-        except _Ended as problem:
+        except Ended as problem:
             ticket.fail(ProgramCrashed(reason=str(problem), stderr=""))
-        except _Broken as problem:
+        except Broken as problem:
             ticket.fail(ProgramFailed(reason=f"its HTTP answer broke off ({problem})"))
 
     async def _request(self, outgoing: Outgoing) -> Connection:
@@ -246,8 +217,8 @@ class HttpChannel:
                 await connection.send(data)
                 if await connection.more():
                     return connection
-                raise _Broken("no answer")
-            except _Broken:
+                raise Broken("no answer")
+            except Broken:
                 connection.close()
                 # An idle connection may be closed by the program at the very moment we use it.
                 if connection.is_fresh:
@@ -287,7 +258,7 @@ class HttpChannel:
             keeps
             and not connection.buffer
             and len(self._idle) < IDLE_CONNECTIONS_MAX
-            and self._control is not None
+            and self._doorway.is_open
         ):
             connection.is_fresh = False
             self._idle.append(connection)
@@ -310,26 +281,16 @@ class HttpChannel:
             if connection.is_usable():
                 return connection
             connection.close()
-        async with self._asking:
-            if self._control is None:
-                raise _Ended("it has ended")
-            self._asked = self._loop.create_future()
-            try:
-                self._control.send(CONNECT)
-                return await self._asked
-            except OSError:
-                raise _Ended("it has ended") from None
-            finally:
-                self._asked = None
+        return Connection(await self._doorway.connect())
 
     async def _is_healthy(self) -> bool:
         try:
             connection = await self._request(Outgoing("GET", self._health, (), b""))
-        except _Broken:
+        except Broken:
             return False
         try:
             return (await _head(connection))[0] < 300
-        except _Broken:
+        except Broken:
             return False
         finally:
             connection.close()
@@ -349,35 +310,8 @@ class HttpChannel:
                     return bytes(body)
                 finally:
                     connection.close()
-        except (_Broken, TimeoutError):
+        except (Broken, TimeoutError):
             return b""
-
-    def _controlled(self) -> None:
-        """The guest has said something or has gone."""
-        assert self._control is not None
-        try:
-            word, descriptors, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return
-        except OSError:
-            word, descriptors = b"", []
-        connection = _tcp(descriptors)
-        if not word:
-            self._loop.remove_reader(self._control.fileno())
-            if self._asked is not None and not self._asked.done():
-                self._asked.set_exception(_Ended("it has ended"))
-            self._on_lost()
-        elif word == READY and connection is None and not self._listening.done():
-            self._listening.set_result(None)
-        elif self._asked is not None and not self._asked.done():
-            if word == CONNECTED and connection is not None:
-                self._asked.set_result(Connection(connection))
-                return
-            self._asked.set_exception(_Broken("its port does not answer"))
-        elif word != CONNECTED:
-            self._on_fault(ProgramCrashed(reason="it spoke out of turn", stderr=""))
-        if connection is not None:
-            connection.close()
 
 
 async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:
@@ -389,23 +323,23 @@ async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:
             if end >= 0:
                 break
             if len(connection.buffer) > HEAD_BYTES_MAX or not await connection.more():
-                raise _Broken("no HTTP head")
+                raise Broken("no HTTP head")
         lines = bytes(connection.buffer[:end]).split(b"\r\n")
         del connection.buffer[: end + 4]
         match = _STATUS_LINE.match(lines[0])
         if match is None:
-            raise _Broken("no HTTP status line")
+            raise Broken("no HTTP status line")
         headers: dict[bytes, bytes] = {}
         for line in lines[1:]:
             name, colon, value = line.partition(b":")
             if not colon:
-                raise _Broken("a header line without a colon")
+                raise Broken("a header line without a colon")
             headers[name.strip().lower()] = value.strip()
         status = int(match[2])
         if status >= 200:
             wish = headers.get(b"connection", b"").lower()
             return status, headers, b"close" not in wish and (match[1] == b"1" or b"keep-alive" in wish)
-    raise _Broken(f"more than {INTERIM_ANSWERS_MAX} interim answers")
+    raise Broken(f"more than {INTERIM_ANSWERS_MAX} interim answers")
 
 
 async def _body(connection: Connection, status: int, headers: dict[bytes, bytes], method: str) -> Any:
@@ -419,13 +353,13 @@ async def _body(connection: Connection, status: int, headers: dict[bytes, bytes]
         return
     length = headers.get(b"content-length")
     if length is not None and not re.fullmatch(rb"[0-9]{1,15}", length):
-        raise _Broken("no readable content-length")
+        raise Broken("no readable content-length")
     rest = None if length is None else int(length)
     while rest is None or rest > 0:
         if not buffer and not await connection.more():
             if rest is None:
                 return
-            raise _Broken("the body is short")
+            raise Broken("the body is short")
         part = bytes(buffer if rest is None else buffer[:rest])
         del buffer[: len(part)]
         rest = None if rest is None else rest - len(part)
@@ -437,23 +371,23 @@ async def _chunks(connection: Connection) -> Any:
     while True:
         while (end := buffer.find(b"\r\n")) < 0:
             if len(buffer) > CHUNK_LINE_BYTES_MAX or not await connection.more():
-                raise _Broken("the chunk has no size")
+                raise Broken("the chunk has no size")
         size_text = bytes(buffer[:end]).partition(b";")[0].strip()
         if not re.fullmatch(rb"[0-9A-Fa-f]{1,12}", size_text):
-            raise _Broken("the chunk's size is unreadable")
+            raise Broken("the chunk's size is unreadable")
         rest = int(size_text, 16)
         del buffer[: end + 2]
         is_last = rest == 0
         while rest > 0:
             if not buffer and not await connection.more():
-                raise _Broken("the chunk is short")
+                raise Broken("the chunk is short")
             part = bytes(buffer[:rest])
             del buffer[: len(part)]
             rest -= len(part)
             yield part
         while (end := buffer.find(b"\r\n")) < 0:
             if len(buffer) > HEAD_BYTES_MAX or not await connection.more():
-                raise _Broken("the chunk has no end")
+                raise Broken("the chunk has no end")
         if not is_last:
             del buffer[: end + 2]
             continue
@@ -462,28 +396,9 @@ async def _chunks(connection: Connection) -> Any:
             del buffer[: end + 2]
             while (end := buffer.find(b"\r\n")) < 0:
                 if len(buffer) > HEAD_BYTES_MAX or not await connection.more():
-                    raise _Broken("the body has no end")
+                    raise Broken("the body has no end")
         del buffer[:2]
         return
-
-
-def _tcp(descriptors: list[int]) -> socket.socket | None:
-    """The one TCP socket among what a stranger has sent; anything else is closed."""
-    found = None
-    for descriptor in descriptors:
-        try:
-            candidate = socket.socket(fileno=descriptor)
-        except OSError:
-            os.close(descriptor)
-            continue
-        is_tcp = (
-            candidate.family in (socket.AF_INET, socket.AF_INET6) and candidate.type == socket.SOCK_STREAM
-        )
-        if found is None and is_tcp:
-            found = candidate
-        else:
-            candidate.close()
-    return found
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

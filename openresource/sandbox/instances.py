@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from openresource.market.manifests import Manifest, is_enveloped
+from openresource.market.manifests import is_enveloped
 from openresource.sandbox.commands import port_of, wire_of
 from openresource.sandbox.driver import (
     InputTooLarge,
@@ -23,6 +23,7 @@ from openresource.sandbox.driver import (
     ProgramError,
     ProgramReply,
     ProgramTimedOut,
+    Release,
     Usage,
 )
 from openresource.sandbox.frames import FrameChannel
@@ -31,6 +32,7 @@ from openresource.sandbox.lines import LineChannel
 from openresource.sandbox.processes import Ends, GuestProcess, signal_name
 from openresource.sandbox.requests import Requests
 from openresource.sandbox.tickets import Ticket
+from openresource.sandbox.tongues import Channel, Opening, opener_of
 from openresource.sandbox.watch import DESCRIPTORS_MAX, Watch
 
 LAST_WORDS_SECONDS: Final = 1.0
@@ -43,22 +45,6 @@ OUT_OF_MEMORY_WORDS: Final = (
     "Cannot allocate memory",
     "out of memory",
 )
-
-
-class Channel(Protocol):
-    """How a kind of program is spoken to."""
-
-    async def ready(self) -> dict[str, Any]: ...
-
-    def begin(self, ticket: Ticket, call: ProgramCall) -> None: ...
-
-    def cancel(self, ticket: Ticket) -> None: ...
-
-    def expire(self, ticket: Ticket, error: ProgramError) -> bool: ...
-
-    def press(self, pressing: bool) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +246,12 @@ class RunningInstance:
 
 
 async def start_instance(
-    process: GuestProcess, ends: Ends, manifest: Manifest, limits: Limits, watched: Watched
+    process: GuestProcess, ends: Ends, release: Release, limits: Limits, watched: Watched
 ) -> RunningInstance:
     """Speak with a started process until it is ready; whatever goes wrong leaves nothing behind."""
     instance = RunningInstance(process, limits)
     try:
-        channel = await _channel(ends, manifest, limits, instance)
+        channel = await _channel(ends, release, limits, instance)
         watch = Watch(
             process,
             limits,
@@ -315,7 +301,8 @@ async def _ready(
         ended.cancel()
 
 
-async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: RunningInstance) -> Channel:
+async def _channel(ends: Ends, release: Release, limits: Limits, instance: RunningInstance) -> Channel:
+    manifest = release.manifest
     streaming = frozenset(method.name for method in manifest.methods if method.stream)
     lost: Callable[[], None] = instance.lost
     fail: Callable[[ProgramError], None] = instance.fail
@@ -331,7 +318,7 @@ async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: Run
         case "http":
             control, ends.control = ends.control, None
             assert control is not None
-            channel = await HttpChannel.open(
+            channel = HttpChannel(
                 control,
                 limits.output_bytes,
                 port_of(manifest.run),
@@ -341,6 +328,11 @@ async def _channel(ends: Ends, manifest: Manifest, limits: Limits, instance: Run
                 lost,
                 fail,
             )
+        case "grpc":
+            opener = opener_of(wire, manifest.run.kind)
+            control, ends.control = ends.control, None
+            assert control is not None
+            channel = await opener(Opening(control, release, limits, lost, fail))
         case _:
             control, ends.control = ends.control, None
             assert control is not None

@@ -148,7 +148,7 @@ class Bubblewrap:
             process = await self._launch(words, view.binds, command.words, ends, limits, uid, groups)
             process.cleanups.append(held.pop_all().aclose)
         watched = Watched(inner_folders=(HOME, "/dev/shm"))
-        return await start_instance(process, ends, release.manifest, limits, watched)
+        return await start_instance(process, ends, release, limits, watched)
 
     async def _launch(
         self,
