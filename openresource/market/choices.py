@@ -1,7 +1,8 @@
 """Which provider a call goes to: of two drawn by chance the one that costs less, counted in money, time and room.
 
 Whoever always takes the best sends everybody to the same place and overloads it; of two drawn by chance the better one
-spreads the load and still avoids the slow. The cost is a product of ratios, so no unit and no scale comes into it:
+spreads the load. Drawn are those that cost nearly the least, so nobody pays twice for the sake of spreading. The cost
+is a product of ratios, and no unit comes into it:
 
     (price / lowest)^PRICE × ((expected time + 25 ms) / (shortest + 25 ms))^TIME × (1 + calls there / places)^ROOM × 1.05^(steps below best)
 
@@ -24,6 +25,8 @@ PRICE_WEIGHT: Final = 2.0
 TIME_WEIGHT: Final = 1.0
 ROOM_WEIGHT: Final = 1.0
 LEVEL_FACTOR: Final = 1.05
+# Who costs more than so many times the least is not drawn.
+NEAR_FACTOR: Final = 1.5
 # How quickly news counts: the part that the newest measurement has in the mean.
 NEWEST_SHARE: Final = 0.3
 # After so long a measured time counts half as much against a provider.
@@ -43,6 +46,7 @@ CHOSEN: Final = "chosen"
 NEXT: Final = "next"
 NOT_DRAWN: Final = "not-drawn"
 LOST_DRAW: Final = "lost-draw"
+TOO_COSTLY: Final = "too-costly"
 BREAKER_OPEN: Final = "breaker-open"
 RESTING: Final = "resting"
 TOO_EXPENSIVE: Final = "too-expensive"
@@ -220,21 +224,22 @@ def expected_ms(candidate: Candidate, figures: Figures, at_ms: int, unknown_ms: 
 
 
 def _drawn(judged: Sequence[Considered], chance: Chance) -> list[Considered]:
-    """Two by chance, the cheaper of them first; then everybody else by cost."""
+    """Of two by chance among those that cost nearly the least the cheaper one; then everybody else by cost."""
     if not judged:
         return []
-    pool = list(judged)
-    if len(pool) > 2:
-        pair = [pool.pop(chance.randrange(len(pool))), pool.pop(chance.randrange(len(pool)))]
+    least = min(one.cost for one in judged)
+    near = [one for one in judged if one.cost <= least * NEAR_FACTOR]
+    far = [one for one in judged if one.cost > least * NEAR_FACTOR]
+    pair = near
+    if len(near) > 2:
+        pair = [near.pop(chance.randrange(len(near))), near.pop(chance.randrange(len(near)))]
     else:
-        pair, pool = pool, []
+        near = []
     pair.sort(key=_by_cost)
-    rest = sorted(
-        [replace(one, verdict=LOST_DRAW) for one in pair[1:]]
-        + [replace(one, verdict=NOT_DRAWN) for one in pool],
-        key=_by_cost,
-    )
-    return [pair[0], *rest]
+    rest = [replace(one, verdict=LOST_DRAW) for one in pair[1:]]
+    rest += [replace(one, verdict=NOT_DRAWN) for one in near]
+    rest += [replace(one, verdict=TOO_COSTLY) for one in far]
+    return [pair[0], *sorted(rest, key=_by_cost)]
 
 
 def _by_cost(one: Considered) -> tuple[float, str]:
