@@ -7,6 +7,7 @@ from pathlib import Path
 
 from openresource.sandbox.driver import Sandbox
 from openresource.sandbox.drivers import Drivers
+from openresource.sandbox.tongues import Channel, Opening, add_tongue
 
 # Interpreters that people keep in their own folders; programs see what lies below /usr anyway.
 TOOLS = ("node",)
@@ -24,11 +25,22 @@ def find_drivers(*, registries: Sequence[str] = ()) -> Drivers:
     from openresource.adapters.wasm.driver import Wasm
     from openresource.provider.runtimes import cache_folder
 
+    add_tongue("grpc", _open_grpc)
     tools = own_tools()
     bubblewrap, confined = Bubblewrap(tools=tools), Confined(tools=tools)
     wasm = Wasm([bubblewrap, confined], cache=cache_folder() / "wasm")
     sandboxes: list[Sandbox] = [bubblewrap, wasm, Oci(registries=registries), Gvisor(tools=tools), confined]
     return Drivers(sandboxes)
+
+
+async def _open_grpc(opening: Opening) -> Channel:
+    """gRPC by its own library, which is loaded with the first program that speaks it."""
+    from openresource.adapters.grpc.extras import require_grpc
+
+    require_grpc()
+    from openresource.adapters.grpc.channel import open_grpc
+
+    return await open_grpc(opening)
 
 
 def own_tools() -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from openresource.builds.cache import Cache
 from openresource.builds.languages import find_languages
 from openresource.builds.recipes import Source
 from openresource.builds.workshop import GetBlock, Progress, Workshop
+from openresource.client.releases import Release as PublishedRelease
 from openresource.market.manifests import Manifest, Method
 from openresource.primitives.errors import Refusal
 from openresource.provider.releases import prepare_release
@@ -74,6 +76,19 @@ def make_workshop(drivers: Drivers, cache: Path, get_block: GetBlock | None = No
     return Workshop(Cache(cache / "builds"), drivers, find_languages(), get_block=get_block)
 
 
+def with_descriptors(release: PublishedRelease) -> PublishedRelease:
+    """The release with its `.proto` compiled, so that no provider has to read one."""
+    run = release.manifest.run
+    if run.tongue != "grpc":
+        return release
+    from openresource.adapters.grpc.compiling import compile_proto
+    from openresource.adapters.grpc.extras import require_grpc
+
+    require_grpc()
+    compiled = compile_proto(release.files, run.proto)
+    return replace(release, files={**release.files, "interface.pb": compiled})
+
+
 class SandboxBench:
     """Tries a program as a provider would run it."""
 
@@ -89,6 +104,10 @@ class SandboxBench:
         self._cache = cache
         self._progress = progress
         self._get_block = get_block
+
+    def complete(self, release: PublishedRelease) -> PublishedRelease:
+        """What is made of a program's files where it is published: the descriptors of its .proto."""
+        return with_descriptors(release)
 
     @contextlib.asynccontextmanager
     async def start(self, folder: Path, manifest: Manifest) -> AsyncIterator["SandboxTrial"]:
@@ -114,7 +133,7 @@ class SandboxTrial:
         self._instance = instance
         self._limits = limits
         self.level = level
-        interface = instance.interface if manifest.run.tongue in ("python", "http") else {}
+        interface = instance.interface if manifest.run.tongue in ("python", "http", "grpc") else {}
         self.described: Sequence[Mapping[str, Any]] | None = interface.get("methods")
 
     async def call(self, method: Method, body: bytes) -> tuple[bytes, str]:

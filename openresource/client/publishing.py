@@ -184,6 +184,10 @@ async def prepare(
         version = await version_for(release)
         if version != release.manifest.version:
             release = with_version(release, version)
+    complete = getattr(bench, "complete", None)
+    if complete is not None:
+        # What only the publisher's side makes of the files, such as the descriptors of a .proto.
+        release = await asyncio.to_thread(complete, release)
     progress(f"starting {release.manifest.name} here to learn its interface")
     with tempfile.TemporaryDirectory(prefix="openresource-trial-") as stage:
         # Exactly the published files, so that what works here does not lean on something that stays behind.

@@ -209,7 +209,7 @@ def merged_methods(manifest: Manifest, described: Sequence[Mapping[str, Any]] | 
     methods = []
     for method in manifest.methods:
         if method.name not in found:
-            if manifest.run.kind != "python":
+            if manifest.run.tongue not in ("python", "grpc"):
                 methods.append(method)
                 continue
             raise MethodNotInProgram(method=method.name, known=", ".join(found))

@@ -37,7 +37,7 @@ class Capabilities:
     # Devices that a program can be given for itself alone; a driver with any takes only programs that need one.
     gpus: int = 0
     as_root: bool = False
-    kinds: tuple[str, ...] = ("python", "http", "jsonl", "cli")
+    kinds: tuple[str, ...] = ("python", "http", "jsonl", "cli", "grpc")
     details: tuple[tuple[str, str], ...] = ()
 
 

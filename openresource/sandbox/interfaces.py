@@ -15,11 +15,12 @@ SUMMARY_CHARACTERS_MAX: Final = 300
 
 def interface_of(manifest: Manifest, told: Mapping[str, Any]) -> dict[str, Any]:
     """The interface; `told` is what a program has said of itself, which a stranger wrote: a Python program by its types,
-    an HTTP program that declares nothing by its OpenAPI document, others nothing."""
-    tells = manifest.run.kind == "python" or (manifest.run.tongue == "http" and bool(told.get("methods")))
+    a gRPC program by its descriptors, an HTTP program that declares nothing by its OpenAPI document, others nothing."""
+    tells_all = manifest.run.tongue in ("python", "grpc")
+    tells = tells_all or (manifest.run.tongue == "http" and bool(told.get("methods")))
     described = _described(told) if tells else {}
     listed = {method.name: method for method in manifest.methods}
-    if manifest.run.kind == "python":
+    if tells_all:
         for number, name in enumerate(listed):
             if name not in described:
                 raise InvalidManifest(
@@ -27,7 +28,7 @@ def interface_of(manifest: Manifest, told: Mapping[str, Any]) -> dict[str, Any]:
                     found=f'"{name}"',
                     expected=f"the program has {', '.join(described)}",
                 )
-    names = list(described) if manifest.run.kind == "python" else list({**listed, **described})
+    names = list(described) if tells_all else list({**listed, **described})
     return {"methods": [_method(name, listed.get(name), described.get(name, {})) for name in names]}
 
 

@@ -54,7 +54,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 async def read_interface(sandbox: Sandbox, release: Release, limits: Limits | None = None) -> dict[str, Any]:
     """The interface of a release; a Python program is loaded for it, inside the sandbox."""
-    if release.manifest.run.kind != "python":
+    if release.manifest.run.tongue not in ("python", "grpc"):
         return interface_of(release.manifest, {})
     instance: Instance = await sandbox.start(release, limits or limits_of(release.manifest))
     try:
