@@ -32,14 +32,28 @@ from openresource.builds.detectors.wasm import detect_wasm
 from openresource.builds.facts import facts_of
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding, manifest_text
+from openresource.builds.python_code import ASIDE_FOLDERS
 from openresource.market.manifests import MANIFEST_FILE, parse_manifest
 from openresource.primitives.errors import Refusal
+
+MARKS: Final = (
+    "cog.yaml",
+    "Procfile",
+    "Dockerfile",
+    "package.json",
+    "go.mod",
+    "Cargo.toml",
+    "pom.xml",
+    "pyproject.toml",
+)
+DEEPER_FOLDERS_MAX: Final = 3
+DEEPER_SHOWN_MAX: Final = 6
 
 Detector = Callable[[Files], Finding | None]
 
 
 class NothingFound(Refusal):
-    template = "Nothing in {folder} says how it would be run; looked for {looked_for}."
+    template = "Nothing at the top of {folder} says how it would be run{seen}."
     way_out = (
         "The lightest way: a main.py with a typed function, a script that begins with #!, or a Procfile with the line "
         "«web: COMMAND» for a server that reads $PORT."
@@ -131,8 +145,26 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
         parse_manifest(text)
         kept = {name: content for name, content in finding.files.items() if name not in files}
         return Detected(text, finding.language, finding.kind, finding.because, finding.remarks, kept)
+    deeper = deeper_programs(files)
+    there = [name for name in MARKS if name in files]
     raise NothingFound(
         folder=files.name or "the folder",
-        looked_for="Procfile, Dockerfile, package.json, go.mod, Cargo.toml, pom.xml, Makefile, *.py, *.wasm, scripts",
+        seen=f": its {' and '.join(there)} neither start nor install anything" if there else "",
         files=len(files.names),
+        deeper=deeper,
+        remedy=f"Programs seem to lie deeper; name one of these folders: {', '.join(deeper)}."
+        if deeper
+        else "",
     )
+
+
+def deeper_programs(files: Files) -> list[str]:
+    """Folders below that look like programs of their own."""
+    found = [
+        name.rpartition("/")[0]
+        for name in files.names
+        if 0 < name.count("/") <= DEEPER_FOLDERS_MAX
+        and name.rpartition("/")[2] in (*MARKS, "main.py", "app.py")
+    ]
+    kept = [folder for folder in dict.fromkeys(found) if not set(folder.split("/")) & ASIDE_FOLDERS]
+    return kept[:DEEPER_SHOWN_MAX]

@@ -12,7 +12,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from openresource.primitives.errors import Refusal
 
@@ -61,6 +61,8 @@ class Files:
         self._read = read
         self._contents: dict[str, bytes] = {}
         self._bytes_left = READ_BYTES_MAX
+        # What several detectors would work out again, by name.
+        self.notes: dict[str, Any] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._known

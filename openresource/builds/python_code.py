@@ -87,6 +87,12 @@ class Source:
 
 def python_sources(files: Files) -> list[Source]:
     """The Python files that may be the program, those near the top first; broken and outsized ones are passed over."""
+    if "python sources" not in files.notes:
+        files.notes["python sources"] = _read_sources(files)
+    return list(files.notes["python sources"])
+
+
+def _read_sources(files: Files) -> list[Source]:
     found: list[Source] = []
     bytes_left = SOURCES_BYTES_MAX
     for file in files.names:

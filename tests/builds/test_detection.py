@@ -100,7 +100,30 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
     "console script": (
         {"pyproject.toml": "[project]\nname='tool'\n[project.scripts]\nmy-tool='tool.cli:main'\n", "tool/__init__.py": "",
          "tool/cli.py": "def main():\n    pass\n"},
+        {"kind": "cli", "command": ["my-tool"]},
+    ),
+    "several console scripts": (
+        {"setup.py": "from setuptools import setup\nNEEDS = ['rich>=10']\nsetup(install_requires=NEEDS, entry_points={'console_scripts': ["
+                     "'one = tool.cli:main', 'two = tool.cli:other'] })", "tool/__init__.py": "", "tool/cli.py": "def main(): ...\n"},
+        {"kind": "cli", "command": ["python", "openresource_commands.py"], "build.requirements": "requirements.txt"},
+    ),
+    "a command of setup.py": (
+        {"setup.py": "entry_points={'console_scripts': ['my-tool = tool.cli:main'] }", "tool/__init__.py": "", "tool/cli.py": "def main(): ..."},
         {"kind": "cli", "command": ["python", "-c", "import sys; from tool.cli import main; sys.exit(main())"]},
+    ),
+    "untyped library": (
+        {"setup.py": "", "mytool/__init__.py": "", "mytool/mytool.py": "class Analyzer:\n    def __init__(self, path='x'): ...\n"
+         "    def score(self, text): ...\nif __name__ == '__main__':\n    print()\n"},
+        {"kind": "python", "entry": "mytool.mytool:Analyzer"},
+    ),
+    "an app in a folder with its own packages": (
+        {"backend/app/__init__.py": "", "backend/app/main.py": "from fastapi import FastAPI\napp = FastAPI()\n",
+         "backend/requirements.txt": "fastapi[standard]"},
+        {"kind": "http", "build.requirements": "backend/requirements.txt", "environment": {"PYTHONPATH": "backend"}},
+    ),
+    "procfile of a compiled program": (
+        {"Procfile": "web: bin/server -x", "go.mod": "module x", "main.go": "package main\nfunc main() {}\n"},
+        {"kind": "http", "command": ["./bin/my-tool", "-x"], "build.language": "go"},
     ),
     "typed functions": (
         {"main.py": "def add(a: int, b: int = 1) -> int:\n    return a + b\ndef shout(text: str) -> str:\n    return text\n"},
@@ -301,6 +324,29 @@ def test_name_version_summary_and_licence_come_from_the_project() -> None:
 )
 def test_licences_are_recognised_by_their_words(text: str, name: str) -> None:
     assert license_of_text(text) == name
+
+
+def test_programs_that_lie_deeper_are_named() -> None:
+    with pytest.raises(NothingFound) as refused:
+        detect(files_of({"package.json": "{}", "packages/a/package.json": "{}", "docs/b/package.json": "{}"}))
+    assert "packages/a" in refused.value.remedy and "docs" not in refused.value.remedy
+    assert "package.json" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("files", "packages"),
+    [
+        ({"setup.cfg": "[options]\ninstall_requires =\n    rich>=10\n    PyYAML\n\npackages = find:\n"}, "rich>=10\nPyYAML\n"),
+        ({"pyproject.toml": '[tool.poetry.dependencies]\npython = "^3.9"\nhttpx = "^0.27.1"\nrich = {version = "~13.1", optional = false}\n'
+          'x = {git = "y", optional = true}\n'}, "httpx>=0.27.1,<0.28\nrich>=13.1,<13.2\n"),
+        ({"Pipfile": '[packages]\nflask = "*"\nrich = "==13.0"\n'}, "flask\nrich==13.0\n"),
+    ],
+)  # fmt: skip
+def test_packages_are_read_from_where_projects_name_them(
+    files: dict[str, str | bytes], packages: str
+) -> None:
+    found = detect(files_of({**files, "run.py": "if __name__ == '__main__':\n    pass\n"}))
+    assert found.files == {"requirements.txt": packages.encode()}
 
 
 def test_licences_are_recognised_by_their_names() -> None:

@@ -14,35 +14,32 @@ SERVER_WORDS: Final = (
     "ListenAndServe", "http.Serve(", "gin.Default", "gin.New", "echo.New", "fiber.New", "chi.NewRouter", ".Run(\":",
 )  # fmt: skip
 SOURCES_MAX: Final = 200
+ASIDE_FOLDERS: Final = ("vendor", "testdata", "examples", "example", "_examples", "tools", "third_party")
+_COMMENT = re.compile(r"^[ \t]*//[^\n]*$|/\*[\s\S]*?\*/", re.MULTILINE)
 _MAIN = re.compile(r"^package main\b", re.MULTILINE)
 _MAIN_FUNCTION = re.compile(r"^func main\(\)", re.MULTILINE)
 _PORT = re.compile(r"""["'`](?:localhost|127\.0\.0\.1|0\.0\.0\.0)?:([1-9][0-9]{3,4})["'`]""")
 _IGNORED = re.compile(r"^//(?:go:build|\s*\+build) .*ignore", re.MULTILINE)
 _FLAG = re.compile(r"""flag\.(?:String|StringVar)\((?:&\w+,\s*)?"(addr|listen|bind|address)"\s*,""")
-_PORT_FLAG = re.compile(r"""flag\.(?:Int|String|IntVar|StringVar)\((?:&\w+,\s*)?"(port|p)"\s*,""")
+_PORT_FLAG = re.compile(r"""flag\.(?:Int|String|IntVar|StringVar)\((?:&\w+,\s*)?"(port)"\s*,""")
 
 
 def detect_go(files: Files) -> Finding | None:
     """The main package of a module, or of a folder with Go files and no module."""
-    sources = [name for name in files.ending(".go", depth_max=5) if not name.endswith("_test.go")][
-        :SOURCES_MAX
-    ]
+    sources = [name for name in files.ending(".go", depth_max=5) if not name.endswith("_test.go")]
     mains: dict[str, list[str]] = {}
-    for name in sources:
+    others: list[str] = []
+    for name in sources[:SOURCES_MAX]:
         folder = name.rpartition("/")[0]
         text = files.text(name)
-        if folder.split("/")[0] in (
-            "vendor",
-            "testdata",
-            "examples",
-            "example",
-            "_examples",
-            "internal",
-            "tools",
-        ):
+        if folder.split("/")[0] in ASIDE_FOLDERS or _IGNORED.search(text):
             continue
-        if _MAIN.search(text) and not _IGNORED.search(text):
+        # An example in a comment serves nobody.
+        text = _COMMENT.sub("", text)
+        if _MAIN.search(text):
             mains.setdefault(folder, []).append(text)
+        else:
+            others.append(text)
     mains = {
         folder: texts for folder, texts in mains.items() if any(_MAIN_FUNCTION.search(text) for text in texts)
     }
@@ -52,9 +49,7 @@ def detect_go(files: Files) -> Finding | None:
     chosen = ranked[0]
     name = label_of(chosen or files.name) or "program"
     text = "\n".join(mains[chosen])
-    everything = text + "\n".join(
-        files.text(source) for source in sources if "/" not in source or "cmd" not in source
-    )
+    everything = "\n".join([text, *others])
     is_server = any(word in everything for word in SERVER_WORDS)
     place = f"./{chosen}" if chosen else "."
     steps = "" if "go.mod" in files else f"test -f go.mod || go mod init {name} && "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,6 +13,7 @@ from openresource.builds.python_code import Source, calls_in, keyword_of, python
 from openresource.builds.python_packages import (
     asks_for,
     generated_requirements,
+    packages_asked,
     python_wanted,
     requirements_file,
 )
@@ -50,6 +52,7 @@ SELF_SERVING: Final = {
     "bottle.run": ("Bottle", 8080),
     "robyn.Robyn": ("Robyn", 8080),
 }
+_BRINGS_UVICORN = re.compile(r"fastapi\[[a-z, ]*(?:all|standard)[a-z, ]*\]")
 PORT_CALLS: Final = (
     "listen",
     "run",
@@ -111,10 +114,11 @@ def detect_self_serving(files: Files) -> Finding | None:
 
 def python_finding(files: Files, sources: list[Source], finding: Finding) -> Finding:
     """A finding with what every Python program needs: its packages and its Python."""
-    generated, remarks = generated_requirements(files, sources)
+    root = finding.environment.get("PYTHONPATH", "")
+    generated, remarks = generated_requirements(files, sources, root)
     return replace(
         finding,
-        requirements=finding.requirements or requirements_file(files) or next(iter(generated), ""),
+        requirements=finding.requirements or requirements_file(files, root) or next(iter(generated), ""),
         python=python_wanted(files),
         remarks=(*finding.remarks, *remarks),
         files={**finding.files, **generated},
@@ -159,7 +163,7 @@ def _server_command(files: Files, app: _App) -> tuple[str, ...]:
     """The server that the project asks for, else the plain one that every sandbox has."""
     target = f"{app.source.dotted}:{app.target}"
     bare = target.removesuffix("()")
-    if app.protocol == ASGI and asks_for(files, "uvicorn"):
+    if app.protocol == ASGI and (asks_for(files, "uvicorn") or _BRINGS_UVICORN.search(packages_asked(files))):
         factory = ("--factory",) if app.is_factory else ()
         return ("python", "-m", "uvicorn", bare, "--host", "127.0.0.1", "--port", "$PORT", *factory)
     if app.protocol == ASGI and asks_for(files, "hypercorn") and not app.is_factory:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -18,7 +20,7 @@ from openresource.builds.python_code import (
     public_functions,
     python_sources,
 )
-from openresource.builds.python_packages import console_scripts
+from openresource.builds.python_packages import console_scripts, project_scripts
 
 ENTRY_FILES: Final = ("service", "predict", "predictor", "handler", "inference", "main", "app", "api")
 # Files whose very name says that they are called.
@@ -36,6 +38,27 @@ COMMAND_LINES: Final = {
 }
 AGENT_TOOLS: Final = ("mcp.server.fastmcp.FastMCP", "mcp.server.FastMCP")
 FUNCTIONS_SHOWN_MAX: Final = 6
+DISPATCHER_FILE: Final = "openresource_commands.py"
+DISPATCHER: Final = '''"""Runs one of the project's commands: the first argument says which."""
+
+import functools
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    # COMMANDS
+}
+
+sys.path.insert(0, os.getcwd())
+if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+    print("usage: COMMAND ARGUMENT…; commands: " + ", ".join(COMMANDS))
+    sys.exit(0 if sys.argv[1:] in ([], ["--help"]) else 2)
+sys.argv.pop(0)
+module, name = COMMANDS[sys.argv[0]]
+sys.exit(functools.reduce(getattr, name.split("."), importlib.import_module(module))())
+'''
+_COMMAND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 
 
 def detect_predictor(files: Files) -> Finding | None:
@@ -97,31 +120,9 @@ def detect_commands(files: Files) -> Finding | None:
     """A command that the project installs, or a file that reads its arguments."""
     sources = python_sources(files)
     scripts = console_scripts(files)
-    by_name = {source.dotted: source for source in sources}
-    wanted = sorted(scripts, key=lambda name: (name != files.name, name))
-    for name in wanted:
-        module, _, function = scripts[name].partition(":")
-        function = function.partition("[")[0].strip()
-        source = by_name.get(module.strip())
-        if source is None or not function.replace(".", "_").isidentifier():
-            continue
-        others = [other for other in wanted if other != name]
-        remarks = (f"Other commands were passed over: {', '.join(others[:5])}.",) if others else ()
-        program = (
-            f"import sys; from {module.strip()} import {function.partition('.')[0]}; sys.exit({function}())"
-        )
-        return _with_alternative(
-            files,
-            sources,
-            Finding(
-                "python",
-                "cli",
-                f"The project installs the command «{name}» ({module.strip()}:{function}).",
-                command=("python", "-c", program),
-                environment={"PYTHONPATH": source.root} if source.root else {},
-                remarks=remarks,
-            ),
-        )
+    finding = _installed(files, scripts, {source.dotted: source for source in sources})
+    if finding is not None:
+        return _with_alternative(files, sources, finding)
     for source in sorted(sources, key=_script_rank):
         said = _is_command_line(source)
         if said and (source.has_main or source.file.endswith("__main__.py") or _is_lone(source, sources)):
@@ -131,11 +132,101 @@ def detect_commands(files: Files) -> Finding | None:
     return None
 
 
+def _installed(files: Files, scripts: Mapping[str, str], by_name: Mapping[str, Source]) -> Finding | None:
+    """The command that a project installs; of several the one called like it, else all behind one word."""
+    targets = {
+        name: (target.partition(":")[0].strip(), target.partition(":")[2].partition("[")[0].strip())
+        for name, target in scripts.items()
+    }
+    usable = {
+        name: pair
+        for name, pair in targets.items()
+        if pair[0] in by_name and pair[1].replace(".", "_").isidentifier() and _COMMAND.fullmatch(name)
+    }
+    if not usable:
+        return None
+    names = sorted(usable, key=lambda name: (name.replace("_", "-") != files.name.lower(), len(name), name))
+    module, function = usable[names[0]]
+    root = by_name[module].root
+    environment = {"PYTHONPATH": root} if root else {}
+    if len(usable) > 1 and names[0].replace("_", "-") != files.name.lower():
+        shown = ", ".join(sorted(usable)[:FUNCTIONS_SHOWN_MAX]) + (
+            " …" if len(usable) > FUNCTIONS_SHOWN_MAX else ""
+        )
+        because = (
+            f"The project installs {len(usable)} commands: {shown}; the first argument says which is meant."
+        )
+        return Finding("python", "cli", because, command=("python", DISPATCHER_FILE), environment=environment,
+                       files={DISPATCHER_FILE: _dispatcher(usable)})  # fmt: skip
+    because = f"The project installs the command «{names[0]}» ({module}:{function})."
+    if names[0] in project_scripts(files):
+        return Finding("python", "cli", because, command=(names[0],), environment=environment)
+    program = f"import sys; from {module} import {function.partition('.')[0]}; sys.exit({function}())"
+    return Finding("python", "cli", because, command=("python", "-c", program), environment=environment)
+
+
+def _dispatcher(targets: Mapping[str, tuple[str, str]]) -> bytes:
+    """The program that runs one of several commands."""
+    lines = [
+        f"    {name!r}: ({module!r}, {function!r})," for name, (module, function) in sorted(targets.items())
+    ]
+    return DISPATCHER.replace("    # COMMANDS", "\n".join(lines)).encode()
+
+
 def detect_library(files: Files) -> Finding | None:
-    """A library with one clear module of typed functions."""
-    sources = [source for source in python_sources(files) if not source.has_main]
-    finding = _library(files, sources)
-    return python_finding(files, python_sources(files), finding) if finding is not None else None
+    """A library with one clear module of typed functions; one that is made to be installed may leave types out."""
+    sources = python_sources(files)
+    finding = _library(files, [source for source in sources if not source.has_main])
+    if finding is None and files.first("setup.py", "setup.cfg", "pyproject.toml"):
+        finding = _untyped_library(files, [source for source in sources if source.root in ("", "src", "lib")])
+    return python_finding(files, sources, finding) if finding is not None else None
+
+
+def _untyped_library(files: Files, sources: list[Source]) -> Finding | None:
+    """The module that is called like the project, else the one with most functions; its functions, or its one class."""
+    wanted = re.sub(r"[^a-z0-9]", "", files.name.lower())
+    ranked: list[tuple[int, int, str, Source]] = []
+    for source in sources:
+        stem = source.dotted.rpartition(".")[2].lower()
+        count = len(public_functions(source)) + len(public_classes(source))
+        if (
+            count
+            and source.dotted.count(".") < 2
+            and not stem.startswith("_")
+            and stem not in ("utils", "cli")
+        ):
+            plain = re.sub(r"[^a-z0-9]", "", stem)
+            is_named = plain in (wanted, wanted.removeprefix("python"), wanted.removeprefix("py"))
+            ranked.append((0 if is_named else 1 if plain in wanted else 2, -count, source.file, source))
+    if not ranked:
+        return None
+    ranked.sort(key=lambda one: one[:3])
+    source = ranked[0][3]
+    remarks = ["Its parameters have no types: callers may send any JSON."]
+    others = [other[3].dotted for other in ranked[1:]]
+    if others:
+        remarks.append(f"Other modules were passed over: {', '.join(others[:5])}.")
+    environment = {"PYTHONPATH": source.root} if source.root else {}
+    made = [node for node in public_classes(source) if _is_made_without_arguments(node) and _methods_of(node)]
+    functions = [
+        node for node in public_functions(source) if node.args.vararg is None and node.name != "main"
+    ]
+    if (made and len(_methods_of(made[0])) >= len(functions)) or (
+        made and files.name.lower() in made[0].name.lower()
+    ):
+        names = ", ".join(_methods_of(made[0])[:FUNCTIONS_SHOWN_MAX])
+        because = f"{source.dotted} of this library has the class {made[0].name}: {names}."
+        entry = f"{source.dotted}:{made[0].name}"
+    elif functions:
+        because = f"{source.dotted} of this library has functions: {', '.join(one.name for one in functions[:FUNCTIONS_SHOWN_MAX])}."
+        entry = f"{source.dotted}:*"
+    else:
+        return None
+    return Finding("python", "python", because, entry=entry, environment=environment, remarks=tuple(remarks))
+
+
+def _methods_of(node: ast.ClassDef) -> list[str]:
+    return [part.name for part in node.body if isinstance(part, Function) and not part.name.startswith("_")]
 
 
 def detect_script(files: Files) -> Finding | None:
@@ -195,7 +286,7 @@ def _library(files: Files, sources: list[Source]) -> Finding | None:
     shown = {
         name.rpartition(".")[2]
         for source in sources
-        if source.is_package
+        if source.is_package and "." not in source.dotted
         for name in source.imported.values()
     }
     for source in sources:

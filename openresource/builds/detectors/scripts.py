@@ -86,6 +86,7 @@ def _interpreter(files: Files, name: str, last: str) -> tuple[str, tuple[str, ..
         words = line[1:] if line and line[0].endswith("/env") else line
         words = [word for word in words if word != "-S"]
         program = words[0].rpartition("/")[2] if words else ""
-        if program in PROGRAMS:
+        if program in PROGRAMS and not (ending == ".py" and PROGRAMS[program] == "python"):
             return PROGRAMS[program], (program, *words[1:5])
+    # Python files have detectors of their own.
     return INTERPRETERS.get(ending)
