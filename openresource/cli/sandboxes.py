@@ -13,23 +13,35 @@ from openresource.sandbox.tongues import Channel, Opening, add_tongue
 TOOLS = ("node",)
 
 
-def find_drivers(*, registries: Sequence[str] = ()) -> Drivers:
+def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Drivers:
     """The drivers of this machine, the preferred first; none is started before somebody asks.
 
-    `registries` are those that may be asked for images by their digest.
+    `registries` are those that may be asked for images by their digest; `cluster` is NAMESPACE or NAMESPACE/RUNTIMECLASS
+    of the Kubernetes cluster that kubectl reaches.
     """
     from openresource.adapters.bubblewrap.driver import Bubblewrap
     from openresource.adapters.confined.driver import Confined
     from openresource.adapters.gvisor.driver import Gvisor
+    from openresource.adapters.kubernetes.driver import Cluster, Kubernetes
+    from openresource.adapters.kubernetes.manifests import MANAGER
     from openresource.adapters.oci.driver import Oci
     from openresource.adapters.wasm.driver import Wasm
     from openresource.provider.runtimes import cache_folder
 
     add_tongue("grpc", _open_grpc)
+    namespace, _, runtime_class = cluster.partition("/")
+    kubectl = shutil.which("kubectl") or ""
     tools = own_tools()
     bubblewrap, confined = Bubblewrap(tools=tools), Confined(tools=tools)
     wasm = Wasm([bubblewrap, confined], cache=cache_folder() / "wasm")
-    sandboxes: list[Sandbox] = [bubblewrap, wasm, Oci(registries=registries), Gvisor(tools=tools), confined]
+    sandboxes: list[Sandbox] = [
+        bubblewrap,
+        wasm,
+        Oci(registries=registries),
+        Gvisor(tools=tools),
+        Kubernetes(Cluster(kubectl, "", namespace or MANAGER, runtime_class, tuple(registries))),
+        confined,
+    ]
     return Drivers(sandboxes)
 
 

@@ -3,7 +3,8 @@
     door.py PID PORT        with a control socket as standard input
 
 It speaks as the guest beside an HTTP program does, so nothing has to be put into an image. It enters the network of the
-process PID, and its user namespace first where that is another; it never enters its files.
+process PID, and its user namespace first where that is another; it never enters its files. With 0 for PID it stays where
+it is, as where a port is forwarded to this machine.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def main() -> None:
     pid, port = int(sys.argv[1]), int(sys.argv[2])
     control = socket.socket(fileno=0)
     try:
-        enter(pid)
+        if pid:
+            enter(pid)
     except OSError as problem:
         sys.stderr.write(f"the container's network cannot be entered: {problem}\n")
         sys.stderr.flush()
