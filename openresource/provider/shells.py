@@ -46,7 +46,7 @@ from openresource.sandbox.computers import (
     Terminal,
     prepare_computer,
 )
-from openresource.sandbox.driver import Limits, Release, Sandbox
+from openresource.sandbox.driver import Limits, ProgramError, Release, Sandbox
 
 log = logging.getLogger("openresource.provider.shells")
 
@@ -157,6 +157,11 @@ class Visit:
                 else:
                     self._shells.note("exit", self._guest, self, exit_code=part.exit_code, signal=part.signal)
                 yield part
+        except ProgramError:
+            # A computer that was ended has an end that the guest is told, and that is why.
+            if not self.why:
+                self.why = "the computer ended: a process of yours took too much, or stopped it"
+                raise
         finally:
             self._over.set()
 
@@ -221,6 +226,7 @@ class Guest:
         self.right = right
         self.computer: Computer | None = None
         self.visits: set[Visit] = set()
+        self.opening = 0
         self.left_at = time.monotonic()
         self.looked_at = time.monotonic()
         self.why = ""
@@ -378,8 +384,9 @@ class Shells:
                 raise MachineFull(count=len(self._guests))
             guest = self._guests[address] = Guest(address, right)
         guest.right = right
-        if len(guest.visits) >= self.settings.sessions_max:
-            raise TooManySessions(count=len(guest.visits))
+        count = len(guest.visits) + guest.opening
+        if count >= self.settings.sessions_max:
+            raise TooManySessions(count=count)
         self._numbers += 1
         number = self._numbers
         # Written down before anything runs.
@@ -396,19 +403,39 @@ class Shells:
             command_characters=len(command or ""),
             terminal=None if terminal is None else terminal.name,
         )
+        guest.opening += 1
+        opening = asyncio.create_task(self._open(guest, command, terminal))
         try:
-            async with guest.gate:
-                if guest.why:
-                    raise RightEnded(address=address)
-                if guest.computer is None or not guest.computer.is_alive:
-                    guest.computer = await self._start(guest)
-                shell = await guest.computer.open(command, terminal)
+            shell = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The guest went while the door was opening: nobody stays behind it.
+            self.keep(asyncio.create_task(self._abandon(guest, opening, number)))
+            raise
         except Refusal as refusal:
             self.audit.write("failed", session=number, address=address, reason=refusal.message)
             raise
         visit = Visit(self, guest, shell, number, terminal is not None)
         guest.visits.add(visit)
         return visit
+
+    async def _open(self, guest: Guest, command: str | None, terminal: Terminal | None) -> Shell:
+        try:
+            async with guest.gate:
+                if guest.why:
+                    raise RightEnded(address=guest.address)
+                if guest.computer is None or not guest.computer.is_alive:
+                    guest.computer = await self._start(guest)
+                return await guest.computer.open(command, terminal)
+        finally:
+            guest.opening -= 1
+
+    async def _abandon(self, guest: Guest, opening: asyncio.Task[Shell], number: int) -> None:
+        try:
+            await (await opening).hang_up()
+        except Refusal as refusal:
+            log.info("a session that nobody waits for did not open: %s", refusal.message)
+        guest.left_at = time.monotonic()
+        self.audit.write("left", session=number, address=guest.address, why="gone before it began")
 
     async def _start(self, guest: Guest) -> Computer:
         assert self._release is not None
@@ -488,7 +515,7 @@ class Shells:
             why = visit.overdue(now)
             if why:
                 await visit.end(why)
-        if not guest.visits and now - guest.left_at > self.settings.linger_seconds:
+        if not guest.visits and not guest.opening and now - guest.left_at > self.settings.linger_seconds:
             await self._show_out(guest, "nobody was there any more")
 
     async def _show_out(self, guest: Guest, why: str) -> None:
