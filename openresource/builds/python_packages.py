@@ -17,6 +17,10 @@ REQUIREMENT_FILES: Final = (
 )  # fmt: skip
 GENERATED_FILE: Final = "requirements.txt"
 PACKAGES_MAX: Final = 40
+# The Pythons that programs find here; a newer one that a project was written with is not insisted on.
+OLDEST_MINOR: Final = 11
+NEWEST_MINOR: Final = 13
+_PYTHON_VERSION = re.compile(r"\b3\.([0-9]{1,2})")
 _PYTHON_AT_LEAST = re.compile(r">=\s*3\.([0-9]{1,2})")
 SETUP_CHARACTERS_MAX: Final = 100_000
 _REQUIREMENT = re.compile(
@@ -163,7 +167,10 @@ def python_wanted(files: Files) -> str:
     """The Python that a project needs, where that is more than every machine here has."""
     wanted = str(pyproject_of(files).get("requires-python") or "")
     match = _PYTHON_AT_LEAST.match(wanted)
-    return f">=3.{match[1]}" if match is not None and int(match[1]) >= 12 else ""
+    if match is None:
+        match = _PYTHON_VERSION.search(files.text(".python-version")[:200] or files.text("runtime.txt")[:200])
+    minor = min(int(match[1]), NEWEST_MINOR) if match is not None else 0
+    return f">=3.{minor}" if minor > OLDEST_MINOR else ""
 
 
 def project_scripts(files: Files) -> dict[str, str]:

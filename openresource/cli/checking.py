@@ -15,6 +15,7 @@ from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.errors import Refusal
 
 PROBE_CHARACTERS_MAX = 200
+PACKAGE_FILES_SHOWN_MAX = 4
 # Calls that do no harm to any program, made where nobody gave an example.
 HARMLESS: dict[str, dict[str, Any]] = {"run": {"args": ["--help"]}, "request": {"method": "GET", "path": "/"}}
 
@@ -72,10 +73,14 @@ def plan_lines(manifest: Manifest, plan: Mapping[str, Any]) -> list[str]:
     lines.append(f"  starts    {started}")
     if plan.get("error"):
         lines.append(f"  build     {plan['error']}")
-    elif plan.get("steps"):
-        lines.append(f"  build     {plan['language']}: " + "; ".join(plan["steps"]))
     else:
-        lines.append("  build     nothing to build")
+        if plan.get("packages"):
+            lines.append(
+                f"  packages  of {', '.join(plan['packages'])}, from the {plan['language']} registry"
+            )
+        own = manifest.build.command or "; ".join(plan["steps"])
+        what = f"{plan['language']}: {own}" if plan["steps"] else "nothing to compile"
+        lines.append(f"  build     {what}")
     if manifest.build.runtime or manifest.build.lock:
         lines.append(f"  runtime   {manifest.build.runtime or manifest.build.lock}")
     needs = [
@@ -152,8 +157,10 @@ def _plan(release: Any) -> dict[str, Any]:
             if language is not None:
                 made = language.recipe.plan(source)
                 plan["language"] = made.language
-                layers = (*(made.dependencies.steps if made.dependencies is not None else ()), *made.steps)
-                plan["steps"] = [_shown(step.words) for step in layers]
+                if made.dependencies is not None:
+                    plan["packages"] = sorted(made.dependencies.files)[:PACKAGE_FILES_SHOWN_MAX]
+                plan["steps"] = [_shown(step.words) for step in made.steps]
+                plan["registries"] = list(made.registries)
         except Refusal as refusal:
             plan["error"] = f"{refusal.message} {refusal.way_out}"
     drivers = find_drivers()

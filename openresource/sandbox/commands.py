@@ -196,6 +196,11 @@ def _shown_folders(release: Release) -> list[Path]:
     """The folders of executables that come with a release, as they lie on this machine."""
     found = [release.runtime.folder / "bin"] if release.runtime is not None else []
     for folder in release.path:
+        # What a build has put beside the program's own files, and the scripts of its packages.
+        if folder.startswith("/app/"):
+            found.append(release.folder / folder.removeprefix("/app/"))
+        if folder.startswith("/runtime/") and release.runtime is not None:
+            found.append(release.runtime.folder / folder.removeprefix("/runtime/"))
         for mount in release.mounts:
             if folder == mount.target or folder.startswith(mount.target + "/"):
                 found.append(Path(f"{mount.source}{folder[len(mount.target) :]}"))

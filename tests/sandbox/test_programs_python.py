@@ -132,6 +132,37 @@ def test_programs_with_asynchronous_methods_share_one_loop_and_end_with_their_ca
     assert values([ended]) == [["drip", "sleep"]]
 
 
+def test_programs_written_for_cog_load_without_it(run: Run) -> None:
+    source = (
+        "from cog import BasePredictor, BaseModel, ConcatenateIterator, Input, Path\n"
+        "class Output(BaseModel):\n    size: int\n    word: str = 'x'\n"
+        "class Predictor(BasePredictor):\n"
+        "    def setup(self): self.prefix = 'hello'\n"
+        "    def predict(self, text: str = Input(description='What to greet'), times: int = Input(default=1, ge=1, le=3),\n"
+        "                file: Path = Input(default=None)) -> Output:\n"
+        "        return Output(size=len(self.prefix + text) * times + (len(file.read_bytes()) if file else 0))\n"
+    )
+    outcome = run(
+        {"predict.py": source},
+        [{"call": "predict", "input": {"text": "you"}}, {"call": "predict", "input": {"text": "", "times": 2, "file": "AAAA"}},
+         {"call": "predict", "input": {}}],
+        manifest='name = "c"\n[run]\nkind = "python"\nentry = "predict:Predictor"\n',
+    )  # fmt: skip
+    (method,) = outcome["interface"]["methods"]
+    assert method["input"]["required"] == ["text"]
+    assert method["input"]["properties"]["times"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 3,
+        "default": 1,
+    }
+    assert values(outcome["replies"]) == [
+        {"size": 8, "word": "x"},
+        {"size": 13, "word": "x"},
+        "ProgramRefused",
+    ]
+
+
 ASGI = (
     "import json\n"
     "async def app(scope, receive, send):\n"

@@ -16,7 +16,6 @@ _PAIR = re.compile(
 )
 _ITEM = re.compile(r"(?P<indent> *)- (?P<value>.*)$")
 _TARGET = re.compile(r"([A-Za-z0-9_./-]{1,200})\.py:([A-Za-z_][A-Za-z0-9_]{0,63})")
-_PYTHON = re.compile(r"3\.([0-9]{1,2})")
 
 
 def detect_cog(files: Files) -> Finding | None:
@@ -40,10 +39,9 @@ def detect_cog(files: Files) -> Finding | None:
     if isinstance(build.get("run"), list) and build["run"]:
         remarks.append("The commands below build.run of cog.yaml are not run; add what they install by hand.")
     system = build.get("system_packages")
-    python = _PYTHON.match(str(build.get("python_version") or ""))
-    if python is not None and int(python[1]) < 11:
-        remarks.append(f"cog.yaml asks for Python 3.{python[1]}; it is tried with a newer one.")
-        python = None
+    wanted = str(build.get("python_version") or "")
+    if wanted:
+        remarks.append(f"cog.yaml asks for Python {wanted[:20]}; it runs with the one that is here.")
     if not any(source.file == f"{target[1]}.py" for source in python_sources(files)):
         remarks.append(f"{target[1]}.py cannot be parsed by this Python.")
     is_gpu = str(build.get("gpu", "")).lower() == "true"
@@ -53,7 +51,6 @@ def detect_cog(files: Files) -> Finding | None:
         f"cog.yaml says that {target[1]}.py:{target[2]} predicts.",
         entry=f"{target[1].replace('/', '.')}:{target[2]}",
         requirements=requirements if requirements in files or requirements in made else "",
-        python=f">=3.{python[1]}" if python is not None and int(python[1]) >= 12 else "",
         system=tuple(str(one) for one in system) if isinstance(system, list) else (),
         memory="2Gi" if is_gpu else "1Gi",
         gpu_count=1 if is_gpu else 0,

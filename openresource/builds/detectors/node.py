@@ -105,12 +105,13 @@ def _command(files: Files, package: Mapping[str, Any]) -> Finding | None:
     file = _file(files, str(binary or ""))
     if not file and not (binary and _build(package)):
         return None
+    is_built = bool(file) and not _lacks_built_files(files, package)
     return Finding(
         "node",
         "cli",
         f"package.json installs the command «{name}».",
         command=("node", file or str(binary).removeprefix("./")),
-        build_command="" if file else _build(package),
+        build_command="" if is_built else _build(package),
         remarks=() if _has_lock(files) or not _has_dependencies(package) else (_NO_LOCK,),
     )
 
@@ -224,6 +225,12 @@ def _start_command(words: tuple[str, ...], main: str, start: str) -> tuple[str, 
 def _file(files: Files, name: str) -> str:
     name = name.removeprefix("./").rstrip("/")
     return files.first(name, f"{name}.js", f"{name}.mjs", f"{name}.cjs", f"{name}/index.js") if name else ""
+
+
+def _lacks_built_files(files: Files, package: Mapping[str, Any]) -> bool:
+    """Whether the package points to files that only its own build step makes."""
+    named = [package.get("main"), package.get("module")]
+    return any(isinstance(name, str) and name and not _file(files, name) for name in named)
 
 
 def _exports_file(files: Files, package: Mapping[str, Any]) -> str:

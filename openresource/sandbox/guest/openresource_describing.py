@@ -55,6 +55,8 @@ class Method:
             raise TypeError(f"the types of {name} cannot be read: {problem}") from None
         self.returns = hints.pop("return", typing.Any)
         self.parameters = {}
+        # Defaults that are not what stands in the signature.
+        self.filled: dict[str, typing.Any] = {}
         self.takes_anything = False
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
@@ -68,7 +70,10 @@ class Method:
                 if isinstance(note, dict):
                     # Frameworks that describe a parameter by its default, as Cog does.
                     hint = typing.Annotated[hint, note]
-                    default = inspect.Parameter.empty if default.is_required else default.default
+                    if default.is_required:
+                        default = inspect.Parameter.empty
+                    else:
+                        default = self.filled[parameter.name] = default.default
                 self.parameters[parameter.name] = (hint, default)
         self.required = [
             name for name, (_, default) in self.parameters.items() if default is inspect.Parameter.empty
@@ -96,7 +101,7 @@ class Method:
         missing = [name for name in self.required if name not in value]
         if missing:
             raise BadInput(f"{missing[0]} is missing: it is required")
-        arguments = {}
+        arguments = dict(self.filled)
         for name, item in value.items():
             if name in self.parameters:
                 arguments[name] = coerce(item, self.parameters[name][0], name, 0)
