@@ -7,7 +7,7 @@
 import asyncio
 import json
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class Publication:
                 outcome = await self._live(publisher, prepared, publication)
             except BaseException:
                 # Whatever ended the wait, an interruption too: callers keep what they had.
-                await asyncio.shield(self._retreated(chain, publisher, publication))
+                await _to_its_end(self._retreated(chain, publisher, publication))
                 raise
         outcome["commit"] = commit
         return outcome
@@ -168,6 +168,18 @@ class Publication:
         before = await Directory(chain).choose(f"{choice.service}@{publication.before}")
         await publisher.choose(before)
         self._progress(f"{choice.service} means {before.version.version} as before")
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Waits for what must not be broken off; its own deadlines bound it."""
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            if working.cancelled():
+                raise
+    working.result()
 
 
 def trial_record(prepared: Any) -> dict[str, Any]:

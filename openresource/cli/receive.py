@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -66,17 +66,36 @@ class Update:
 
 
 class Timed:
-    """Progress as lines with the seconds since the push began; git shows them as they come."""
+    """Progress as lines with the seconds since the push began; git shows them as they come.
 
-    def __init__(self) -> None:
+    Where nobody listens any more, `left` is called, and from then on it is silent.
+    """
+
+    def __init__(self, left: Callable[[], object] = lambda: None) -> None:
         self._began = time.monotonic()
         self._last = ""
+        self._left = left
 
     def __call__(self, text: str) -> None:
         """Say what is happening now."""
         if text != self._last:
             self._last = text
-            note(f"{time.monotonic() - self._began:6.1f} s  {text}")
+            self.say(f"{time.monotonic() - self._began:6.1f} s  {text}")
+
+    def say(self, text: str) -> None:
+        """Say something without its time."""
+        try:
+            note(text)
+        except BrokenPipeError:
+            hush()
+            self._left()
+
+
+def hush() -> None:
+    """Let what is said from now on go nowhere, as its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stderr.fileno())
+    os.close(nowhere)
 
 
 def read_updates(lines: str, branch: str) -> list[Update]:
@@ -95,12 +114,14 @@ def read_updates(lines: str, branch: str) -> list[Update]:
 class Receiving:
     """One push to one remote."""
 
-    def __init__(self, remote: Remote, updates: list[Update], quarantine: Mapping[str, str]) -> None:
+    def __init__(
+        self, remote: Remote, updates: list[Update], quarantine: Mapping[str, str], say: Timed
+    ) -> None:
         self._remote = remote
         self._updates = updates
         self._quarantine = quarantine
         self._repository = Path(remote.repository)
-        self._say = Timed()
+        self._say = say
 
     async def run(self) -> None:
         """Make the live branch's commit live, if the push has one; whatever is raised refuses the whole push."""
@@ -108,7 +129,7 @@ class Receiving:
         for update in self._updates:
             if update is not live:
                 short = update.ref.removeprefix(HEADS).removeprefix(TAGS)
-                note(
+                self._say.say(
                     f"{short} is {'deleted' if update.is_deletion else 'stored'}; {self._remote.branch} alone goes live"
                 )
         if live is None:
@@ -152,7 +173,7 @@ class Receiving:
         from openresource.cli.publication import Publication
 
         remote = self._remote
-        note(f"making {update.new[:10]} of {remote.branch} the live version of {remote.name}")
+        self._say.say(f"making {update.new[:10]} of {remote.branch} the live version of {remote.name}")
         with tempfile.TemporaryDirectory(prefix="openresource-push-") as name:
             folder = Path(name) / remote.name
             folder.mkdir()
@@ -165,7 +186,7 @@ class Receiving:
             )
             outcome = await publication.deploy(folder, update.new, name=remote.name)
         self._say(live_text(outcome))
-        note(f"Call it:  {outcome['call']}")
+        self._say.say(f"Call it:  {outcome['call']}")
         if remote != load_remote(self._repository):
             remote.save()
             await run_git(["symbolic-ref", "HEAD", update.ref], repository=self._repository)
@@ -194,12 +215,12 @@ async def _decided(repository: Path, lines: str) -> None:
     quarantine = take_quarantine(os.environ)
     if remote.passphrase_file:
         os.environ.setdefault(PASSPHRASE_FILE_VARIABLE, remote.passphrase_file)
-    receiving = asyncio.ensure_future(Receiving(remote, read_updates(lines, remote.branch), quarantine).run())
-    loop = asyncio.get_running_loop()
+    this = asyncio.current_task()
+    assert this is not None
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         # Whoever leaves in the middle leaves the old version live.
-        loop.add_signal_handler(number, receiving.cancel)
-    await receiving
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    await Receiving(remote, read_updates(lines, remote.branch), quarantine, Timed(this.cancel)).run()
 
 
 def main() -> int:
@@ -208,8 +229,11 @@ def main() -> int:
     try:
         asyncio.run(_decided(Path(sys.argv[1]), lines))
     except asyncio.CancelledError:
-        note("Interrupted; the version before is live.")
+        Timed().say("Interrupted; what was live before still is.")
         return 130
+    except BrokenPipeError:
+        hush()
+        return 1
     except Exception as error:  # The last line of defence: a refusal is explained, a defect is reported.
         code = report_failure(error)
         note("The push is refused, and what was live before still is.")
