@@ -14,14 +14,14 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from openresource.builds.artifacts import FILE, fetch_artifact
 from openresource.builds.cache import CONTENT, Entry, Hold
-from openresource.builds.recipes import Layer, Plan, Source
+from openresource.builds.recipes import BASE, DEPENDENCIES, Layer, Plan, Source
 from openresource.builds.recipes.python import LOCK, report_lock
 from openresource.builds.registries import Registry, find_registry
 from openresource.builds.sbom import bill_of_materials, find_components
@@ -100,8 +100,9 @@ async def build(
     is_cached = True
     log: list[str] = []
     if plan.dependencies is not None:
-        dependencies, done = await _dependencies(
-            workshop, manifest, plan, plan.dependencies, registries, progress
+        words = f"fetching the packages of {manifest.name} ({plan.language})"
+        dependencies, done = await _make_layer(
+            workshop, manifest, plan, plan.dependencies, registries, lambda: progress(words)
         )
         is_cached = done is None
         log += done.log if done is not None else []
@@ -147,28 +148,28 @@ def check_system_packages(names: Sequence[str]) -> None:
         raise SystemPackageMissing(missing=" ".join(missing))
 
 
-async def _dependencies(
+async def _make_layer(
     workshop: Workshop,
     manifest: Manifest,
     plan: Plan,
     layer: Layer,
     registries: Sequence[Registry],
-    progress: Progress,
+    tell: Callable[[], None],
 ) -> tuple[Entry, Done | None]:
+    """A layer from the cache, or made now; then with what the making has said."""
     key = _layer_key(plan, layer)
     async with workshop.cache.making("dependencies", key) as (entry, fresh, hold):
         if entry is not None:
             return entry, None
-        progress(f"fetching the packages of {manifest.name} ({plan.language})")
+        tell()
         work = fresh / INSIDE / "work"
         for name, data in layer.files.items():
             path = work / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        done = await carry_out(workshop, manifest.name, fresh, layer.steps, plan.toolchains, registries, None)
-        return await _keep(
-            workshop, "dependencies", key, fresh, hold, fresh / INSIDE / "out", plan, done
-        ), done
+        done = await carry_out(workshop, manifest.name, fresh, layer.steps, plan.toolchains, registries, {})
+        result = fresh / INSIDE / "out"
+        return await _keep(workshop, "dependencies", key, fresh, hold, result, plan, done), done
 
 
 async def _program(
@@ -196,9 +197,14 @@ async def _program(
         if plan.steps:
             progress(f"building {manifest.name} ({plan.language})")
             reached = registries if plan.steps_have_network else ()
-            layer = dependencies.content if dependencies is not None else None
+            layers = {DEPENDENCIES: dependencies.content} if dependencies is not None else {}
+            base: Entry | None = None
+            if plan.base is not None:
+                words = f"preparing {plan.language} on this machine, once for all its programs"
+                base, _ = await _make_layer(workshop, manifest, plan, plan.base, (), lambda: progress(words))
+                layers[BASE] = base.content
             done = await carry_out(
-                workshop, manifest.name, fresh, plan.steps, plan.toolchains, reached, layer
+                workshop, manifest.name, fresh, plan.steps, plan.toolchains, reached, layers
             )
         await asyncio.to_thread(_finish, source, plan, work, dependencies, artifacts, program)
         _check_command(source, plan, work, done)

@@ -33,7 +33,13 @@ LICENSE_FILES: Final = (
     "LICENSE-MIT",
 )
 BARE: Final = frozenset(("MIT", "ISC", "Zlib", "Unlicense", "WTFPL", "X11", "NCSA", "PostgreSQL", "Ruby"))
-JAR_LICENSES: Final = ("META-INF/LICENSE.txt", "META-INF/LICENSE", "META-INF/LICENSE.md", "LICENSE.txt", "LICENSE")
+JAR_LICENSES: Final = (
+    "META-INF/LICENSE.txt",
+    "META-INF/LICENSE",
+    "META-INF/LICENSE.md",
+    "LICENSE.txt",
+    "LICENSE",
+)
 NOT_STATED: Final = "NOASSERTION"
 _CLASSIFIER: Final = "License :: OSI Approved :: "
 _GO_NAME = re.compile(r"!([a-z])")

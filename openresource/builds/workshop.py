@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from openresource.builds.cache import Cache
 from openresource.builds.languages import Languages
-from openresource.builds.recipes import BUILD, DEPENDENCIES, HOME, Step
+from openresource.builds.recipes import BASE, BUILD, DEPENDENCIES, HOME, Step
 from openresource.builds.registries import Registry
 from openresource.builds.toolchains import TOOLCHAIN_FOLDER, Toolchain, certificates
 from openresource.builds.trees import adopt
@@ -46,6 +46,7 @@ INSIDE: Final = "inside"
 PLACES: Final = (
     ("BUILD_FOLDER", BUILD),
     ("BUILD_DEPENDENCIES", DEPENDENCIES),
+    ("BUILD_BASE", BASE),
     ("BUILD_TOOLCHAIN", TOOLCHAIN_FOLDER),
 )
 ANY_TARGET: Final = ("registry:443",)
@@ -114,7 +115,7 @@ async def carry_out(
     steps: Sequence[Step],
     toolchains: Sequence[Toolchain],
     registries: Sequence[Registry],
-    dependencies: Path | None,
+    layers: Mapping[str, Path],
 ) -> Done:
     """Run steps over `inside` of a folder and own what they leave there; any failure is `BuildFailed`."""
     limits = workshop.limits
@@ -124,8 +125,7 @@ async def carry_out(
     for part in ("work", "out", "home", "tmp"):
         (inside / part).mkdir(parents=True, exist_ok=True)
     mounts, environment, path = _shown(toolchains)
-    if dependencies is not None:
-        mounts.append(Mount(dependencies, DEPENDENCIES))
+    mounts += [Mount(layer, place) for place, layer in layers.items()]
     _lay_out(guest, steps, environment)
     mounts.append(Mount(inside, BUILD, writable=True))
     release = Release(guest, _MANIFEST, mounts=tuple(mounts), environment=PLACES, path=path)

@@ -23,6 +23,7 @@ WORK: Final = f"{BUILD}/work"
 OUT: Final = f"{BUILD}/out"
 HOME: Final = f"{BUILD}/home"
 DEPENDENCIES: Final = "/dependencies"
+BASE: Final = "/base"
 SOURCE_BYTES_MAX: Final = 4 << 20
 SOURCE_ENTRIES_MAX: Final = 20_000
 
@@ -61,6 +62,8 @@ class Plan:
     # Registries by language that the steps may reach.
     registries: tuple[str, ...] = ()
     dependencies: Layer | None = None
+    # What every program of the language shares, such as a compiled standard library: nobody's files go into it.
+    base: Layer | None = None
     steps: tuple[Step, ...] = ()
     steps_have_network: bool = False
     # Folders of the dependency layer that the program gets at these places of its own folder.

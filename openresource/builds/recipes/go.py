@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from openresource.builds.recipes import (
+    BASE,
     BUILD,
     DEPENDENCIES,
     HOME,
@@ -19,6 +20,8 @@ from openresource.builds.recipes import (
 )  # fmt: skip
 from openresource.builds.toolchains import find_toolchain
 
+# What almost every service imports, with all that these import.
+COMMON = ("net/http", "encoding/json", "bufio", "flag", "log", "regexp", "text/template", "compress/gzip")
 _PACKAGE_MAIN = re.compile(r"(?m)^package main\b")
 _REQUIRE = re.compile(r"(?m)^\s*(?:require\s+)?\(?\s*[\w.-]+\.[\w./~-]+\s+v[0-9]")
 _C = re.compile(r'(?m)^\s*(?:import\s+)?"C"\s*$')
@@ -52,7 +55,10 @@ class GoRecipe:
             environment["GOFLAGS"] = "-mod=vendor -buildvcs=false -trimpath"
         needs_modules = bool(_REQUIRE.search(source.text("go.mod"))) and not vendored
         layer = self._layer(source, environment) if needs_modules else None
-        steps: list[Step] = []
+        # The common part of the standard library, compiled with the same settings, saves a minute; a copy, as no build may write it.
+        variables = tuple({**environment, "GOCACHE": f"{OUT}/cache", "GOPROXY": "off"}.items())
+        base = Layer({"go.mod": b"module base\n"}, (Step(("go", "build", *COMMON), environment=variables),))
+        steps: list[Step] = [Step(("cp", "-r", f"{BASE}/cache", environment["GOCACHE"]))]
         if layer is not None:
             # What was downloaded was checked then; the layer stands in for the proxy.
             environment |= {"GOPROXY": f"file://{DEPENDENCIES}/download", "GONOSUMDB": "*", "GONOSUMCHECK": "1",
@@ -73,6 +79,7 @@ class GoRecipe:
             toolchains=toolchains,
             registries=("go",),
             dependencies=layer,
+            base=base,
             steps=tuple(steps),
         )
 

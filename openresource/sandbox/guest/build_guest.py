@@ -20,7 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PLACES = {"/build": "BUILD_FOLDER", "/dependencies": "BUILD_DEPENDENCIES", "/toolchain": "BUILD_TOOLCHAIN"}
+PLACES = {
+    "/build": "BUILD_FOLDER",
+    "/dependencies": "BUILD_DEPENDENCIES",
+    "/base": "BUILD_BASE",
+    "/toolchain": "BUILD_TOOLCHAIN",
+}
 # Ours, and what was made for our own interpreter.
 HIDDEN = ("BUILD_", "PYTHON", "LD_LIBRARY_PATH", "OPENRESOURCE_")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
