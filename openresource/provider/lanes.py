@@ -136,9 +136,9 @@ class Lane:
     def check_room(self, buyer: str = "", patience_seconds: float | None = None) -> None:
         """Refuses a call that would find no place in time, before any work is done for it."""
         wait_seconds = self.expected_wait_seconds(buyer)
-        patience = WAITING_SECONDS_MAX if patience_seconds is None else patience_seconds
-        if wait_seconds > min(patience, WAITING_SECONDS_MAX) or not self._may_queue(buyer):
-            raise self.refusal(wait_seconds)
+        patience = min(patience_seconds or WAITING_SECONDS_MAX, WAITING_SECONDS_MAX)
+        if wait_seconds > patience or not self._may_queue(buyer):
+            raise self.refusal(wait_seconds, patience)
 
     def reserve(self, buyer: str = "", patience_seconds: float | None = None) -> Place:
         """Promises a place to a call whose payment is still to be taken; refuses it where there is none in time."""
@@ -190,17 +190,18 @@ class Lane:
                 return
         self.running -= 1
 
-    def refusal(self, wait_seconds: float) -> LaneFull:
+    def refusal(self, wait_seconds: float, patience_seconds: float = WAITING_SECONDS_MAX) -> LaneFull:
         """No, with the time after which it may be yes."""
         self.shed += 1
-        wait_ms = math.ceil(wait_seconds * 1000)
-        retry_ms = min(max(RETRY_MS_MIN, wait_ms // 2), RETRY_MS_MAX)
+        # When as much of the queue is gone as is too much; of a full one, when a place is free.
+        excess_seconds = wait_seconds - patience_seconds
+        retry_seconds = excess_seconds if excess_seconds > 0 else self.call_seconds / self.capacity
         return LaneFull(
             in_flight=self.in_flight,
             capacity=self.capacity,
             concurrency=self.capacity,
-            wait_ms=wait_ms,
-            retry_ms=retry_ms,
+            wait_ms=math.ceil(wait_seconds * 1000),
+            retry_ms=min(max(RETRY_MS_MIN, math.ceil(retry_seconds * 1000)), RETRY_MS_MAX),
         )
 
     def _may_queue(self, buyer: str) -> bool:

@@ -143,10 +143,10 @@ class Shop:
             clock_ms=clock_ms,
             random_bytes=os.urandom,
         )
-        offers = Offers()
-        offers.put(self._offer())
+        self.offers = Offers()
+        self.offers.put(self._offer())
         gateway = Gateway(
-            offers,
+            self.offers,
             calls,
             self.claims,
             overview=dict,

@@ -126,7 +126,7 @@ def test_who_would_wait_longer_than_it_may_is_told_so_before_it_pays() -> None:
         with pytest.raises(LaneFull) as refusal:
             lane.reserve("him", 2.5)
         assert refusal.value.code == "overloaded"
-        assert (refusal.value.wait_ms, refusal.value.retry_ms, lane.shed) == (3000, 1500, 1)
+        assert (refusal.value.wait_ms, refusal.value.retry_ms, lane.shed) == (3000, 500, 1)
         assert lane.load_text() == b"3/2;wait_ms=3000"
         for one in busy:
             one.leave()
