@@ -37,7 +37,7 @@ async def make_provider(
     folder.mkdir(mode=0o700, exist_ok=True)
     policy = load_policy(cast(Accept, options["accept"]), options["min_level"], folder / ACCEPT_FILE)
     progress("starting a sandbox to see what this machine gives")
-    drivers = find_drivers()
+    drivers = find_drivers(registries=options.get("registries", ()), cluster=options.get("cluster", ""))
     await asyncio.to_thread(drivers.required)
     settings = Settings(
         folder=folder,
@@ -54,6 +54,7 @@ async def make_provider(
         grace_seconds=options.get("grace_seconds", GRACE_SECONDS_DEFAULT),
         cache=cache_with(options["runtimes"], folder),
         region=options.get("region", ""),
+        allowed_network=options.get("allowed_network", ()),
     )
     return Provider(settings, key=key, chain=chain, drivers=drivers)
 

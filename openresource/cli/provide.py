@@ -109,6 +109,26 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     help="Folders with prepared runtimes. Default: those in the cache.",
 )
 @click.option(
+    "--allow-network",
+    "allowed_network",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="What programs may reach that ask for it, or the word any; all of it is logged. Default: nothing.",
+)
+@click.option(
+    "--allow-registry",
+    "registries",
+    multiple=True,
+    metavar="HOST",
+    help="A registry that may be asked for images, each by its digest. Default: none.",
+)
+@click.option(
+    "--cluster",
+    default="",
+    metavar="NAMESPACE[/RUNTIMECLASS]",
+    help="Run images in the Kubernetes cluster that kubectl reaches. Default: none.",
+)
+@click.option(
     "--shell", "opens_shell", is_flag=True, help="Let the owner, guests and tenants in, each in a sandbox."
 )
 @click.option(
@@ -146,6 +166,9 @@ def provide(
     grace_seconds: float,
     sync: str,
     runtimes: tuple[str, ...],
+    allowed_network: tuple[str, ...],
+    registries: tuple[str, ...],
+    cluster: str,
     opens_shell: bool,
     shell_port: int,
     shell_endpoint: str | None,
@@ -171,6 +194,9 @@ def provide(
         "bond_uain": 0 if bond is None else uain_from_text(bond),
         "ask_uain": None if ask is None else uain_from_text(ask),
         "capacity": capacity or 1,
+        "allowed_network": allowed_network,
+        "registries": registries,
+        "cluster": cluster,
         "warm": warm,
         "idle_seconds": idle,
         "memory_bytes": None if memory is None else int(memory * 2**30),

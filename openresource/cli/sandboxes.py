@@ -23,7 +23,6 @@ def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Driver
     from openresource.adapters.confined.driver import Confined
     from openresource.adapters.gvisor.driver import Gvisor
     from openresource.adapters.kubernetes.driver import Cluster, Kubernetes
-    from openresource.adapters.kubernetes.manifests import MANAGER
     from openresource.adapters.oci.driver import Oci
     from openresource.adapters.wasm.driver import Wasm
     from openresource.provider.runtimes import cache_folder
@@ -39,7 +38,7 @@ def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Driver
         wasm,
         Oci(registries=registries),
         Gvisor(tools=tools),
-        Kubernetes(Cluster(kubectl, "", namespace or MANAGER, runtime_class, tuple(registries))),
+        Kubernetes(Cluster(kubectl, "", namespace, runtime_class, tuple(registries))),
         confined,
     ]
     return Drivers(sandboxes)

@@ -42,6 +42,7 @@ from openresource.sandbox.driver import (
 from openresource.sandbox.drivers import Drivers
 from openresource.sandbox.frames import ANSWER, CALL, CHUNK, END, HEADER, READY, REFUSED
 from openresource.sandbox.layout import GUEST_FOLDER, packages_of
+from openresource.sandbox.networks import ANY, Network
 
 LAST_WORDS_BYTES_MAX: Final = 4_000
 STOP_SECONDS: Final = 5.0
@@ -119,7 +120,9 @@ class SandboxBench:
             folder, manifest, list_runtimes(self._cache), workshop, progress=self._progress
         )
         limits = limits_of(manifest)
-        instance = await choice.sandbox.start(ready.release, limits)
+        # It is the publisher's own program on the publisher's own machine.
+        sandbox = Network([ANY]).opened(choice.sandbox, manifest)
+        instance = await sandbox.start(ready.release, limits)
         try:
             yield SandboxTrial(instance, choice.level, manifest, limits)
         finally:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +76,7 @@ from openresource.sandbox.driver import (
     limits_of,
 )
 from openresource.sandbox.drivers import Drivers, enforced_text, rank
+from openresource.sandbox.networks import Network
 from openresource.sandbox.releases import load_manifest
 
 log = logging.getLogger("openresource.provider.placements")
@@ -136,6 +137,8 @@ class Machine:
     ask_uain: int | None = None
     hardware: Hardware = NOTHING_SAID
     region: str = ""
+    # What programs may reach, by the operator's word.
+    outside: Network = field(default_factory=Network)
 
 
 class Placements:
@@ -447,10 +450,11 @@ class Placements:
             choice.level,
             manifest.build.runtime,
         )
+        sandbox = self._machine.outside.opened(choice.sandbox, manifest)
         ready = await self._build(folder, manifest, wanted)
         release = ready.release
         limits = limits_of(manifest)
-        runner = self._start_runner(choice.sandbox, release, limits)
+        runner = self._start_runner(sandbox, release, limits)
         try:
             async with asyncio.timeout(limits.startup_seconds + SMOKE_SECONDS_MAX):
                 # The instance that tells its methods is the one that will serve: a model is loaded once.

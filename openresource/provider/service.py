@@ -55,6 +55,7 @@ from openresource.provider.server import GatewayServer
 from openresource.provider.succession import GRACE_SECONDS_DEFAULT
 from openresource.provider.tls import load_or_make_identity, server_context
 from openresource.sandbox.drivers import Drivers
+from openresource.sandbox.networks import Network
 
 log = logging.getLogger("openresource.provider")
 
@@ -108,6 +109,8 @@ class Settings:
     cache: Path | None = None
     # Where this machine says that it stands.
     region: str = ""
+    # What programs may reach: host:port, or the word `any`.
+    allowed_network: tuple[str, ...] = ()
 
 
 class Provider:
@@ -126,6 +129,7 @@ class Provider:
         self.metrics = Metrics()
         self.offers = Offers()
         self.endpoint = ""
+        self.outside = Network(settings.allowed_network, folder=settings.folder, clock_ms=clock_ms)
         self._key = key
         self._chain = chain
         self._drivers = drivers
@@ -230,6 +234,7 @@ class Provider:
                 settings.ask_uain,
                 await asyncio.to_thread(machine_hardware),
                 settings.region,
+                self.outside,
             ),
             offers=self.offers,
             drivers=self._drivers,

@@ -189,7 +189,7 @@ def release(folder: Path, speaks: str, image: str = IMAGE) -> Release:
 
 def cluster(folder: Path, **options: Any) -> Kubernetes:
     """The driver over the stand-in."""
-    known = {"registries": ("registry.example.org",), **options}
+    known = {"registries": ("registry.example.org",), "namespace": "programs", **options}
     return Kubernetes(Cluster(kubectl=str(folder / "kubectl"), **known))
 
 
@@ -241,8 +241,14 @@ def test_capabilities_say_what_the_cluster_holds_and_what_nobody_does(stand_in: 
     capabilities = cluster(stand_in).probe()
     assert capabilities.available and capabilities.memory == "engine" and capabilities.processes == "none"
     assert ("cluster", "v1.34.1-stand-in") in capabilities.details
-    silent = Kubernetes(Cluster(kubectl="/bin/false")).probe()
+    silent = Kubernetes(Cluster(kubectl="/bin/false", namespace="programs")).probe()
     assert not silent.available and silent.why_not
+
+
+def test_no_cluster_is_used_that_nobody_has_named(stand_in: Path) -> None:
+    capabilities = Kubernetes(Cluster(kubectl=str(stand_in / "kubectl"))).probe()
+    assert not capabilities.available and "--cluster NAMESPACE" in capabilities.why_not
+    assert not (stand_in / "asked").exists()
 
 
 def test_a_real_cluster_starts_and_clears_away(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from openresource.adapters.kubernetes.manifests import (
     CONTAINER,
     GPU_RESOURCES,
     HOME,
-    MANAGER,
     PROGRAM_LABEL,
     Workload,
     bundle,
@@ -53,6 +52,7 @@ LEVEL: Final = "kubernetes"
 KINDS: Final = ("oci",)
 WIRES: Final = ("http", "jsonl")
 NO_CLIENT: Final = "kubectl is not installed"
+NOT_NAMED: Final = "no namespace of a cluster was named: openresource provide --cluster NAMESPACE"
 ASK_SECONDS_MAX: Final = 30.0
 REQUEST_TIMEOUT: Final = "--request-timeout=10s"
 LOOK_SECONDS: Final = 0.25
@@ -80,7 +80,8 @@ class Cluster:
 
     kubectl: str = ""
     context: str = ""
-    namespace: str = MANAGER
+    # Without one no cluster is used, whatever kubectl may be set up for.
+    namespace: str = ""
     runtime_class: str = ""
     registries: tuple[str, ...] = ()
     gpu_count: int = 0
@@ -135,8 +136,8 @@ class Kubernetes:
 
     async def start(self, release: Release, limits: Limits) -> RunningInstance:
         """A running program."""
-        if not self._cluster.kubectl:
-            raise SandboxUnavailable(level=LEVEL, why_not=NO_CLIENT)
+        if not self._cluster.kubectl or not self._cluster.namespace:
+            raise SandboxUnavailable(level=LEVEL, why_not=self.probe().why_not)
         wire = wire_of(release.manifest.run)
         if release.manifest.run.kind not in KINDS or wire not in WIRES:
             raise KindNotServed(
@@ -286,8 +287,9 @@ class Kubernetes:
 
     def _probe(self) -> Capabilities:
         cluster = self._cluster
-        if not cluster.kubectl:
-            return Capabilities(LEVEL, False, NO_CLIENT, kinds=KINDS)
+        if not cluster.kubectl or not cluster.namespace:
+            why_not = NOT_NAMED if cluster.kubectl else NO_CLIENT
+            return Capabilities(LEVEL, False, why_not, kinds=KINDS)
         try:
             version = json.loads(self._ask_now("version", "--output", "json"))
             workload = Workload(f"or-probe-{os.getpid()}", f"probe@sha256:{'0' * 64}", Limits(),
