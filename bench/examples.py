@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", action="store_true", help="keep the figures in examples/figures.json")
     arguments = parser.parse_args()
-    names = arguments.names or sorted(path.parent.name for path in EXAMPLES.glob("*/service.py"))
+    names = arguments.names or sorted(path.parent.name for path in EXAMPLES.glob("*/evaluate.py"))
     measured: dict[str, Any] = {}
     for name in names:
         measured[name] = asyncio.run(measure(name)) | evaluate(name)

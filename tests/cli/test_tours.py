@@ -66,4 +66,5 @@ def test_a_tour_that_is_not_of_the_form_is_refused(tmp_path: Path, text: str) ->
 def test_every_packaged_sample_and_example_has_a_tour() -> None:
     examples = Path(__file__).parents[2] / "examples"
     for tour in find_tours([samples_folder(), examples]):
-        assert tour.calls, tour.folder
+        # The services that only greet show how a language is published; there is nothing to see.
+        assert tour.calls or tour.folder.name.startswith("hello-"), tour.folder

@@ -19,7 +19,7 @@ from openresource.sandbox.releases import load_manifest, load_release
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/service.py"))
+NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/evaluate.py"))
 RECORDING = HERE / "recordings" / "sense-and-sensibility.wav"
 START_SECONDS_MAX, PLAIN_SECONDS_MAX, CALL_SECONDS_MAX = 60.0, 120.0, 60.0
 ROUNDS, ROUND_SECONDS_MAX = 4, 2.0
