@@ -54,9 +54,18 @@ async def make_provider(
         grace_seconds=options.get("grace_seconds", GRACE_SECONDS_DEFAULT),
         cache=cache_with(options["runtimes"], folder),
         region=options.get("region", ""),
+        grpc_port=options.get("grpc_port"),
         allowed_network=options.get("allowed_network", ()),
     )
-    return Provider(settings, key=key, chain=chain, drivers=drivers)
+    open_grpc = None
+    if settings.grpc_port is not None:
+        from openresource.adapters.grpc.extras import require_grpc
+
+        require_grpc()
+        from openresource.adapters.grpc.door import open_door
+
+        open_grpc = open_door
+    return Provider(settings, key=key, chain=chain, drivers=drivers, open_grpc=open_grpc)
 
 
 def cache_with(runtimes: tuple[Path, ...], folder: Path) -> Path | None:

@@ -96,6 +96,11 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     help="Seconds without a call after which a version goes when another one serves its name.",
 )
 @click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="Open a gRPC door as well, at this port; 0 takes any free one. Default: none.",
+)
+@click.option(
     "--sync",
     type=click.Choice(["always", "interval"]),
     default="always",
@@ -164,6 +169,7 @@ def provide(
     idle: float,
     memory: float | None,
     grace_seconds: float,
+    grpc_port: int | None,
     sync: str,
     runtimes: tuple[str, ...],
     allowed_network: tuple[str, ...],
@@ -202,6 +208,7 @@ def provide(
         "memory_bytes": None if memory is None else int(memory * 2**30),
         "sync": sync,
         "grace_seconds": grace_seconds,
+        "grpc_port": grpc_port,
         "runtimes": tuple(Path(one) for one in runtimes),
         "opens_shell": opens_shell,
         "shell_port": shell_port,

@@ -2,6 +2,7 @@
 
     POST /services/<publisher>/<name>/<program>[/<method path>]   a call
     GET  /services/<publisher>/<name>/<program>/interface.json    what may be called, how, for how much
+    GET  /services/<publisher>/<name>/<program>/interface.proto   the same for gRPC clients
     GET  /receipts/<id>                                           any receipt that was given
     GET  /channels/<buyer>/<id>                                   the tab, for who knows the session
     GET  /channels/<buyer>/<id>/receipt                           the receipt of the call that the session header numbers
@@ -18,12 +19,13 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from openresource.market.channels import parse_channel_name
+from openresource.market.proto_files import proto_file, proto_text
 from openresource.market.tabs import UnknownSession, tab_json
 from openresource.market.vouchers import recover_voucher_signer
 from openresource.primitives.errors import InvalidInput, Refusal
@@ -80,6 +82,7 @@ _CONTENT_TYPE = re.compile(
     r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}(?:; ?[A-Za-z0-9-]{1,20}=[A-Za-z0-9._-]{1,60}){0,3}"
 )
 _JSON = (b"content-type", b"application/json")
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _encoder = msgspec.json.Encoder()
 
 
@@ -205,16 +208,20 @@ class Gateway:
         bytes_max = request.offer.limits.input_bytes
         if length > bytes_max:
             raise InputTooLarge(bytes=length, bytes_max=bytes_max)
-        # Bodies come before payment, so what all of them may hold together is bounded.
-        reserved_bytes = length if length >= 0 else bytes_max
-        if self._bodies_bytes + reserved_bytes > BODIES_BYTES_MAX:
-            raise TooManyBodies(bytes_max=BODIES_BYTES_MAX)
-        self._bodies_bytes += reserved_bytes
-        try:
+        with self.hold_body(length if length >= 0 else bytes_max):
             request.body = await _body(receive, bytes_max)
             await self._answer_call(request, receive, send)
+
+    @contextlib.contextmanager
+    def hold_body(self, size: int) -> Iterator[None]:
+        """Bodies come before payment, so what all of them may hold together is bounded."""
+        if self._bodies_bytes + size > BODIES_BYTES_MAX:
+            raise TooManyBodies(bytes_max=BODIES_BYTES_MAX)
+        self._bodies_bytes += size
+        try:
+            yield
         finally:
-            self._bodies_bytes -= reserved_bytes
+            self._bodies_bytes -= size
 
     async def _answer_call(self, request: Request, receive: Receive, send: Send) -> None:
         try:
@@ -244,7 +251,7 @@ class Gateway:
             (LOAD_HEADER, offer.lane.load_text()),
         ]
         if account is not None:
-            headers.append((b"payment-response", self._payment_response(account)))
+            headers.append((b"payment-response", self.payment_response(account)))
         if answer.content_type == EVENTS_TYPE:
             body += _receipt_event(answer)
         await _send(send, answer.status, headers, body)
@@ -325,7 +332,8 @@ class Gateway:
             return None
         return self._calls.admission.known_account(parse_session(request.session).channel)
 
-    def _payment_response(self, account: Account) -> bytes:
+    def payment_response(self, account: Account) -> bytes:
+        """x402's confirmation for a channel."""
         if not account.payment_response:
             account.payment_response = payment_response(
                 self._calls.network, account.buyer, account.price_uain
@@ -345,12 +353,12 @@ class Gateway:
             headers.append((b"retry-after", str(retry_seconds).encode()))
         await _send(send, status, headers, _error_body(refusal))
 
-    async def _refuse_payment(self, refusal: Refusal, request: Request, send: Send) -> None:
-        self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
+    def payment_envelope(self, refusal: Refusal, request: Request) -> tuple[bytes, bytes]:
+        """What a call without a good payment is told: a body, and x402's header."""
         offer = request.offer
         account = self._entitled_account(request)
         price = offer.price if account is None else account.terms.price
-        body, header = payment_required(
+        return payment_required(
             refusal,
             url=self.endpoint + offer.path + request.method.path,
             description=offer.version.summary,
@@ -361,10 +369,14 @@ class Gateway:
             call_seconds=offer.limits.call_seconds,
             account=account,
         )
+
+    async def _refuse_payment(self, refusal: Refusal, request: Request, send: Send) -> None:
+        self._calls.metrics.count("openresource_refusals_total", f'code="{refusal.code}"')
+        body, header = self.payment_envelope(refusal, request)
         headers: Headers = [
             _JSON,
             (b"payment-required", header),
-            (LOAD_HEADER, offer.lane.load_text()),
+            (LOAD_HEADER, request.offer.lane.load_text()),
         ]
         await _send(send, PAYMENT_REQUIRED, headers, body)
 
@@ -416,9 +428,21 @@ class Gateway:
             account, _ = await self._own_channel(path, scope)
             await _send(send, 200, [_JSON], _encoder.encode(_channel_json(account)))
         elif path.startswith("/services/"):
-            await _send(send, 200, [_JSON], self._interface(path))
+            offer, rest = self._offers.offer_at(path)
+            if rest == "/interface.proto":
+                await _send(send, 200, [_TEXT], self._proto(offer))
+            else:
+                await _send(send, 200, [_JSON], self._interface(path))
         else:
             raise NotFound(path=path)
+
+    def _proto(self, offer: Offer) -> bytes:
+        """The service as a .proto: its own where it speaks gRPC, else the one that its interface gives."""
+        own = getattr(offer.runner, "interface", {}).get("proto")
+        if isinstance(own, str) and own:
+            return own.encode()
+        methods = msgspec.json.decode(offer.interface)["methods"]
+        return proto_text(proto_file(offer.name, methods)).encode()
 
     def _interface(self, path: str) -> bytes:
         offer, rest = self._offers.offer_at(path)
@@ -558,12 +582,17 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _error_body(refusal: Refusal) -> bytes:
+def refusal_json(refusal: Refusal) -> dict[str, Any]:
+    """A refusal as callers see it."""
     said = refusal.to_json()
     if isinstance(refusal, ProgramError) and said["facts"].pop("stderr", None) is not None:
         # A program's last words are its publisher's business, not every caller's.
         said["remedy"] = PROGRAM_REMEDY
-    return _encoder.encode({"error": said})
+    return said
+
+
+def _error_body(refusal: Refusal) -> bytes:
+    return _encoder.encode({"error": refusal_json(refusal)})
 
 
 def _receipt_event(answer: Answer) -> bytes:

@@ -139,6 +139,7 @@ class Machine:
     region: str = ""
     # What programs may reach, by the operator's word.
     outside: Network = field(default_factory=Network)
+    grpc_port: int = 0
 
 
 class Placements:
@@ -529,6 +530,7 @@ class Placements:
             limits=offer.held,
             hardware=machine.hardware,
             region=machine.region,
+            grpc=machine.grpc_port,
         )
 
     async def _announce(self, wanted: Wanted, placement: Placement) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from openresource import __version__
 from openresource.builds.cache import Cache
@@ -107,10 +107,25 @@ class Settings:
     # What all programs together may use; None means most of the machine's memory.
     memory_bytes: int | None = None
     cache: Path | None = None
+    # Where gRPC clients find the same services; None opens no such door.
+    grpc_port: int | None = None
     # Where this machine says that it stands.
     region: str = ""
     # What programs may reach: host:port, or the word `any`.
     allowed_network: tuple[str, ...] = ()
+
+
+class Door(Protocol):
+    """Another way in to the gateway's services."""
+
+    @property
+    def port(self) -> int: ...
+
+    async def stop(self) -> None: ...
+
+
+# Given the gateway, its offers and calls, the host and the file with the gateway's TLS key.
+OpenDoor = Callable[[Gateway, Offers, Calls, str, int, Path], Awaitable[Door]]
 
 
 class Provider:
@@ -124,6 +139,7 @@ class Provider:
         chain: Chain,
         drivers: Drivers,
         start_runner: StartRunner | None = None,
+        open_grpc: OpenDoor | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
@@ -141,6 +157,8 @@ class Provider:
             memory_bytes=settings.memory_bytes,
         )
         self._start_runner = start_runner or self._fleet.pool
+        self._open_grpc = open_grpc
+        self.grpc_port = 0
         # What was opened, to be closed in the opposite order.
         self._opened = AsyncExitStack()
         self._started_at_ms = 0
@@ -213,6 +231,7 @@ class Provider:
             random_bytes=os.urandom,
         )
         await self._listen()
+        await self._listen_grpc()
         runtimes = await asyncio.to_thread(list_runtimes, settings.cache or cache_folder())
         self._retention = Retention(settings.folder / "releases.json", releases_kept=settings.releases_kept)
         self.placements = Placements(
@@ -235,6 +254,7 @@ class Provider:
                 await asyncio.to_thread(machine_hardware),
                 settings.region,
                 self.outside,
+                grpc_port=self.grpc_port,
             ),
             offers=self.offers,
             drivers=self._drivers,
@@ -298,7 +318,7 @@ class Provider:
             health=self.health,
             gauges=self._gauges,
         )
-        port = settings.port or _kept_port(settings.folder)
+        port = settings.port or _kept_port(settings.folder / "port")
         try:
             server = GatewayServer(self.gateway, server_context(self._identity), settings.host, port)
         except Refusal:
@@ -312,6 +332,24 @@ class Provider:
         self.gateway.endpoint = self.endpoint
         await server.start()
         self._opened.push_async_callback(server.stop, settings.drain_seconds)
+
+    async def _listen_grpc(self) -> None:
+        settings = self.settings
+        if self._open_grpc is None or settings.grpc_port is None:
+            return
+        file = settings.folder / "grpc_port"
+        wanted = settings.grpc_port or _kept_port(file)
+        place = (self.gateway, self.offers, self.calls, settings.host)
+        try:
+            door = await self._open_grpc(*place, wanted, self._identity.path)
+        except Refusal:
+            if settings.grpc_port or not wanted:
+                raise
+            # The port of the last run is taken; a new one is announced.
+            door = await self._open_grpc(*place, 0, self._identity.path)
+        self.grpc_port = door.port
+        file.write_text(str(door.port))
+        self._opened.push_async_callback(door.stop)
 
     async def _keep_alive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """A fault in one part is written down and the part begins anew; the others go on."""
@@ -511,9 +549,9 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _kept_port(folder: Path) -> int:
+def _kept_port(file: Path) -> int:
     """The port of the last run, so that a restart is where the chain says."""
     try:
-        return int((folder / "port").read_text())
+        return int(file.read_text())
     except (OSError, ValueError):
         return 0

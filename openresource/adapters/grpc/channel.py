@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -36,6 +37,7 @@ from openresource.sandbox.tongues import Opening
 
 REASON_CHARACTERS_MAX: Final = 2_000
 # Protobuf is denser than JSON; what JSON may hold is bounded by the ticket.
+PROTO_BYTES_MAX: Final = 256 << 10
 METADATA_BYTES_MAX: Final = 16 << 10
 # What a program says of the input, each with the status of the refusal.
 REFUSING_CODES: Final = {
@@ -52,7 +54,9 @@ REFUSING_CODES: Final = {
 class GrpcChannel:
     """A gRPC client of one program."""
 
-    def __init__(self, opening: Opening, methods: dict[str, GrpcMethod]) -> None:
+    def __init__(self, opening: Opening, methods: dict[str, GrpcMethod], told: dict[str, Any]) -> None:
+        """`told` is what doors need to know besides the methods."""
+        self._told = told
         self._methods = methods
         self._limits = opening.limits
         self._loop = asyncio.get_running_loop()
@@ -75,7 +79,7 @@ class GrpcChannel:
         """Wait until the server speaks gRPC; its methods are those of its descriptors."""
         await self._doorway.listening()
         await self._channel.channel_ready()
-        return {"methods": [method.described() for method in self._methods.values()]}
+        return {"methods": [method.described() for method in self._methods.values()], **self._told}
 
     def begin(self, ticket: Ticket, call: ProgramCall) -> None:
         """Start a call."""
@@ -173,7 +177,8 @@ async def open_grpc(opening: Opening) -> GrpcChannel:
     try:
         with open(path, "rb") as file:
             data = file.read(DESCRIPTORS_BYTES_MAX + 1)
-        return GrpcChannel(opening, read_methods(data))
+        told = {"descriptors": base64.b64encode(data).decode(), "proto": _proto(opening)}
+        return GrpcChannel(opening, read_methods(data), told)
     except OSError:
         opening.control.close()
         raise ProgramDidNotStart(
@@ -184,6 +189,15 @@ async def open_grpc(opening: Opening) -> GrpcChannel:
     except Refusal as refusal:
         opening.control.close()
         raise ProgramDidNotStart(reason=refusal.message, stderr="") from None
+
+
+def _proto(opening: Opening) -> str:
+    """The text of the program's own .proto."""
+    try:
+        with open(opening.release.folder / opening.release.manifest.run.proto, "rb") as file:
+            return file.read(PROTO_BYTES_MAX).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _json(value: Any) -> bytes:
