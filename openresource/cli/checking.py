@@ -16,6 +16,9 @@ from openresource.primitives.errors import Refusal
 
 PROBE_CHARACTERS_MAX = 200
 PACKAGE_FILES_SHOWN_MAX = 4
+# What a program says that cannot work, whatever its arguments.
+BROKEN_WORDS = ("Traceback (most recent", "ModuleNotFoundError", "Cannot find module", "error while loading shared",
+                "NoClassDefFoundError", "ClassNotFoundException", "command not found")  # fmt: skip
 # Calls that do no harm to any program, made where nobody gave an example.
 HARMLESS: dict[str, dict[str, Any]] = {"run": {"args": ["--help"]}, "request": {"method": "GET", "path": "/"}}
 
@@ -109,6 +112,8 @@ def check_text(outcome: Mapping[str, Any]) -> str:
     for tried in outcome["tries"]:
         shown = tried["said"]
         lines.insert(0, f"  tried {tried['method']} with {json.dumps(tried['input'])}: {shown}")
+        if not tried["ok"]:
+            lines.insert(1, "  That looks broken: it would be published, and callers would get this too.")
     if not outcome["examples"]:
         method = outcome["methods"][0] if outcome["methods"] else "the_method"
         shown = toml_value(HARMLESS[method]) if method in HARMLESS else "{…}"
@@ -132,7 +137,10 @@ async def _probed(running: Any, method: Any) -> dict[str, Any]:
         return {**outcome, "ok": False, "said": str(problem)[:PROBE_CHARACTERS_MAX]}
     if method.name == "run":
         words = " ".join(str(answer.get("stdout") or answer.get("stderr") or "").split())
-        outcome["ok"] = answer.get("exit_code") in (0, 1, 2)
+        said = f"{answer.get('stdout')} {answer.get('stderr')}"
+        outcome["ok"] = answer.get("exit_code") in (0, 1, 2) and not any(
+            word in said for word in BROKEN_WORDS
+        )
         said = f"exit code {answer.get('exit_code')}: {words}"
     else:
         body = answer.get("body")

@@ -100,7 +100,7 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
     "console script": (
         {"pyproject.toml": "[project]\nname='tool'\n[project.scripts]\nmy-tool='tool.cli:main'\n", "tool/__init__.py": "",
          "tool/cli.py": "def main():\n    pass\n"},
-        {"kind": "cli", "command": ["my-tool"]},
+        {"kind": "cli", "command": ["my-tool"], "environment": {"PYTHONPATH": "."}},
     ),
     "several console scripts": (
         {"setup.py": "from setuptools import setup\nNEEDS = ['rich>=10']\nsetup(install_requires=NEEDS, entry_points={'console_scripts': ["

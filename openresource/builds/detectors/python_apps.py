@@ -53,6 +53,7 @@ SELF_SERVING: Final = {
     "robyn.Robyn": ("Robyn", 8080),
 }
 _BRINGS_UVICORN = re.compile(r"fastapi\[[a-z, ]*(?:all|standard)[a-z, ]*\]")
+COLLECT_STATIC: Final = "python3 manage.py collectstatic --noinput"
 PORT_CALLS: Final = (
     "listen",
     "run",
@@ -116,12 +117,26 @@ def python_finding(files: Files, sources: list[Source], finding: Finding) -> Fin
     """A finding with what every Python program needs: its packages and its Python."""
     root = finding.environment.get("PYTHONPATH", "")
     generated, remarks = generated_requirements(files, sources, root)
+    if finding.kind == "http" and not finding.build_command and _has_static_files(files, sources):
+        finding = replace(finding, build_command=COLLECT_STATIC)
     return replace(
         finding,
         requirements=finding.requirements or requirements_file(files, root) or next(iter(generated), ""),
         python=python_wanted(files),
         remarks=(*finding.remarks, *remarks),
         files={**finding.files, **generated},
+    )
+
+
+def _has_static_files(files: Files, sources: list[Source]) -> bool:
+    """Whether a Django project collects its static files before it starts, as hosts of such projects do for it."""
+    settings = [source for source in sources if source.file.endswith(("settings.py", "settings/base.py"))]
+    return "manage.py" in files and any(
+        isinstance(target, ast.Name) and target.id == "STATIC_ROOT"
+        for source in settings
+        for node in source.tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
     )
 
 

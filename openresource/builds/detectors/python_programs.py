@@ -160,7 +160,8 @@ def _installed(files: Files, scripts: Mapping[str, str], by_name: Mapping[str, S
                        files={DISPATCHER_FILE: _dispatcher(usable)})  # fmt: skip
     because = f"The project installs the command «{names[0]}» ({module}:{function})."
     if names[0] in project_scripts(files):
-        return Finding("python", "cli", because, command=(names[0],), environment=environment)
+        # Its own packages lie beside the script's folder, where an installer puts both.
+        return Finding("python", "cli", because, command=(names[0],), environment={"PYTHONPATH": root or "."})
     program = f"import sys; from {module} import {function.partition('.')[0]}; sys.exit({function}())"
     return Finding("python", "cli", because, command=("python", "-c", program), environment=environment)
 

@@ -10,10 +10,12 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from openresource.builds.recipes import (
     BUILD,
+    DEPENDENCIES,
     OUT,
     WORK,
     CannotBuild,
@@ -63,6 +65,10 @@ class PythonRecipe:
         if wishes:
             assert installer is not None
             layer = self._layer(source, wishes, own, installer)
+        if layer is not None:
+            # A project's own command may import its packages.
+            packages = (("PYTHONPATH", f"{DEPENDENCIES}/lib/python3.{_minor(own)}/site-packages"),)
+            steps = tuple(replace(step, environment=packages) for step in steps)
         toolchains = (own,) if installer is None or installer is own else (own, installer)
         site = f"lib/python3.{_minor(own)}/site-packages"
         path: tuple[str, ...] = (f"/runtime/{site}/bin",) if layer is not None else ()
