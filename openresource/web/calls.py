@@ -130,12 +130,15 @@ class Runs:
         method: Method,
         inputs: Mapping[str, Any],
         max_price_uain: int | None,
+        *,
+        asked: str = "",
     ) -> Run:
-        """Start a call, or give the one that this form has started before."""
+        """Start a call, or give the one that this form has started before; `asked` names a version if one was meant."""
         service = f"{choice.service}@{choice.program}"
         known = self._runs.get(once)
         if known is not None:
-            if (known.service, known.method) != (service, method.name):
+            # The version may have changed since the form was sent first.
+            if (known.service.partition("@")[0], known.method) != (choice.service, method.name):
                 raise FormUsedElsewhere()
             return known
         running = sum(1 for run in self._runs.values() if not run.has_ended)
@@ -148,7 +151,9 @@ class Runs:
             if oldest is None:
                 break
             del self._runs[oldest]
-        task = asyncio.create_task(self._guarded(run, inputs), name=f"call {run.once}")
+        task = asyncio.create_task(
+            self._guarded(run, asked or choice.service, choice, inputs), name=f"call {run.once}"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return run
@@ -161,9 +166,9 @@ class Runs:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _guarded(self, run: Run, inputs: Mapping[str, Any]) -> None:
+    async def _guarded(self, run: Run, asked: str, choice: Choice, inputs: Mapping[str, Any]) -> None:
         try:
-            await self._call(run, inputs)
+            await self._call(run, asked, choice, inputs)
         except Refusal as refusal:
             run.refusal = refusal
         except asyncio.CancelledError:
@@ -175,16 +180,17 @@ class Runs:
         finally:
             run.tell()
 
-    async def _call(self, run: Run, inputs: Mapping[str, Any]) -> None:
+    async def _call(self, run: Run, asked: str, choice: Choice, inputs: Mapping[str, Any]) -> None:
         def progress(text: str) -> None:
             run.progress = text
             run.tell()
 
         calls = await self._client.calls()
         plan: Plan = await calls.plan(
-            run.service,
+            asked,
             run.method,
             inputs,
+            choice=choice,
             max_price_uain=run.price_uain,
             deadline_seconds=RUN_SECONDS,
             progress=progress,

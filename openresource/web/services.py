@@ -70,7 +70,10 @@ class Services:
         once = form.texts.get("once", "")[:ONCE_CHARACTERS_MAX]
         try:
             inputs = inputs_from(form, fields, method.input)
-            run = self._site.runs.begin(once, choice, method, inputs, _max_price(form.texts))
+            version = f"@{choice.program}" if request.query_params.get("version") else ""
+            run = self._site.runs.begin(
+                once, choice, method, inputs, _max_price(form.texts), asked=f"{choice.service}{version}"
+            )
         except Refusal as refusal:
             if wants_part(request):
                 fragment = self._site.render("_refused.html", refusal=refusal, once=self._site.runs.fresh())
