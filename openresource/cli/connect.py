@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import Any
 
 import click
 
@@ -24,6 +25,11 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM · 1 refused (port in use, no wallet)
 @click.option("--limit", default="1", show_default=True, help="The most that this run may spend, in AIN.")
 @click.option("--host", help="Address to listen on. Default: this machine only; whoever reaches it spends.")
 @click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="Serve gRPC as well, in plaintext at this port; 0 takes any free one.",
+)
+@click.option(
     "--origin", "origins", multiple=True, help="A page's origin that may call, such as http://127.0.0.1:3000."
 )
 @insist_option
@@ -34,6 +40,7 @@ def connect(
     port: int,
     limit: str,
     host: str | None,
+    grpc_port: int | None,
     origins: tuple[str, ...],
     insist: bool,
     home: str | None,
@@ -42,13 +49,14 @@ def connect(
 ) -> None:
     """Serve all services on a plain HTTP address of this machine; the wallet pays, within your limits."""
     limit_uain = uain_from_text(limit)
-    run(_serve(port, limit_uain, host, origins, insist, home, node_url, as_json))
+    run(_serve(port, limit_uain, host, grpc_port, origins, insist, home, node_url, as_json))
 
 
 async def _serve(
     port: int,
     limit_uain: int,
     host: str | None,
+    grpc_port: int | None,
     origins: tuple[str, ...],
     insists: bool,
     home: str | None,
@@ -84,19 +92,37 @@ async def _serve(
 
             def ready() -> None:
                 if as_json:
-                    click.echo(
-                        json.dumps({"ready": True, "url": url, "address": address, "limit_uain": limit_uain})
-                    )
+                    facts = {"ready": True, "url": url, "address": address, "limit_uain": limit_uain}
+                    click.echo(json.dumps({**facts, "grpc": grpc_address} if door is not None else facts))
                     return
                 note(
                     f"Services are at {url} (Ctrl-C ends it). The wallet {address} pays, at most "
                     f"{text_from_uain(limit_uain)} AIN in this run.\n"
                     f"  curl {url}/                       lists them\n"
                     f"  OPENAI_BASE_URL={url}/v1   for stock OpenAI clients"
+                    + (f"\n  {grpc_address}              for gRPC clients" if door is not None else "")
                 )
 
             names = LOOPBACK_NAMES if host is None else None
             application = Connect(
                 client, limit_uain=limit_uain, origins=origins, names=names, insists=insists, on_call=called
             )
-            await serve(application, listener, ready)
+            door: Any = None
+            grpc_address = ""
+            if grpc_port is not None:
+                door = _grpc_door(application, client)
+                grpc_address = f"127.0.0.1:{await door.start(host or '127.0.0.1', grpc_port)}"
+            try:
+                await serve(application, listener, ready)
+            finally:
+                if door is not None:
+                    await door.stop()
+
+
+def _grpc_door(application: Any, client: Any) -> Any:
+    from openresource.adapters.grpc.extras import require_grpc
+
+    require_grpc()
+    from openresource.adapters.grpc.purse_door import PurseDoor
+
+    return PurseDoor(application, client)

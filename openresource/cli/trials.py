@@ -21,6 +21,7 @@ from openresource.builds.cache import Cache
 from openresource.builds.languages import find_languages
 from openresource.builds.recipes import Source
 from openresource.builds.workshop import GetBlock, Progress, Workshop
+from openresource.client.releases import DESCRIPTORS_FILE
 from openresource.client.releases import Release as PublishedRelease
 from openresource.market.manifests import Manifest, Method
 from openresource.primitives.errors import Refusal
@@ -87,7 +88,7 @@ def with_descriptors(release: PublishedRelease) -> PublishedRelease:
 
     require_grpc()
     compiled = compile_proto(release.files, run.proto)
-    return replace(release, files={**release.files, "interface.pb": compiled})
+    return replace(release, files={**release.files, DESCRIPTORS_FILE: compiled})
 
 
 class SandboxBench:

@@ -2,6 +2,7 @@
 
     GET  /                               the services, with prices and how to call each
     GET  /<service>                      its interface
+    GET  /<service>/interface.proto      the same for gRPC clients
     POST /<service>[/<method>]           JSON in, the answer out; its price and receipt are in the headers
     POST /v1/…                           for stock OpenAI clients: the service that `model` names, at that path
     GET  /v1/models                      those services
@@ -25,17 +26,18 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from openresource.client import openai_shapes
-from openresource.client.calls import EVENTS_TYPE, Answer, Exchange, NoProvider, fit_inputs
+from openresource.client.calls import EVENTS_TYPE, Answer, Calls, Exchange, NoProvider, Plan, fit_inputs
 from openresource.client.facade import AsyncClient
 from openresource.client.replies import FailedTry, why
 from openresource.client.services import Choice, Interface, Listing, Method
 from openresource.market.choices import Considered
+from openresource.market.proto_files import proto_file, proto_text
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import InvalidInput, Refusal
@@ -274,6 +276,11 @@ class Connect:
             raise NoSuchPage(path=request.path)
         else:
             service, rest = _service_in(parts)
+            if rest == ["interface.proto"]:
+                choice = await self._client.directory.choose(service)
+                text = _proto_of(choice, await self._client.directory.interface(choice.program))
+                await answer.whole(200, text.encode(), "text/plain; charset=utf-8")
+                return
             if rest:
                 raise VerbNotServed(verb=request.verb, path=request.path)
             choice = await self._client.directory.choose(service)
@@ -326,16 +333,11 @@ class Connect:
                     break
         return found
 
-    async def _pay(
-        self,
-        asked: str,
-        choice: Choice,
-        method: Method,
-        inputs: dict[str, Any],
-        answer: Answering,
-        *,
-        is_openai: bool = False,
-    ) -> None:
+    @asynccontextmanager
+    async def _planned(
+        self, asked: str, choice: Choice, method: Method, inputs: dict[str, Any]
+    ) -> AsyncIterator[tuple[Calls, Plan, int]]:
+        """A call that is planned, and its price set aside while it runs."""
         fit_inputs(method, inputs)
         calls = await self._client.calls()
         service = f"{choice.service}@{choice.program}"
@@ -360,6 +362,37 @@ class Connect:
                 choice=choice,
                 insists=self._insists,
             )
+            yield calls, plan, price_uain
+
+    async def pieces(
+        self, asked: str, choice: Choice, method: Method, inputs: dict[str, Any], exchange: Exchange
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of a paid answer as it comes, for other doors; `exchange.answer` is there at its end."""
+        async with self._planned(asked, choice, method, inputs) as (calls, plan, price_uain):
+            try:
+                async with aclosing(calls.stream(plan, exchange)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except (GeneratorExit, asyncio.CancelledError):
+                # What the provider has sent by now may cost the price.
+                self.allowance.spent_uain += price_uain
+                raise
+            finally:
+                if exchange.answer is not None:
+                    self.allowance.spent_uain += exchange.answer.price_uain
+                    self._on_call(exchange.answer)
+
+    async def _pay(
+        self,
+        asked: str,
+        choice: Choice,
+        method: Method,
+        inputs: dict[str, Any],
+        answer: Answering,
+        *,
+        is_openai: bool = False,
+    ) -> None:
+        async with self._planned(asked, choice, method, inputs) as (calls, plan, price_uain):
             exchange = Exchange()
             try:
                 if method.stream:
@@ -404,7 +437,7 @@ class Answering:
         if self._begun:
             await self._body(b"event: error\ndata: " + content.rstrip() + b"\n\n", more=False)
             return
-        await self.whole(_status_of(refusal), content, JSON_TYPE)
+        await self.whole(status_of(refusal), content, JSON_TYPE)
 
     async def paid(self, answer: Answer) -> None:
         """A program's answer, with price and receipt in the headers."""
@@ -512,7 +545,7 @@ def _service_in(parts: list[str]) -> tuple[str, list[str]]:
     return parts[0], parts[1:]
 
 
-def _status_of(refusal: Refusal) -> int:
+def status_of(refusal: Refusal) -> int:
     status = refusal.facts.get("status")
     if refusal.code in _STATUS_BY_CODE:
         return _STATUS_BY_CODE[refusal.code]
@@ -537,6 +570,13 @@ def _listing_json(listing: Listing, host: str) -> dict[str, Any]:
         "isolation": sorted({placement.isolation for placement in listing.placements}),
         "url": f"http://{host}/{choice.name}",
     }
+
+
+def _proto_of(choice: Choice, interface: Interface) -> str:
+    """A service as gRPC clients see it: by its own .proto, or by the one that its interface gives."""
+    if interface.proto:
+        return interface.proto
+    return proto_text(proto_file(choice.name, [asdict(method) for method in interface.methods]))
 
 
 def _interface_json(choice: Choice, interface: Interface) -> dict[str, Any]:

@@ -6,6 +6,7 @@ must never become public is refused.
 
 from __future__ import annotations
 
+import base64
 import fnmatch
 import json
 import os
@@ -38,6 +39,8 @@ DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 DOCUMENT_DEPTH_MAX: Final = 64
 
 # Inputs with which a service is shown; they belong to nobody's program.
+# What a .proto was compiled to, by its publisher.
+DESCRIPTORS_FILE: Final = "interface.pb"
 DEMO_FILE: Final = "demo.toml"
 # What tools leave behind; a program never needs it.
 LEFT_OUT_FOLDERS: Final = frozenset(
@@ -185,6 +188,7 @@ def with_interface(release: Release, described: Sequence[Mapping[str, Any]] | No
         "name": release.manifest.name,
         "version": release.manifest.version,
         "methods": [_method_json(method) for method in methods],
+        **_grpc_json(release),
     }
     content = json.dumps(interface, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
     if len(content) > INTERFACE_BYTES_MAX:
@@ -199,6 +203,15 @@ def with_interface(release: Release, described: Sequence[Mapping[str, Any]] | No
         files={**release.files, INTERFACE_FILE: content},
         manifest=replace(release.manifest, methods=methods),
     )
+
+
+def _grpc_json(release: Release) -> dict[str, Any]:
+    """What gRPC clients need of a program that speaks gRPC itself."""
+    descriptors = release.files.get(DESCRIPTORS_FILE)
+    if release.manifest.run.tongue != "grpc" or descriptors is None:
+        return {}
+    proto = release.files.get(release.manifest.run.proto, b"").decode("utf-8", "replace")
+    return {"grpc": {"descriptors": base64.b64encode(descriptors).decode(), "proto": proto}}
 
 
 def merged_methods(manifest: Manifest, described: Sequence[Mapping[str, Any]] | None) -> tuple[Method, ...]:

@@ -9,6 +9,7 @@ that a version is live.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -110,6 +111,9 @@ class Interface:
     """What a program's methods take and give."""
 
     methods: tuple[Method, ...]
+    # Of a program that speaks gRPC: what its .proto was compiled to, and its text.
+    descriptors: bytes = b""
+    proto: str = ""
 
     def method(self, name: str | None, service: str) -> Method:
         """A method by name or path; without a name the first."""
@@ -391,13 +395,16 @@ def parse_interface(content: bytes, program: str) -> Interface:
     try:
         record = json.loads(content)
         methods = tuple(_method(entry) for entry in record["methods"])
+        own = record.get("grpc") or {}
+        descriptors = base64.b64decode(own.get("descriptors", ""), validate=True)
+        proto = str(own.get("proto", ""))
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InterfaceMissing(
             program=program, reason=f"{INTERFACE_FILE} is not of the form ({problem})"
         ) from None
     if not methods:
         raise InterfaceMissing(program=program, reason="it states no method")
-    return Interface(methods)
+    return Interface(methods, descriptors, proto)
 
 
 def _method(entry: Mapping[str, Any]) -> Method:
