@@ -36,6 +36,7 @@ _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 PROMISED = {
     "shell": r'"TEXT": ?"IS ANYBODY THERE\?"',
     "node": r'"greeting": ?"Hello, Grace"',
+    "detected-program": r'"stdout": ?"3',
     "python-program": r'"sum": ?5\b',
     "http-program": r'"greeting": ?"Hello, Grace"',
     "jsonl-program": r'"letters": ?5',
