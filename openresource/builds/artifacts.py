@@ -27,7 +27,7 @@ class ArtifactMissing(Refusal):
 async def fetch_artifact(cache: Cache, artifact: Artifact, get_block: GetBlock | None) -> Entry:
     """The file of an artifact, whole and verified."""
     key = hashlib.sha256(f"artifact {artifact.cid}".encode()).hexdigest()
-    async with cache.making("dependencies", key) as (entry, fresh, hold):
+    async with cache.making("dependencies", key) as (entry, fresh):
         if entry is not None:
             return entry
         if get_block is None:
@@ -45,7 +45,7 @@ async def fetch_artifact(cache: Cache, artifact: Artifact, get_block: GetBlock |
                         reason=f"it is larger than {ARTIFACT_BYTES_MAX} bytes",
                     )
                 await asyncio.to_thread(file.write, part)
-        return await cache.keep("dependencies", key, fresh, hold, {"artifact": artifact.cid})
+        return await cache.keep("dependencies", key, fresh, {"artifact": artifact.cid})
 
 
 async def _parts(artifact: Artifact, get_block: GetBlock) -> AsyncIterator[bytes]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from openresource.builds.artifacts import FILE, fetch_artifact
-from openresource.builds.cache import CONTENT, Entry, Hold
+from openresource.builds.cache import CONTENT, Entry
 from openresource.builds.recipes import BASE, DEPENDENCIES, Layer, Plan, Source
 from openresource.builds.recipes.python import LOCK, report_lock
 from openresource.builds.registries import Registry, find_registry
@@ -158,7 +158,7 @@ async def _make_layer(
 ) -> tuple[Entry, Done | None]:
     """A layer from the cache, or made now; then with what the making has said."""
     key = _layer_key(plan, layer)
-    async with workshop.cache.making("dependencies", key) as (entry, fresh, hold):
+    async with workshop.cache.making("dependencies", key) as (entry, fresh):
         if entry is not None:
             return entry, None
         tell()
@@ -169,7 +169,7 @@ async def _make_layer(
             path.write_bytes(data)
         done = await carry_out(workshop, manifest.name, fresh, layer.steps, plan.toolchains, registries, {})
         result = fresh / INSIDE / "out"
-        return await _keep(workshop, "dependencies", key, fresh, hold, result, plan, done), done
+        return await _keep(workshop, "dependencies", key, fresh, result, plan, done), done
 
 
 async def _program(
@@ -187,7 +187,7 @@ async def _program(
         artifact.path: await fetch_artifact(workshop.cache, artifact, workshop.get_block)
         for artifact in manifest.artifacts
     }
-    async with workshop.cache.making("releases", key) as (entry, fresh, hold):
+    async with workshop.cache.making("releases", key) as (entry, fresh):
         if entry is not None:
             return entry, None
         work = fresh / INSIDE / "work"
@@ -208,7 +208,7 @@ async def _program(
             )
         await asyncio.to_thread(_finish, source, plan, work, dependencies, artifacts, program)
         _check_command(source, plan, work, done)
-        return await _keep(workshop, "releases", key, fresh, hold, work, plan, done), done
+        return await _keep(workshop, "releases", key, fresh, work, plan, done), done
 
 
 def _finish(
@@ -276,7 +276,7 @@ def _finish(
 
 
 async def _keep(
-    workshop: Workshop, kind: str, key: str, fresh: Path, hold: Hold, result: Path, plan: Plan, done: Done
+    workshop: Workshop, kind: str, key: str, fresh: Path, result: Path, plan: Plan, done: Done
 ) -> Entry:
     """Make a result an entry, and forget everything else that the build has left."""
     content = fresh / CONTENT
@@ -297,7 +297,7 @@ async def _keep(
         ]
         return record
 
-    return await workshop.cache.keep(kind, key, fresh, hold, await asyncio.to_thread(tidy))
+    return await workshop.cache.keep(kind, key, fresh, await asyncio.to_thread(tidy))
 
 
 def _lock_digest(content: Path) -> str:

@@ -30,6 +30,7 @@ LOOK_SECONDS: Final = 0.1
 REMOVE_SECONDS_MAX: Final = 300.0
 RECORD_FILE: Final = "record.json"
 CONTENT: Final = "content"
+MAKING: Final = ".making"
 KINDS: Final = ("dependencies", "releases")
 
 _KEY = re.compile("[0-9a-f]{64}")
@@ -69,12 +70,8 @@ class Hold:
         except BlockingIOError:
             return False
 
-    def release(self) -> None:
-        """Let others have it, and be able to take it again."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
     def close(self) -> None:
-        """Give it back for good."""
+        """Give it back."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -94,26 +91,29 @@ class Cache:
             (folder / name).mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @asynccontextmanager
-    async def making(self, kind: str, key: str) -> AsyncIterator[tuple[Entry | None, Path, Hold]]:
-        """The entry if it is there, else an empty folder to make it in, which nobody else works in meanwhile."""
+    async def making(self, kind: str, key: str) -> AsyncIterator[tuple[Entry | None, Path]]:
+        """The entry if it is there, else an empty folder to make it in, in which nobody else works meanwhile."""
         hold = await self._lock(kind, key)
+        fresh = self.folder / kind / f".making-{key}"
         try:
-            entry = self._read(kind, key, hold)
-            fresh = self.folder / kind / f".making-{key}"
-            if entry is None:
-                await asyncio.to_thread(remove, fresh)
-                fresh.mkdir(mode=0o755)
+            entry = self.find(kind, key)
+            if entry is not None:
+                # Others that only want to have it need not wait for us.
+                hold.close()
+                yield entry, fresh
+                return
+            await asyncio.to_thread(remove, fresh)
+            fresh.mkdir(mode=0o755)
             try:
-                yield entry, fresh, hold
+                yield None, fresh
             finally:
                 # An entry that was kept has been renamed; whatever is still here has failed.
                 if fresh.exists():
                     await asyncio.to_thread(remove, fresh)
-        except BaseException:
+        finally:
             hold.close()
-            raise
 
-    async def keep(self, kind: str, key: str, fresh: Path, hold: Hold, record: dict[str, Any]) -> Entry:
+    async def keep(self, kind: str, key: str, fresh: Path, record: dict[str, Any]) -> Entry:
         """Make a finished folder an entry: whole, at once."""
         size = await asyncio.to_thread(folder_bytes, fresh)
         record = {**record, "bytes": size}
@@ -121,21 +121,21 @@ class Cache:
         target = self.folder / kind / key
         await asyncio.to_thread(remove, target)
         fresh.rename(target)
-        entry = self._read(kind, key, hold)
-        assert entry is not None, "it has just been written"
+        entry = self.find(kind, key)
+        assert entry is not None, "it has just been written, and it is held from now on"
         await asyncio.to_thread(self.clear)
         return entry
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """An entry, held; None if it is not there or is being made."""
+        """An entry, held; None if it is not there or is being removed."""
         hold = self._hold(kind, key)
-        if not hold.try_take(alone=False):
+        folder = self.folder / kind / key
+        record = _record(folder) if hold.try_take(alone=False) else None
+        if record is None:
             hold.close()
             return None
-        entry = self._read(kind, key, hold)
-        if entry is None:
-            hold.close()
-        return entry
+        os.utime(folder / RECORD_FILE)
+        return Entry(key, folder, record, hold)
 
     def clear(self) -> int:
         """Remove what was not used for longest until the rest fits; how many entries went."""
@@ -167,9 +167,10 @@ class Cache:
                     )
 
     def _remove(self, kind: str, key: str) -> bool:
-        hold = self._hold(kind, key)
+        """Remove an entry that nobody has and nobody is about to make again."""
+        holds = (self._hold(kind, key), self._hold(kind, key, MAKING))
         try:
-            if not hold.try_take(alone=True):
+            if not all(hold.try_take(alone=True) for hold in holds):
                 return False
             # Half-removed things must not be found under their name.
             doomed = self.folder / kind / f".making-{key}"
@@ -180,36 +181,26 @@ class Cache:
         except FileNotFoundError:
             return False
         finally:
-            hold.close()
+            for hold in holds:
+                hold.close()
 
-    def _read(self, kind: str, key: str, hold: Hold) -> Entry | None:
-        folder = self.folder / kind / key
-        record = _record(folder)
-        if record is None:
-            return None
-        hold.try_take(alone=False)
-        os.utime(folder / RECORD_FILE)
-        return Entry(key, folder, record, hold)
-
-    def _hold(self, kind: str, key: str) -> Hold:
+    def _hold(self, kind: str, key: str, purpose: str = "") -> Hold:
         assert kind in KINDS and _KEY.fullmatch(key)
-        path = self.folder / "locks" / f"{kind}-{key}"
+        path = self.folder / "locks" / f"{kind}-{key}{purpose}"
         return Hold(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
     async def _lock(self, kind: str, key: str) -> Hold:
-        """The key for oneself, unless what it names is there already: then sharing is enough."""
-        hold = self._hold(kind, key)
+        """The making of a key for oneself."""
+        hold = self._hold(kind, key, MAKING)
         began = time.monotonic()
-        while not hold.try_take(alone=True):
-            if hold.try_take(alone=False):
-                if _record(self.folder / kind / key) is not None:
-                    return hold
-                # Two who both shared it would wait for each other for ever.
-                hold.release()
-            if time.monotonic() - began > WAIT_SECONDS_MAX:
-                hold.close()
-                raise BuildIsBusy(seconds=round(WAIT_SECONDS_MAX))
-            await asyncio.sleep(LOOK_SECONDS)
+        try:
+            while not hold.try_take(alone=True):
+                if time.monotonic() - began > WAIT_SECONDS_MAX:
+                    raise BuildIsBusy(seconds=round(WAIT_SECONDS_MAX))
+                await asyncio.sleep(LOOK_SECONDS)
+        except BaseException:
+            hold.close()
+            raise
         return hold
 
 
