@@ -53,7 +53,7 @@ async def prepare_folder(
     try:
         prepared = await prepare(
             folder,
-            await asyncio.to_thread(choose_bench),
+            await asyncio.to_thread(choose_bench, progress),
             progress,
             version_for,
             additions=additions,
@@ -222,7 +222,7 @@ def call_line(manifest: Any) -> str:
     return line if len(line) <= CALL_LINE_CHARACTERS_MAX else " ".join(words[:3]) + " --input example.json"
 
 
-def choose_bench() -> Any:
+def choose_bench(progress: Callable[[str], None] = note) -> Any:
     """A bench in the best sandbox that starts here, else a plain one, which is said."""
     from openresource.cli.sandboxes import find_drivers
     from openresource.cli.trials import PlainBench, SandboxBench
@@ -230,7 +230,7 @@ def choose_bench() -> Any:
 
     drivers = find_drivers()
     if drivers.default is not None:
-        return SandboxBench(drivers, cache_folder(), progress=note)
+        return SandboxBench(drivers, cache_folder(), progress=progress)
     reasons = "; ".join(f"{one.level}: {one.why_not}" for one in drivers.capabilities)
     note(f"No sandbox starts here ({reasons}).")
     note("As the program is your own, it is tried in a plain process of this machine.")

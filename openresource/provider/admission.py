@@ -272,7 +272,7 @@ class Admission:
     async def begin(
         self, account: Account, program: str, call: CallKey, fingerprint: bytes, header: bytes
     ) -> Answer | None:
-        """Admits a call, with its voucher on disk, or gives the answer that this very call got before."""
+        """Admits a call whose voucher is on its way to the disk, or gives the answer that this very call got before."""
         has_refreshed = False
         self._books.check_backlog()
         while True:
@@ -304,7 +304,7 @@ class Admission:
                 check_same_call(answer, fingerprint)
                 return answer
             assert isinstance(events[-1], CallAdmitted)
-            await self._admitted(account, call, fingerprint, tab, voucher, header)
+            self._admitted(account, call, fingerprint, tab, voucher, header)
             return None
 
     async def take_voucher(self, account: Account, header: bytes) -> None:
@@ -328,6 +328,12 @@ class Admission:
             account.voucher_safe = self._journal.append(pack(voucher_taken(voucher)))
             account.header, account.tab = header, tab
             await asyncio.shield(account.voucher_safe)
+
+    async def secure(self, account: Account) -> None:
+        """Returns when the channel's newest voucher is on disk; before that nothing of an answer may leave."""
+        safe = account.voucher_safe
+        if safe is not None and not safe.done():
+            await asyncio.shield(safe)
 
     async def receipt_of(self, account: Account, call: CallKey) -> bytes:
         """The receipt of a call by its number, for a buyer who lost the answer on its way."""
@@ -386,7 +392,7 @@ class Admission:
                 serves_until_ms=account.serves_until_ms,
             )
 
-    async def _admitted(
+    def _admitted(
         self,
         account: Account,
         call: CallKey,
@@ -396,7 +402,8 @@ class Admission:
         header: bytes,
     ) -> None:
         if voucher is not None:
-            account.voucher_safe = self._journal.append(pack(voucher_taken(voucher)))
+            # Nothing is told to anybody before the receipt is on disk, and the voucher goes down before it: one sync.
+            account.voucher_safe = self._journal.append(pack(voucher_taken(voucher)), is_urgent=False)
             account.header = header
         else:
             # When its receipt could not be written either: better no work than work for nothing.
@@ -404,13 +411,6 @@ class Admission:
         account.tab = tab
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         account.waiting[call] = WaitingCall(fingerprint, outcome)
-        safe = account.voucher_safe
-        if safe is not None and not safe.done():
-            try:
-                await asyncio.shield(safe)
-            except BaseException:
-                self.release(account, call)
-                raise
 
     def _ended(
         self, account: Account, call: CallKey, failure: BaseException | None, *, was_answered: bool = True

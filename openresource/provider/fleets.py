@@ -10,8 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
+from openresource.provider.joined import Hub
 from openresource.provider.offers import Offer
 from openresource.provider.policies import Policy, warm_for
+from openresource.provider.spread import SpreadPool, SpreadSandbox
 from openresource.sandbox.budgets import Budget, machine_budget
 from openresource.sandbox.driver import Limits, Release, Sandbox
 from openresource.sandbox.pool import ProgramPool
@@ -41,11 +43,16 @@ class Fleet:
         self._size = size
         self._warm = warm
         self._idle_seconds = idle_seconds
+        # Where other machines join, if the operator has any.
+        self.hub: Hub | None = None
         self._announced_at: dict[str, float] = {}
 
     def pool(self, sandbox: Sandbox, release: Release, limits: Limits) -> ProgramPool:
-        """Instances for one more program."""
-        return ProgramPool(
+        """Instances for one more program, on this machine and on those that have joined."""
+        kind = ProgramPool
+        if self.hub is not None:
+            kind, sandbox = SpreadPool, SpreadSandbox(sandbox, self.hub)
+        return kind(
             sandbox,
             release,
             limits,
@@ -95,6 +102,7 @@ class Fleet:
             "openresource_instances_gave_way_total": self.budget.gave_way,
             "openresource_programs_memory_bytes": self.budget.used_bytes,
             "openresource_programs_memory_bytes_max": self.budget.memory_bytes,
+            "openresource_machines_joined": len(self.hub.machines) if self.hub is not None else 0,
             "openresource_calls_shed_total": sum(offer.lane.shed for offer in served),
             "openresource_expected_wait_seconds": max(
                 (offer.lane.expected_wait_seconds() for offer in served), default=0.0

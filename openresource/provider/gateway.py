@@ -272,6 +272,8 @@ class Gateway:
                     if not data:
                         continue
                     if not sent:
+                        if started.account is not None:
+                            await self._calls.admission.secure(started.account)
                         head: Headers = [
                             (b"content-type", sent_type.encode("latin-1")),
                             (LOAD_HEADER, started.request.offer.lane.load_text()),

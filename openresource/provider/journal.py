@@ -30,6 +30,8 @@ QUEUE_BYTES_MAX = 64 * 1024 * 1024
 # Overwriting zeros that are already on disk syncs in half the time that growing the file takes.
 ZEROS_AHEAD_BYTES = 1024 * 1024
 SYNC_INTERVAL_SECONDS = 0.2
+# So long a record that is not urgent waits for another one.
+PATIENCE_SECONDS = 0.005
 TORN_BYTES_KEPT_MAX = 1024 * 1024
 
 _FRAME = struct.Struct("<II")
@@ -125,6 +127,7 @@ class Journal:
         self._is_writing = False
         self._is_scheduled = False
         self._is_synced = True
+        self._patience: asyncio.TimerHandle | None = None
         self._refusal: Refusal | None = None
         self._on_failure: Callable[[], None] | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -195,15 +198,18 @@ class Journal:
 
     # ── Appending ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, payload: bytes) -> asyncio.Future[None]:
-        """Queues a record; the future resolves when the record is as safe as the policy asks, or refuses."""
+    def append(self, payload: bytes, *, is_urgent: bool = True) -> asyncio.Future[None]:
+        """Queues a record; the future resolves when the record is as safe as the policy asks, or refuses.
+
+        One that is not urgent waits a moment for the next one, so that both go down with one sync.
+        """
         self.check()
         assert payload
         if len(payload) > RECORD_BYTES_MAX:
             raise RecordTooLarge(bytes=len(payload), bytes_max=RECORD_BYTES_MAX)
         if self._queued_bytes > QUEUE_BYTES_MAX:
             raise JournalBusy(queued_bytes=self._queued_bytes)
-        return self._queued(frame(payload))
+        return self._queued(frame(payload), is_urgent=is_urgent)
 
     def resume(self) -> None:
         """Takes records again after a full disk; the owner has gone back to what is on disk."""
@@ -240,21 +246,28 @@ class Journal:
 
     # ── In the loop ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _queued(self, data: bytes) -> asyncio.Future[None]:
+    def _queued(self, data: bytes, *, is_urgent: bool = True) -> asyncio.Future[None]:
         assert self._loop is not None
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._queue.append(data)
         self._waiters.append(waiter)
         self._queued_bytes += len(data)
-        if not self._is_writing and not self._is_scheduled:
+        if self._is_writing or self._is_scheduled:
+            return waiter
+        if is_urgent:
             # At the end of this turn of the loop: whoever else appends in it shares the sync.
             self._is_scheduled = True
             self._loop.call_soon(self._hand_over)
+        elif self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE_SECONDS, self._hand_over)
         return waiter
 
     def _hand_over(self) -> None:
         """Gives the writer everything that waits, if it is idle."""
         self._is_scheduled = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self._is_writing or self._refusal is not None:
             return
         if self._replacement is not None:

@@ -453,7 +453,7 @@ class Placements:
         )
         sandbox = self._machine.outside.opened(choice.sandbox, manifest)
         ready = await self._build(folder, manifest, wanted)
-        release = ready.release
+        release = replace(ready.release, program=wanted.version.program)
         limits = limits_of(manifest)
         runner = self._start_runner(sandbox, release, limits)
         try:

@@ -79,6 +79,8 @@ class Release:
     path: tuple[str, ...] = ()
     egress: Path | None = None
     held: object = None
+    # The name of the program's content, where it came from a registry of programs.
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,17 @@
 """Stands between a driver and a program: takes away what the program must not have, then becomes the program.
 
 It is run as a script with nothing but the standard library, in a process of its own, and reads its plan (JSON) from
-the descriptor that its one argument names. A plan's members, each optional but `argv`:
+the descriptor that its one argument names. With `serve` and a descriptor it waits on that socket instead, and makes a
+copy of itself for each plan that comes with its descriptors. A plan's members, each optional but `argv`:
 groups (cgroup.procs files to enter), stage (folders to show at other places of a private mount namespace),
-supervise (stay behind as parent, reap and kill the whole tree), keeps_privileges (for clients of engines alone), limits, uid, takes_over_uid (nobody else has it),
-folder, landlock, filter, argv, env.
+supervise (stay behind as parent, reap and kill the whole tree), keeps_privileges (for clients of engines alone),
+limits, uid, takes_over_uid (nobody else has it), folder, landlock, filter, argv, env.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 EXIT_REFUSED = 120
 KILL_ROUNDS_MAX = 2_000
 
+CLONE = 220 if os.uname().machine == "aarch64" else 56
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
@@ -37,9 +41,54 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Carry out the plan; on any failure say why on standard error and end with a code of our own."""
+    """One plan, or many."""
+    if sys.argv[1] == "serve":
+        serve(int(sys.argv[2]))
+    else:
+        carry_out(int(sys.argv[1]))
+
+
+def serve(descriptor: int) -> None:
+    """Make a launcher for each request, until the other side hangs up; each is a child of our parent."""
+    import socket
+
+    requests = socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    while True:
+        data, received, _, _ = socket.recv_fds(requests, 4_096, 64)
+        if not data:
+            return
+        request = json.loads(data)
+        pid = libc.syscall(CLONE, ctypes.c_ulong(CLONE_PARENT | signal.SIGCHLD), None, None, None, None)
+        if pid == 0:
+            try:
+                take_places(received, request["targets"])
+                os.setsid()
+                carry_out(request["plan"])
+            finally:
+                os._exit(EXIT_REFUSED)
+        error = ctypes.get_errno()
+        for number in received:
+            os.close(number)
+        requests.send(str(pid).encode() if pid > 0 else os.strerror(error).encode())
+
+
+def take_places(received: list[int], targets: list[int]) -> None:
+    """Every descriptor to the number that it has in the plan, and nothing else stays open."""
+    above = max([*received, *targets]) + 1
+    moved = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, above) for number in received]
+    for number, target in zip(moved, targets, strict=True):
+        os.dup2(number, target, inheritable=True)
+    kept = 0
+    for target in [*sorted(targets), above + len(received) + 64]:
+        os.closerange(kept, target)
+        kept = target + 1
+
+
+def carry_out(plan_descriptor: int) -> None:
+    """Carry out a plan; on any failure say why on standard error and end with a code of our own."""
     try:
-        with open(int(sys.argv[1]), "rb") as plan_file:
+        with open(plan_descriptor, "rb") as plan_file:
             plan = json.load(plan_file)
         for name in plan.get("groups", ()):
             with open(name, "w", encoding="ascii") as group:

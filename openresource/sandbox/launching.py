@@ -9,13 +9,12 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from openresource.sandbox.driver import Limits
-from openresource.sandbox.processes import Ends
+from openresource.sandbox.processes import Ends, Process
+from openresource.sandbox.zygotes import LAUNCHER, launch_by_zygote, launcher_environment
 
-LAUNCHER: Final = Path(__file__).with_name("launcher.py")
 PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -24,10 +23,14 @@ def become_subreaper() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def launch(plan: Mapping[str, Any], ends: Ends, keep: Sequence[int]) -> subprocess.Popen[bytes]:
+def launch(plan: Mapping[str, Any], ends: Ends, keep: Sequence[int]) -> Process:
     """Run the launcher; it has become the program, or ended, when its descriptors close."""
     plan_file = memory_file(json.dumps(plan).encode())
+    standard = {0: ends.child_stdin, 1: ends.child_stdout, 2: ends.child_stderr}
     try:
+        launched = launch_by_zygote({**standard, **{number: number for number in keep}}, plan_file)
+        if launched is not None:
+            return launched
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(LAUNCHER), str(plan_file)],
             stdin=ends.child_stdin,
@@ -35,8 +38,7 @@ def launch(plan: Mapping[str, Any], ends: Ends, keep: Sequence[int]) -> subproce
             stderr=ends.child_stderr,
             pass_fds=(*keep, plan_file),
             cwd="/",
-            # Some interpreters find their own library only with its help; the program gets another environment.
-            env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+            env=launcher_environment(),
             start_new_session=True,
         )
     finally:

@@ -6,10 +6,9 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from openresource.sandbox import proc
 from openresource.sandbox.driver import STDERR_SHOWN_CHARACTERS_MAX
@@ -67,10 +66,25 @@ def open_ends(wire: str) -> Ends:
     return Ends(stderr, theirs.fileno(), child_stderr, child_stderr, control=control, _held=[theirs])
 
 
+class Process(Protocol):
+    """A child of this process, however it was made."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+
 class GuestProcess:
     """The processes of one program: watched, killed as a whole, reaped."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], ends: Ends, groups: Groups | None) -> None:
+    def __init__(self, popen: Process, ends: Ends, groups: Groups | None) -> None:
         stderr, ends.stderr = ends.stderr, -1
         self.popen = popen
         self.groups = groups
@@ -204,7 +218,7 @@ def first_words(ends: Ends) -> str:
         return ""
 
 
-def kill_tree(popen: subprocess.Popen[bytes]) -> None:
+def kill_tree(popen: Process) -> None:
     """Kill and reap a process that has not become a program yet, and whatever it has started."""
     tree = proc.descendants(popen.pid)
     for pid in tree:

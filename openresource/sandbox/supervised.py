@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -16,7 +15,7 @@ from openresource.sandbox import proc
 from openresource.sandbox.driver import ProgramDidNotStart
 from openresource.sandbox.groups import Groups
 from openresource.sandbox.launching import launch
-from openresource.sandbox.processes import Ends, GuestProcess, first_words, kill_tree
+from openresource.sandbox.processes import Ends, GuestProcess, Process, first_words, kill_tree
 
 STARTED_SECONDS_MAX: Final = 20.0
 
@@ -24,7 +23,7 @@ STARTED_SECONDS_MAX: Final = 20.0
 class SupervisedProcess(GuestProcess):
     """A supervisor of our own, which reaps and kills, and below it the program."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], ends: Ends, groups: Groups | None, main: int) -> None:
+    def __init__(self, popen: Process, ends: Ends, groups: Groups | None, main: int) -> None:
         super().__init__(popen, ends, groups)
         self._program = main
         self._killed = False
@@ -56,7 +55,7 @@ class SupervisedProcess(GuestProcess):
             await super().reap()
 
 
-Process = TypeVar("Process", bound=SupervisedProcess)
+Supervised = TypeVar("Supervised", bound=SupervisedProcess)
 
 
 async def start_supervised(
@@ -65,8 +64,8 @@ async def start_supervised(
     groups: Groups | None,
     keep: Sequence[int] = (),
     *,
-    make: type[Process],
-) -> Process:
+    make: type[Supervised],
+) -> Supervised:
     """Launch a plan below a supervisor, which goes when this process goes."""
     ready, ready_theirs = os.pipe()
     plan = {**plan, "supervise": os.getpid(), "ready": ready_theirs}

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -43,6 +42,7 @@ from openresource.sandbox.probing import probe_by_start
 from openresource.sandbox.processes import (
     Ends,
     GuestProcess,
+    Process,
     first_words,
     kill_tree,
     open_ends,
@@ -66,7 +66,7 @@ STAGE_POINTS: Final = ("/mnt", "/media", "/srv", "/opt")
 class WrappedProcess(GuestProcess):
     """bubblewrap outside, its init inside, and below that the program."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], ends: Ends, groups: Groups | None, init: int) -> None:
+    def __init__(self, popen: Process, ends: Ends, groups: Groups | None, init: int) -> None:
         super().__init__(popen, ends, groups)
         self.root = init
         self._init_pidfd = os.pidfd_open(init)

@@ -1,0 +1,137 @@
+"""Spreads the instances of a program over this machine and those that have joined, and saves calls of one that died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from openresource.provider.joined import Hub, JoinedMachine
+from openresource.sandbox.driver import (
+    Capabilities,
+    Instance,
+    Limits,
+    ProgramCall,
+    ProgramError,
+    ProgramReply,
+    Release,
+    Sandbox,
+    Usage,
+)
+from openresource.sandbox.links import LinkLost
+from openresource.sandbox.pool import ProgramPool
+
+log = logging.getLogger("openresource.provider.spread")
+
+# A machine on which a program did not start is not asked for it again so soon.
+UNFIT_SECONDS: Final = 60.0
+
+
+class SpreadPool(ProgramPool):
+    """A pool whose instances may be on other machines, which may die with calls on them."""
+
+    async def call(self, call: ProgramCall) -> ProgramReply:
+        """Once more on another instance where the machine died before it answered.
+
+        Nobody has seen an answer, and what runs over there has no way out: doing it again changes nothing for anybody.
+        """
+        try:
+            return await super().call(call)
+        except LinkLost as lost:
+            log.info("a call goes to another machine: %s", lost.message)
+            return await super().call(call)
+
+
+class SpreadSandbox:
+    """A sandbox of this machine and those of the machines that have joined, as one: each start goes where room is."""
+
+    def __init__(self, local: Sandbox, hub: Hub, clock: Callable[[], float] = time.monotonic) -> None:
+        self._local = local
+        self._hub = hub
+        self._clock = clock
+        self._here: dict[str, int] = {}
+
+    def probe(self) -> Capabilities:
+        """What is announced is what this machine reaches; no other runs a program behind less."""
+        return self._local.probe()
+
+    async def start(self, release: Release, limits: Limits) -> Instance:
+        """An instance where the fewest of this program run, and where it fits."""
+        level = (await asyncio.to_thread(self._local.probe)).level
+        for machine in self._candidates(release, level, limits):
+            if machine is None:
+                break
+            try:
+                return await machine.start(release, level, limits)
+            except (ProgramError, TimeoutError) as problem:
+                log.warning("%s did not start %s: %s", machine.name, release.manifest.name, problem)
+                machine.unfit_until[release.program] = self._clock() + UNFIT_SECONDS
+        instance = await self._local.start(release, limits)
+        self._here[release.program] = self._here.get(release.program, 0) + 1
+        return _LocalInstance(instance, lambda: self._left(release.program))
+
+    def _candidates(self, release: Release, level: str, limits: Limits) -> Iterator[JoinedMachine | None]:
+        """Machines in the order in which they are tried; None is this one."""
+        run = release.manifest.run
+        usable = []
+        # What needs this machine's own devices or its door to the network stays here.
+        if release.program and not release.manifest.resources.gpu_count and release.egress is None:
+            usable = [
+                machine
+                for machine in self._hub.machines
+                if not machine.is_lost
+                and machine.can_run(run.kind, level)
+                and machine.memory_bytes - machine.used_bytes >= limits.memory_bytes
+                and machine.unfit_until.get(release.program, 0.0) < self._clock()
+            ]
+        here = (self._here.get(release.program, 0), 0, None)
+        there = [
+            (len(machine.instances), -(machine.memory_bytes - machine.used_bytes), machine)
+            for machine in usable
+        ]
+        for _, _, machine in sorted([here, *there], key=lambda entry: entry[:2]):
+            yield machine
+
+    def _left(self, program: str) -> None:
+        self._here[program] = max(0, self._here.get(program, 0) - 1)
+
+
+class _LocalInstance:
+    """An instance of this machine that is counted while it runs."""
+
+    def __init__(self, instance: Instance, left: Callable[[], None]) -> None:
+        self._instance = instance
+        self._left: Callable[[], None] | None = left
+
+    @property
+    def alive(self) -> bool:
+        return self._instance.alive
+
+    @property
+    def in_flight(self) -> int:
+        return self._instance.in_flight
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        return self._instance.interface
+
+    async def call(self, call: ProgramCall) -> ProgramReply:
+        """Passed on."""
+        return await self._instance.call(call)
+
+    async def until_free(self, in_flight_max: int) -> None:
+        """Passed on."""
+        await self._instance.until_free(in_flight_max)
+
+    async def usage(self) -> Usage:
+        """Passed on."""
+        return await self._instance.usage()
+
+    async def stop(self) -> None:
+        """Passed on, and counted."""
+        left, self._left = self._left, None
+        if left is not None:
+            left()
+        await self._instance.stop()
