@@ -12,6 +12,7 @@ from openresource.builds.facts import Facts
 
 # Languages with a recipe; a script of another one needs its interpreter and nothing else.
 BUILT_LANGUAGES: Final = ("python", "node", "go", "rust", "java", "c", "shell", "perl")
+COMPILED_LANGUAGES: Final = ("go", "rust", "java", "c")
 REMARK_CHARACTERS_MAX: Final = 200
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -57,6 +58,11 @@ class Finding:
     remarks: tuple[str, ...] = ()
     # Small files that the program needs beside its own, such as a bridge to the functions of a library.
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether what is started lies where our own recipe puts it, and not where another tool would."""
+        return self.language in COMPILED_LANGUAGES
 
 
 def manifest_text(finding: Finding, facts: Facts) -> str:

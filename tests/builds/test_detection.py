@@ -212,7 +212,7 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
     ),
     "rust": (
         {"Cargo.toml": '[package]\nname = "grep-lite"\nlicense = "MIT"\n', "src/main.rs": "fn main() {}\n"},
-        {"kind": "cli", "command": ["./target/release/grep-lite"], "build.language": "rust"},
+        {"kind": "cli", "command": ["./bin/grep-lite"], "build.language": "rust"},
     ),
     "rust server": (
         {"Cargo.toml": '[package]\nname = "web"\n[dependencies]\naxum = "0.7"\n',
@@ -223,13 +223,25 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
         {"pom.xml": POM, "src/main/java/org/x/App.java": "package org.x;\npublic class App { public static void main(String[] args) {} }"},
         {"kind": "cli", "command": ["java", "-cp", "target/classes:target/dependency/*", "org.x.App"]},
     ),
+    "maven of several modules": (
+        {"pom.xml": POM, "core/pom.xml": POM, "core/src/main/java/Main.java": "class Main { static void main(String[] a) {} }"},
+        {"kind": "cli", "command": ["java", "-cp", "core/target/classes:core/target/dependency/*", "Main"]},
+    ),
+    "cmake below": (
+        {"CMakeLists.txt": "project(my-tool)\nadd_subdirectory(src)\n", "src/CMakeLists.txt": "add_executable(${PROJECT_NAME} main.c)\nadd_executable(unit_test x.c)",
+         "src/main.c": "int main() {}"},
+        {"kind": "cli", "command": ["./build/src/my-tool"]},
+    ),
+    "go without a module": (
+        {"main.go": "package main\nfunc main() {}\n"}, {"kind": "cli", "command": ["./bin/my-tool"]},
+    ),
     "plain java server": (
         {"Main.java": "class Main { public static void main(String[] a) { HttpServer.create(new InetSocketAddress(8000), 0); } }"},
         {"kind": "http", "port": 8000, "command": ["java", "-cp", "classes", "Main"], "build.output": ["classes"]},
     ),
     "makefile": (
         {"Makefile": "CC=cc\nBIN = tool\nall: $(BIN)\n$(BIN): main.o\n\t$(CC) -o $@ main.o\n", "main.c": "int main(void) { return 0; }"},
-        {"kind": "cli", "command": ["./tool"], "build.command": "make", "build.output": ["tool"]},
+        {"kind": "cli", "command": ["./tool"], "build.language": "c"},
     ),
     "cmake": (
         {"CMakeLists.txt": "project(demo)\nadd_executable(demo src/main.cpp)\n", "src/main.cpp": "int main() {}"},

@@ -17,6 +17,7 @@ MAKE_LINES_MAX: Final = 2_000
 _MAIN = re.compile(r"^[ \t]*(?:extern[ \t]+)?(?:int|void)[ \t\n]+main[ \t]*\(", re.MULTILINE)
 _ADD_EXECUTABLE = re.compile(r"add_executable\s*\(\s*([A-Za-z0-9_.+-]{1,80})\s", re.IGNORECASE)
 _CMAKE_PROJECT = re.compile(r"project\s*\(\s*([A-Za-z0-9_.+-]{1,80})", re.IGNORECASE)
+_CMAKE_NAME = re.compile(r"\$\{(?:PROJECT_NAME|CMAKE_PROJECT_NAME)\}")
 _TARGET = re.compile(r"([A-Za-z0-9_.$(){}/-]{1,100})\s*:(?!=)")
 _VARIABLE = re.compile(r"([A-Za-z0-9_]{1,60})\s*[:?+]?=\s*([^\s#]{1,100})")
 _USED = re.compile(r"\$[({]([A-Za-z0-9_]{1,60})[)}]")
@@ -58,15 +59,11 @@ def detect_c(files: Files) -> Finding | None:
     if cmake:
         made = _cmake(files)
         if made:
-            build = "cmake -S . -B build -DCMAKE_BUILD_TYPE=Release && cmake --build build"
-            because = f"CMakeLists.txt makes the program {made}."
-            return _finding(files, sources, because, f"./build/{made}", build, f"build/{made}")
+            return _finding(files, sources, f"CMakeLists.txt makes the program {made}.", f"./build/{made}")
     if make and mains:
         program = _made(files, files.text(make), mains)
         if program:
-            return _finding(
-                files, sources, f"{make} makes the program {program}.", f"./{program}", "make", program
-            )
+            return _finding(files, sources, f"{make} makes the program {program}.", f"./{program}")
     if not mains or (files.first("configure", "configure.ac", "meson.build") and not make):
         return None
     mains.sort(key=lambda name: (name.count("/"), _stem(name) not in (files.name, "main"), name))
@@ -87,7 +84,7 @@ def detect_c(files: Files) -> Finding | None:
 
 
 def _finding(
-    files: Files, sources: list[str], because: str, command: str, build: str, output: str
+    files: Files, sources: list[str], because: str, command: str, build: str = "", output: str = ""
 ) -> Finding:
     text = "\n".join(files.text(name) for name in sources[:COMPILED_SOURCES_MAX])
     is_server = "listen(" in text and "accept(" in text and "HTTP/1." in text
@@ -101,20 +98,26 @@ def _finding(
         command=(command,),
         port=port,
         build_command=build,
-        output=(output,),
+        output=(output,) if output else (),
     )
 
 
 def _cmake(files: Files) -> str:
-    text = files.text("CMakeLists.txt")
-    project = _CMAKE_PROJECT.search(text)
-    for name in _ADD_EXECUTABLE.findall(text):
-        name = name.replace("${PROJECT_NAME}", project[1] if project is not None else "")
-        if _PLAIN.fullmatch(name) and "test" not in name.lower():
-            return str(name)
-    if "add_executable(${PROJECT_NAME}" in text.replace(" ", "") and project is not None:
-        return project[1]
-    return ""
+    """The program that CMake makes below its build folder, which follows the folders of the project."""
+    project = _CMAKE_PROJECT.search(files.text("CMakeLists.txt"))
+    project_name = project[1] if project is not None else ""
+    found: list[tuple[bool, int, str]] = []
+    for page in files.names:
+        folder = page.rpartition("/")[0]
+        if not page.endswith("CMakeLists.txt") or page.count("/") > 2 or _is_aside(page):
+            continue
+        text = _CMAKE_NAME.sub(project_name, files.text(page))
+        for name in _ADD_EXECUTABLE.findall(text):
+            if _PLAIN.fullmatch(name) and "test" not in name.lower() and "fuzz" not in name.lower():
+                found.append(
+                    (name.lower() != files.name.lower(), page.count("/"), f"{folder}/{name}".strip("/"))
+                )
+    return min(found)[2] if found else ""
 
 
 def _made(files: Files, text: str, mains: list[str]) -> str:

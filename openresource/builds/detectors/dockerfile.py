@@ -63,7 +63,7 @@ def detect_dockerfile(files: Files, language: Detector) -> Finding | None:
     command = _usable(for_sandbox(words), files)
     if found is None:
         return _by_command(name, docker, command)
-    if not command or found.build_command or found.kind == "python":
+    if not command or found.is_compiled or found.kind == "python":
         # A compiled program lies elsewhere here than in the image, and typed functions say more than a command.
         said = f"{found.because.rstrip('.')}; {name} is not needed for it."
         return replace(found, because=said)

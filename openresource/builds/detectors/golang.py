@@ -52,7 +52,7 @@ def detect_go(files: Files) -> Finding | None:
     everything = "\n".join([text, *others])
     is_server = any(word in everything for word in SERVER_WORDS)
     place = f"./{chosen}" if chosen else "."
-    steps = "" if "go.mod" in files else f"test -f go.mod || go mod init {name} && "
+    made = {} if "go.mod" in files else {"go.mod": f"module {name}\n\ngo 1.20\n".encode()}
     remarks = (f"Other commands were passed over: {', '.join(ranked[1:6])}.",) if len(ranked) > 1 else ()
     where = f"The Go package {place}" if chosen else "The Go package at the top"
     command: tuple[str, ...] = (f"./bin/{name}",)
@@ -69,9 +69,10 @@ def detect_go(files: Files) -> Finding | None:
         because,
         command=command,
         port=port,
-        build_command=f"{steps}go build -trimpath -o bin/{name} {place}",
+        build_command=f"go build -trimpath -o bin/{name} {place}",
         output=(f"bin/{name}",),
         remarks=remarks,
+        files=made,
     )
 
 

@@ -21,7 +21,7 @@ _PACKAGE = re.compile(r"^\s*package\s+([A-Za-z_][\w.]{0,200})\s*;", re.MULTILINE
 _PORT = re.compile(
     r"(?:InetSocketAddress\(\s*(?:\"[^\"]{0,40}\"\s*,\s*)?|\.start\(\s*|port\s*=\s*|PORT\s*=\s*)([1-9][0-9]{3,4})\b"
 )
-_TAG = "<{0}>\\s*([^<>$\\s]{{1,100}})\\s*</{0}>"
+_GRADLE_PACKAGES = re.compile(r"^\s*(?:implementation|api|compile|runtimeOnly)\b", re.MULTILINE)
 
 
 def detect_java(files: Files) -> Finding | None:
@@ -53,7 +53,7 @@ def detect_java(files: Files) -> Finding | None:
         port = int(match[1]) if match is not None and is_port(int(match[1])) else 8080
     others = list(mains[1:])
     remarks = [f"Other classes with main were passed over: {', '.join(others[:4])}."] if others else []
-    if "build.gradle" in files or "build.gradle.kts" in files:
+    if not build and "pom.xml" not in files:
         remarks.append("Gradle's wrapper is not run; the Gradle of the build machine is.")
     where = f"the port {port}" if port else "the port that it is told"
     return Finding(
@@ -70,20 +70,15 @@ def detect_java(files: Files) -> Finding | None:
 
 
 def _how_built(files: Files, main: str, sources: list[str]) -> tuple[str, tuple[str, ...], str, str]:
-    """Build command, what it makes, the class path and the sentence that says why."""
+    """Build command where the recipe has none of its own, what it makes, the class path, and why."""
     if "pom.xml" in files:
-        has_packages = re.search(r"<dependency\b", files.text("pom.xml")) is not None
-        copy = " dependency:copy-dependencies -DincludeScope=runtime" if has_packages else ""
-        outputs = ("target/classes", "target/dependency") if has_packages else ("target/classes",)
-        class_path = ":".join(["target/classes", *(["target/dependency/*"] if has_packages else [])])
-        return f"mvn -q -B -DskipTests compile{copy}", outputs, class_path, "pom.xml is a Maven project."
-    if files.first("build.gradle", "build.gradle.kts"):
-        return (
-            "gradle --no-daemon -q classes",
-            ("build/classes/java/main",),
-            "build/classes/java/main:build/resources/main",
-            "build.gradle is a Gradle project.",
-        )
+        # In a project of several modules each has a target folder of its own.
+        module = main.partition("src/main/java/")[0] if "src/main/java/" in main else ""
+        class_path = f"{module}target/classes:{module}target/dependency/*"
+        return "", (), class_path, "pom.xml is a Maven project."
+    gradle = files.first("build.gradle", "build.gradle.kts")
+    if gradle and _GRADLE_PACKAGES.search(files.text(gradle)):
+        return "", (), "build/classes/java/main:build/resources/main", f"{gradle} is a Gradle project."
     folder = _source_root(files, main)
     listed = " ".join(f"'{name}'" for name in sources) if len(sources) <= 20 else "$(find . -name '*.java')"
     path = f" -sourcepath {folder}" if folder else ""

@@ -30,7 +30,12 @@ def detect_procfile(files: Files, language: Detector) -> Finding | None:
     others = [other for other in lines if other != name]
     remarks = (f"Only one process is started; passed over: {', '.join(others[:5])}.",) if others else ()
     found = language(files)
-    if found is not None and found.output and words[0] != "sh" and words[0].removeprefix("./") not in files:
+    if (
+        found is not None
+        and found.is_compiled
+        and words[0] != "sh"
+        and words[0].removeprefix("./") not in files
+    ):
         # The line names what the other tool's build makes; ours lies elsewhere.
         words = (*found.command[:1], *words[1:])
     base = Finding(language_of_command(words), "http", "") if found is None else found

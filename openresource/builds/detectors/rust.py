@@ -86,10 +86,8 @@ def _package(files: Files, place: str, content: Mapping[str, Any]) -> Finding | 
         "rust",
         "http" if is_server else "cli",
         f"The binary «{name}» of {_in(place, 'Cargo.toml')} {words}.",
-        command=(f"./target/release/{name}",),
+        command=(f"./bin/{name}",),
         port=port,
-        build_command=f"cargo build --release --bin {name}" + (f" --package {package}" if place else ""),
-        output=(f"target/release/{name}",),
         remarks=remarks,
     )
 
