@@ -34,6 +34,7 @@ _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 # What a reader is promised to see; a block that is not named here has to end well, no more.
 PROMISED = {
+    "push": r'(?s)Hello, Grace.*Good morning, Grace.*Hello, Grace',
     "shell": r'"TEXT": ?"IS ANYBODY THERE\?"',
     "node": r'"greeting": ?"Hello, Grace"',
     "detected-program": r'"stdout": ?"3',
