@@ -90,6 +90,18 @@ class Files:
         return [name for name in self.names if name.endswith(suffixes) and name.count("/") <= depth_max]
 
 
+def inner_project(files: Files, name: str, *marks: str) -> str:
+    """The folder below the top that holds a file and is a project of its own; nothing where the top is."""
+    if any(mark in files for mark in marks):
+        return ""
+    folders = name.split("/")[:-1]
+    for depth in range(len(folders), 0, -1):
+        folder = "/".join(folders[:depth])
+        if any(f"{folder}/{mark}" in files for mark in marks):
+            return folder
+    return ""
+
+
 def folder_files(folder: Path) -> Files:
     """The files of a folder on this machine."""
     if not folder.is_dir():

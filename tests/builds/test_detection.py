@@ -195,6 +195,10 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
         {"package.json": '{"name": "b"}', "index.js": "module.exports = slugify\nfunction slugify(s) { return s }\n"},
         {"kind": "jsonl", "command": ["node", "openresource-lines.mjs", "./index.js", "slugify"]},
     ),
+    "node function in a wrapper": (
+        {"package.json": '{"name": "@x/slug-ify", "main": "slug.js"}', "slug.js": "(function (f) { module.exports = f() })(() => s => s)\n"},
+        {"kind": "jsonl", "command": ["node", "openresource-lines.mjs", "./slug.js", "slug_ify"]},
+    ),
     "a python app with page tools": (
         {"package.json": '{"devDependencies": {"tailwindcss": "3"}, "scripts": {"build": "x"}}',
          "app.py": "from flask import Flask\napp = Flask(__name__)\n"},
@@ -343,6 +347,14 @@ def test_programs_that_lie_deeper_are_named() -> None:
         detect(files_of({"package.json": "{}", "packages/a/package.json": "{}", "docs/b/package.json": "{}"}))
     assert "packages/a" in refused.value.remedy and "docs" not in refused.value.remedy
     assert "package.json" in refused.value.message
+    main = "class Main { static void main(String[] a) {} }"
+    with pytest.raises(NothingFound) as refused:
+        detect(
+            files_of(
+                {"complete/pom.xml": POM, "complete/src/main/java/Main.java": main, "initial/pom.xml": POM}
+            )
+        )
+    assert refused.value.facts["deeper"] == ["complete", "initial"]
 
 
 @pytest.mark.parametrize(

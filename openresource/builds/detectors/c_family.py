@@ -17,6 +17,10 @@ MAKE_LINES_MAX: Final = 2_000
 _MAIN = re.compile(r"^[ \t]*(?:extern[ \t]+)?(?:int|void)[ \t\n]+main[ \t]*\(", re.MULTILINE)
 _ADD_EXECUTABLE = re.compile(r"add_executable\s*\(\s*([A-Za-z0-9_.+-]{1,80})\s", re.IGNORECASE)
 _CMAKE_PROJECT = re.compile(r"project\s*\(\s*([A-Za-z0-9_.+-]{1,80})", re.IGNORECASE)
+_CMAKE_SET = re.compile(
+    r"\bset\s*\(\s*(PROGRAM|TARGET|EXECUTABLE|EXE|APP|BINARY)\s+\"?([A-Za-z0-9_.+-]{1,80})\"?\s*\)",
+    re.IGNORECASE,
+)
 _CMAKE_NAME = re.compile(r"\$\{(?:PROJECT_NAME|CMAKE_PROJECT_NAME)\}")
 _TARGET = re.compile(r"([A-Za-z0-9_.$(){}/-]{1,100})\s*:(?!=)")
 _VARIABLE = re.compile(r"([A-Za-z0-9_]{1,60})\s*[:?+]?=\s*([^\s#]{1,100})")
@@ -112,6 +116,8 @@ def _cmake(files: Files) -> str:
         if not page.endswith("CMakeLists.txt") or page.count("/") > 2 or _is_aside(page):
             continue
         text = _CMAKE_NAME.sub(project_name, files.text(page))
+        for variable, value in _CMAKE_SET.findall(text)[:MAKE_LINES_MAX]:
+            text = text.replace(f"${{{variable}}}", value) if len(text) < 1 << 20 else text
         for name in _ADD_EXECUTABLE.findall(text):
             if _PLAIN.fullmatch(name) and "test" not in name.lower() and "fuzz" not in name.lower():
                 found.append(

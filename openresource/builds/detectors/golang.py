@@ -7,7 +7,7 @@ from typing import Final
 
 from openresource.builds.detectors.python_apps import is_port
 from openresource.builds.facts import label_of
-from openresource.builds.files import Files
+from openresource.builds.files import Files, inner_project
 from openresource.builds.findings import Finding
 
 SERVER_WORDS: Final = (
@@ -32,7 +32,8 @@ def detect_go(files: Files) -> Finding | None:
     for name in sources[:SOURCES_MAX]:
         folder = name.rpartition("/")[0]
         text = files.text(name)
-        if folder.split("/")[0] in ASIDE_FOLDERS or _IGNORED.search(text):
+        is_other = bool(inner_project(files, name, "go.mod"))
+        if folder.split("/")[0] in ASIDE_FOLDERS or is_other or _IGNORED.search(text):
             continue
         # An example in a comment serves nobody.
         text = _COMMENT.sub("", text)

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from openresource.builds.detectors.python_apps import is_port, reads_port
-from openresource.builds.files import Files
+from openresource.builds.files import Files, inner_project
 from openresource.builds.findings import Finding
 
 SOURCES_MAX: Final = 300
@@ -31,7 +31,12 @@ def detect_java(files: Files) -> Finding | None:
         for name in files.ending(".java", depth_max=12)[:SOURCES_MAX]
         if "/test/" not in f"/{name}" and not name.endswith(("Test.java", "Tests.java"))
     ]
-    mains = [name for name in sources if _MAIN.search(files.text(name))]
+    mains = [
+        name
+        for name in sources
+        if _MAIN.search(files.text(name))
+        and not inner_project(files, name, "pom.xml", "build.gradle", "build.gradle.kts")
+    ]
     if not mains:
         return None
     mains.sort(key=lambda name: (_rank(name), name.count("/"), name))

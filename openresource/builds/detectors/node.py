@@ -8,7 +8,7 @@ from importlib.resources import files as package_files
 from typing import Any, Final
 
 from openresource.builds.command_words import words_of
-from openresource.builds.facts import json_object
+from openresource.builds.facts import json_object, label_of
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding, FoundMethod
 
@@ -52,6 +52,8 @@ _EXPORTED_ONE = re.compile(
     re.MULTILINE,
 )
 _METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_EXPORTS_SOMETHING = re.compile(r"\bmodule\.exports\b|\bexport\s+default\b")
+_CLASS = re.compile(r"^\s*(?:export\s+(?:default\s+)?)?class\s", re.MULTILINE)
 _IMPORT = re.compile(r"""(?:require\(\s*|from\s+|import\s+)["'](\.{1,2}/[^"'\n]{1,200})["']""")
 
 
@@ -142,6 +144,10 @@ def _library(files: Files, package: Mapping[str, Any]) -> Finding | None:
     again = _REEXPORTED.search(files.text(main))
     if not names and again is not None:
         names = exported_names(files.text(_file(files, _joined(main.rpartition("/")[0], again[1]))))
+    if not names and _EXPORTS_SOMETHING.search(files.text(main)) and not _CLASS.search(files.text(main)):
+        # One function, exported in a way that plain reading does not follow; the bridge finds it by itself.
+        names = [label_of(str(package.get("name") or "")).replace("-", "_") or "call"]
+    names = [name for name in names if _METHOD.fullmatch(name)]
     if not names:
         return None
     shown = ", ".join(names[:6]) + (" …" if len(names) > 6 else "")

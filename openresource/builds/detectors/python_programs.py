@@ -312,7 +312,7 @@ def _library(files: Files, sources: list[Source]) -> Finding | None:
     if others:
         remarks = (f"Other modules with typed functions were passed over: {', '.join(others[:5])}.",)
     why = {
-        0: "which the package offers at its front",
+        0: "what the package offers at its front",
         1: "its main module",
         2: "its only module with typed functions",
     }
