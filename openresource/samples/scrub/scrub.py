@@ -5,15 +5,16 @@ A number is called a card or an account only if its checksum says so: order numb
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from checksums import is_address, is_card, is_coin_address, is_iban, is_identity, is_phone
+
 TEXT_CHARACTERS_MAX = 500_000
 
-Kind = Literal["EMAIL", "CARD", "IBAN", "IP", "KEY", "PHONE"]
+Kind = Literal["EMAIL", "KEY", "SECRET", "COIN", "IBAN", "MAC", "IP", "ID", "CARD", "PHONE"]
 
 
 @dataclass
@@ -24,38 +25,6 @@ class Scrubbed:
     found: dict[str, int]
 
 
-def is_card(text: str) -> bool:
-    """Whether the digits end in the check digit of a payment card."""
-    digits = [int(character) for character in text if character.isdigit()]
-    if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
-        return False
-    doubled = [digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[-2::-2]]
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
-
-
-def is_iban(text: str) -> bool:
-    """Whether an account number's check digits are right."""
-    letters = text.replace(" ", "").upper()
-    if not 15 <= len(letters) <= 34:
-        return False
-    moved = letters[4:] + letters[:4]
-    return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
-
-
-def is_address(text: str) -> bool:
-    """Whether it is the address of a machine."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def is_phone(text: str) -> bool:
-    """Whether it has as many digits as telephone numbers have."""
-    return 8 <= sum(character.isdigit() for character in text) <= 15
-
-
 def always(text: str) -> bool:
     """The pattern alone decides."""
     return bool(text)
@@ -63,12 +32,16 @@ def always(text: str) -> bool:
 
 # In this order: what an earlier kind has taken is no longer looked at.
 KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+    "SECRET": (re.compile(r"(?<=://)[^\s/@:]{1,64}:[^\s/@]{1,64}(?=@)|(?i:(?<=password: )|(?<=passwort: )|(?<=contraseña: )|(?<=mot de passe : )|(?<=\bpin: ))[^\s.,;\[]\S{2,62}[^\s.,;]"), always),
     "EMAIL": (re.compile(r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.[A-Za-z]{2,24}\b"), always),
-    "KEY": (re.compile(r"\b(?:0x[0-9a-fA-F]{64}|sk-[A-Za-z0-9_-]{20,200}|gh[pousr]_[A-Za-z0-9]{30,100}|AKIA[0-9A-Z]{16})\b"), always),
+    "KEY": (re.compile(r"\b(?:0x[0-9a-fA-F]{64}|sk-[A-Za-z0-9_-]{20,200}|gh[pousr]_[A-Za-z0-9]{30,100}|AKIA[0-9A-Z]{16}|eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,1000})\b|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s]{16,8000}-----END [A-Z ]{0,30}PRIVATE KEY-----"), always),
+    "COIN": (re.compile(r"\b(?:0x[0-9a-fA-F]{40}|bc1[0-9a-z]{11,71}|BC1[0-9A-Z]{11,71}|[13][1-9A-HJ-NP-Za-km-z]{25,34})\b"), is_coin_address),
     "IBAN": (re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{2,4}){3,8}\b"), is_iban),
+    "MAC": (re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})(?![\w:-])"), always),
     "IP": (re.compile(r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]{2,39}:[0-9A-Fa-f]{0,4})(?![\w.:]*\w)"), is_address),
+    "ID": (re.compile(r"(?<![\w.-])(?:[0-9]{3}-[0-9]{2}-[0-9]{4}|[XYZ0-9][0-9]{7}[A-Z]|[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}|[0-9]{4} [0-9]{4} [0-9]{4}|[0-9]{3}[ -][0-9]{3}[ -][0-9]{4})(?![\w-]| [0-9])"), is_identity),
     "CARD": (re.compile(r"(?<![\w-])[0-9](?:[ -]?[0-9]){12,18}(?![\w-])"), is_card),
-    "PHONE": (re.compile(r"(?<![\w.-])(?:\+[0-9]{1,3}[ .-]?|\([0-9]{2,5}\)[ .-]?|0[0-9]{1,4}[ /.-])[0-9](?:[ ./-]?[0-9]){5,12}(?!\w)"), is_phone),
+    "PHONE": (re.compile(r"(?<![\w.-])(?<![0-9] )(?:\+[0-9]{1,3}[ .-]?|\([0-9]{2,5}\)[ .-]?|0[0-9]{1,4}[ /.-])[0-9](?:[ ./-]?[0-9]){5,12}(?!\w)"), is_phone),
 }  # fmt: skip
 
 
