@@ -236,6 +236,8 @@ def _finish(
         target = work / place
         if target.is_symlink() or target.is_file():
             target.unlink()
+        elif target.is_dir():
+            shutil.rmtree(target)
         copy_linked(dependencies.content / part, target)
     for place, entry in artifacts.items():
         target = work / place

@@ -124,7 +124,7 @@ def python(wanted: str = "") -> Toolchain:
         shown = f"{TOOLCHAIN_FOLDER}/python"
         has_library = any((prefix / "lib").glob("libpython3*.so*"))
         environment = (("LD_LIBRARY_PATH", f"{shown}/lib"),) if has_library else ()
-        return Toolchain("python", told[1], real, (Mount(prefix, shown),), environment=environment)
+        return Toolchain("python", told[1], real, (Mount(prefix, shown),), (f"{shown}/bin",), environment)
     raise missing("python", f"none from 3.11 to 3.13 fits {wanted}" if wanted else "none from 3.11 to 3.13")
 
 

@@ -22,12 +22,14 @@ from openresource.builds.registries import find_registry
 from openresource.builds.sbom import Component, bill_of_materials, find_components
 from openresource.builds.toolchains import ToolchainMissing
 from openresource.sandbox.releases import load_manifest
-from tests.builds.support import made, program, workshop
+from tests.builds.support import program
 
 PAGE = 'name = "{name}"\n[run]\nkind = "{kind}"\n{run}\n[build]\n{build}\n'
 
 
-def source(folder: Path, run: str, files: dict[str, str | bytes], kind: str = "jsonl", build: str = "") -> Source:
+def source(
+    folder: Path, run: str, files: dict[str, str | bytes], kind: str = "jsonl", build: str = ""
+) -> Source:
     page = PAGE.format(name="service", kind=kind, run=run, build=build)
     program(folder, {"openresource.toml": page, **files})
     return Source(folder, load_manifest(folder))
@@ -69,7 +71,7 @@ def test_an_unknown_language_and_a_missing_toolchain_say_what_to_do(
         assert "apt install maven" in missing.value.remedy
     finally:
         toolchains.maven.cache_clear()
-    with pytest.raises(ToolchainMissing, match=""):
+    with pytest.raises(ToolchainMissing):
         find_languages().named("java").recipe.plan(
             source(tmp_path / "b", 'command = ["java", "X"]', {"build.gradle": "", "X.java": ""})
         )
@@ -120,7 +122,11 @@ def test_interpreters_are_runtimes_by_name(tmp_path: Path) -> None:
     own = f"python-3.{sys.version_info.minor}"
     assert own in names
     runtime = base_runtime(own, tmp_path)
-    assert runtime is not None and runtime.python.is_file() and not list(runtime.folder.glob("lib/*/site-packages/*"))
+    assert (
+        runtime is not None
+        and runtime.python.is_file()
+        and not list(runtime.folder.glob("lib/*/site-packages/*"))
+    )
     assert base_toolchain("python-2.7") is None and base_toolchain("../python-3.11") is None
 
 
@@ -129,7 +135,11 @@ LICENSES: dict[str, Any] = {
     "type": "array",
     "items": {
         "oneOf": [
-            {"required": ["expression"], "properties": {"expression": {"type": "string"}}, "additionalProperties": False},
+            {
+                "required": ["expression"],
+                "properties": {"expression": {"type": "string"}},
+                "additionalProperties": False,
+            },
             {
                 "required": ["license"],
                 "additionalProperties": False,
@@ -162,7 +172,9 @@ CYCLONEDX: dict[str, Any] = {
     "properties": {
         "bomFormat": {"const": "CycloneDX"},
         "specVersion": {"const": "1.6"},
-        "serialNumber": {"pattern": "^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"},
+        "serialNumber": {
+            "pattern": "^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+        },
         "version": {"type": "integer", "minimum": 1},
         "metadata": {
             "type": "object",
@@ -176,7 +188,10 @@ CYCLONEDX: dict[str, Any] = {
             "type": "array",
             "items": {
                 "required": ["ref"],
-                "properties": {"ref": {"type": "string"}, "dependsOn": {"type": "array", "uniqueItems": True}},
+                "properties": {
+                    "ref": {"type": "string"},
+                    "dependsOn": {"type": "array", "uniqueItems": True},
+                },
             },
         },
     },
@@ -230,51 +245,57 @@ def test_licences_are_read_from_what_was_installed(tmp_path: Path) -> None:
 
 
 def test_pips_report_becomes_a_lock() -> None:
-    item = {"metadata": {"name": "six", "version": "1.16.0"}, "download_info": {"archive_info": {"hashes": {"sha256": "ab"}}}}
+    item = {
+        "metadata": {"name": "six", "version": "1.16.0"},
+        "download_info": {"archive_info": {"hashes": {"sha256": "ab"}}},
+    }
     assert report_lock(json.dumps({"install": [item]})) == "six==1.16.0 --hash=sha256:ab\n"
 
 
-LUA = Path(__file__).resolve().parents[2] / "docs" / "runtimes.md"
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "runtimes.md"
+RUN = """
+import asyncio, json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from openresource.sandbox.driver import ProgramCall, limits_of
+from tests.builds.support import drivers, made, workshop
+
+async def answer(built):
+    instance = await drivers().for_program(built.manifest).start(built.release(), limits_of(built.manifest))
+    try:
+        return (await instance.call(ProgramCall("symbol", "/symbol", b'{"name": "Gold"}'))).body
+    finally:
+        await instance.stop()
+
+built = made(Path(sys.argv[2]), workshop(Path(sys.argv[3])))
+print(json.dumps([built.language, asyncio.run(answer(built)).decode()]))
+"""
+
+
+def guide_files(kind: str) -> dict[str, str | bytes]:
+    """The files that the guide shows, by their names."""
+    files: dict[str, str | bytes] = {}
+    for part in GUIDE.read_text(encoding="utf-8").split(f"<!-- {kind}: ")[1:]:
+        name, _, rest = part.partition(" -->")
+        files[name] = rest.split("```", 2)[1].partition("\n")[2]
+    return files
 
 
 @pytest.mark.sandbox
 def test_the_guides_language_is_installed_and_builds_a_program(tmp_path: Path) -> None:
-    """The files of the guide, as a package of their own, in an environment of its own folder."""
-    text = LUA.read_text(encoding="utf-8")
-    blocks = dict(
-        part.split("\n", 1) for part in text.split("<!-- file: ")[1:]
-    )
-    package = tmp_path / "package"
-    for head, rest in blocks.items():
-        name = head.removesuffix(" -->")
-        body = rest.split("```", 2)[1].partition("\n")[2]
-        program(package, {name: body})
+    try:
+        installer = str(toolchains.uv().executable)
+    except ToolchainMissing as refusal:
+        pytest.skip(refusal.message)
+    package = program(tmp_path / "package", guide_files("file"))
     site = tmp_path / "site"
+    words = [installer, "pip", "install", "-q", "--no-deps", "--offline", "--no-build-isolation", "--python", sys.executable,
+             "--target", str(site), str(package)]  # fmt: skip
+    subprocess.run(words, check=True, timeout=120)
+    folder = program(tmp_path / "program", guide_files("program"))
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False
-    )
-    if done.returncode == 0:
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site), str(package)]
-    else:
-        command = [str(toolchains.uv().executable), "pip", "install", "-q", "--no-deps", "--offline", "--no-build-isolation",
-                   "--python", sys.executable, "--target", str(site), str(package)]  # fmt: skip
-    subprocess.run(command, check=True, timeout=120)
-    folder = program(tmp_path / "program", {"openresource.toml": blocks_program(text)[0], "capitals.src": blocks_program(text)[1]})
-    script = (
-        "import asyncio, sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\n"
-        "from tests.builds.support import made, workshop\n"
-        "print(made(Path(sys.argv[2]), workshop(Path(sys.argv[3]))).folder)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(site), str(folder), str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-c", RUN, str(site), str(folder), str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=120, cwd=GUIDE.parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (Path(done.stdout.strip()) / "capitals.txt").read_text() == "HELLO\n"
-    assert made is not None and workshop is not None
-
-
-def blocks_program(text: str) -> list[str]:
-    """The program of the guide: its page and its source."""
-    parts = text.split("<!-- program: ")[1:]
-    return [part.split("```", 2)[1].partition("\n")[2] for part in parts]
+    assert json.loads(done.stdout) == ["sqlite", '"Au"']

@@ -15,7 +15,7 @@ from openresource.builds.recipes import (
     command_steps,
 )  # fmt: skip
 from openresource.builds.registries import find_registry
-from openresource.builds.toolchains import Toolchain, find_toolchain, missing
+from openresource.builds.toolchains import Toolchain, ToolchainMissing, find_toolchain, missing
 
 CLASSES = "classes"
 LIBRARIES = "lib"
@@ -39,21 +39,35 @@ class JavaRecipe:
         """The steps of whatever tool the folder is made for."""
         java = find_toolchain("java")
         given = command_steps(source)
-        if source.has("pom.xml") and not given:
-            return self._maven(source, java)
-        if any(source.has(name) for name in GRADLE_FILES) and not given:
-            # A wrapper would fetch a program from an address that is no registry.
-            raise missing(
-                "gradle", "Gradle's wrapper is not run here, as it fetches Gradle from outside the registries"
-            )
-        steps = given or (Step(self._compile(source)),)
+        if source.has("pom.xml"):
+            return self._maven(source, java, given)
+        if any(source.has(name) for name in GRADLE_FILES):
+            return self._gradle(source, java, given)
         return Plan(
             "java",
             self.version,
             toolchains=(java,),
-            registries=("java",) if given else (),
-            steps=steps,
-            steps_have_network=bool(given),
+            steps=given or (Step(self._compile(source)),),
+            runs_with=(java,),
+            environment=_heap(source),
+        )
+
+    def _gradle(self, source: Source, java: Toolchain, given: tuple[Step, ...]) -> Plan:
+        try:
+            gradle = find_toolchain("gradle")
+        except ToolchainMissing as refusal:
+            # A wrapper would fetch a program from an address that is no registry.
+            reason = "Gradle's wrapper is not run here, as it fetches Gradle from outside the registries"
+            raise missing("gradle", reason) from refusal
+        variables = (("JAVA_TOOL_OPTIONS", PROXY), ("GRADLE_USER_HOME", f"{HOME}/gradle"))
+        steps = given or (Step(("gradle", "--no-daemon", "-q", "build", "-x", "test")),)
+        return Plan(
+            "java",
+            self.version,
+            toolchains=(java, gradle),
+            registries=("java",),
+            steps=tuple(Step(step.words, step.folder, variables) for step in steps),
+            steps_have_network=True,
             runs_with=(java,),
             environment=_heap(source),
         )
@@ -65,43 +79,38 @@ class JavaRecipe:
         path = f"{WORK}/{LIBRARIES}/*"
         return ("javac", "-encoding", "UTF-8", "-nowarn", "-d", f"{WORK}/{CLASSES}", "-cp", path, *sources)
 
-    def _maven(self, source: Source, java: Toolchain) -> Plan:
+    def _maven(self, source: Source, java: Toolchain, given: tuple[Step, ...]) -> Plan:
         maven = find_toolchain("maven")
-        settings = _settings()
-        words = ("mvn", "-B", "-ntp", "-s", f"{WORK}/.settings.xml", f"-Dmaven.repo.local={HOME}/m2",
-                 "-Dmaven.test.skip=true", "-Dstyle.color=never")  # fmt: skip
+        words = ("mvn", "-B", "-ntp", "-Dmaven.test.skip=true", "-Dstyle.color=never")
         goals = ("package", "dependency:copy-dependencies", "-DincludeScope=runtime",
                  "-DoutputDirectory=target/dependency")  # fmt: skip
-        variables = (("MAVEN_OPTS", f"{PROXY} -Xmx768m"), ("MAVEN_CONFIG", ""))
+        # Java takes its home from the list of users, not from the environment.
+        variables = (("MAVEN_OPTS", f"{PROXY} -Duser.home={HOME} -Xmx768m"),)
         poms = {name: source.read(name) for name in source.names if name.rpartition("/")[2] == "pom.xml"}
+        settle = Step(("/bin/sh", "-ec", f"mkdir -p {HOME}/.m2 && cp settings.xml {HOME}/.m2/settings.xml"))
         layer = Layer(
-            {**poms, ".settings.xml": settings, "src/main/java/OpenResourcePlaceholder.java": PLACEHOLDER},
+            {**poms, "settings.xml": _settings(), "src/main/java/OpenResourcePlaceholder.java": PLACEHOLDER},
             (
+                settle,
                 # Plug-ins that look for the program's own classes fail on a placeholder, after they were fetched.
                 Step((*words, "--fail-never", *goals), environment=variables),
-                Step(("cp", "-r", f"{HOME}/m2", f"{OUT}/m2")),
+                Step(("cp", "-r", f"{HOME}/.m2", f"{OUT}/m2")),
             ),
         )
-        prepare = f"cp -r {DEPENDENCIES}/m2 {HOME}/m2 && cp {DEPENDENCIES}/settings.xml {WORK}/.settings.xml"
-        layer = Layer(
-            layer.files, (*layer.steps, Step(("cp", f"{WORK}/.settings.xml", f"{OUT}/settings.xml")))
-        )
-        build = (*words, *goals)
+        build = given or (Step((*words, *goals)),)
         return Plan(
             "java",
             self.version,
             toolchains=(java, maven),
             registries=("java",),
             dependencies=layer,
-            steps=(Step(("/bin/sh", "-ec", prepare)), Step(build, environment=variables)),
+            steps=(
+                Step(("cp", "-r", f"{DEPENDENCIES}/m2", f"{HOME}/.m2")),
+                *[Step(step.words, step.folder, variables) for step in build],
+            ),
             # What a placeholder did not ask for is fetched now.
             steps_have_network=True,
-            dropped=(
-                ".settings.xml",
-                "target/maven-status",
-                "target/maven-archiver",
-                "target/generated-sources",
-            ),
+            dropped=("target/maven-status", "target/maven-archiver", "target/generated-sources"),
             runs_with=(java,),
             environment=_heap(source),
         )

@@ -52,7 +52,8 @@ class NodeRecipe:
             layer = self._layer(source, package, with_tools=bool(command))
         steps: list[Step] = []
         if layer is not None and command:
-            steps.append(Step(("ln", "-s", f"{DEPENDENCIES}/node_modules", f"{WORK}/node_modules")))
+            # A copy: tools write beside their packages.
+            steps.append(Step(("cp", "-r", f"{DEPENDENCIES}/node_modules", f"{WORK}/node_modules")))
         steps += [
             Step(step.words, step.folder, (("NODE_ENV", "production"), ("PATH", _path(toolchains))))
             for step in command

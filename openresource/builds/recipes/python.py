@@ -67,12 +67,15 @@ class PythonRecipe:
             layer = self._layer(source, wishes, own, installer)
         if layer is not None:
             # A project's own command may import its packages.
-            packages = (("PYTHONPATH", f"{DEPENDENCIES}/lib/python3.{_minor(own)}/site-packages"),)
+            packages: tuple[tuple[str, str], ...] = (
+                ("PYTHONPATH", f"{DEPENDENCIES}/lib/python3.{_minor(own)}/site-packages"),
+            )
             steps = tuple(replace(step, environment=packages) for step in steps)
         toolchains = (own,) if installer is None or installer is own else (own, installer)
         site = f"lib/python3.{_minor(own)}/site-packages"
         path: tuple[str, ...] = (f"/runtime/{site}/bin",) if layer is not None else ()
-        own_steps: list[Step] = list(steps)
+        packages = (("PYTHONPATH", f"{DEPENDENCIES}/{site}"),) if layer is not None else ()
+        own_steps: list[Step] = [Step(step.words, step.folder, (*_index(), *packages)) for step in steps]
         if installs_itself:
             assert installer is not None
             own_steps.append(

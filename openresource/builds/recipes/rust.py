@@ -22,6 +22,8 @@ from openresource.builds.recipes import (
 from openresource.builds.toolchains import find_toolchain
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+INTERMEDIATE = ("target/release/deps", "target/release/build", "target/release/incremental",
+                "target/release/.fingerprint", "target/debug")  # fmt: skip
 SOURCES = f"""[source.crates-io]
 replace-with = "layer"
 [source.layer]
@@ -60,7 +62,12 @@ class RustRecipe:
             steps.append(Step(("/bin/sh", "-ec", script)))
         given = command_steps(source)
         if given:
-            steps += [Step(step.words, step.folder, variables) for step in given]
+            # A command of its own finds what it has made where Cargo usually puts it.
+            usual = (
+                *[pair for pair in variables if pair[0] != "CARGO_TARGET_DIR"],
+                ("CARGO_NET_OFFLINE", "true"),
+            )
+            steps += [Step(step.words, step.folder, usual) for step in given]
         else:
             steps.append(Step(("cargo", "build", "--release", "--offline", *locked), environment=variables))
             steps.append(Step(self._copy(source)))
@@ -71,7 +78,7 @@ class RustRecipe:
             registries=("rust",),
             dependencies=layer,
             steps=tuple(steps),
-            dropped=("target",),
+            dropped=INTERMEDIATE if given else ("target",),
         )
 
     def _layer(
