@@ -58,6 +58,8 @@ class Usage:
     wall_ms: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    # Deterministic units of work, where the engine counts them; 0 stands in no receipt.
+    fuel: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def call_facts(
             "wall_ms": usage.wall_ms,
             "bytes_in": usage.bytes_in,
             "bytes_out": usage.bytes_out,
+            **({"fuel": usage.fuel} if usage.fuel else {}),
         },
         "started_at_ms": started_at_ms,
         "finished_at_ms": finished_at_ms,
@@ -273,6 +276,7 @@ def _check_facts(facts: dict[str, Any]) -> None:
     usage = Fields(fields.take("usage"), "receipt's usage")
     for member in ("cpu_ms", "wall_ms", "bytes_in", "bytes_out"):
         usage.integer(member)
+    usage.optional_integer("fuel", 0)
 
 
 def _depth(value: Any, depth_max: int) -> int:

@@ -275,6 +275,7 @@ class Calls:
                 wall_ms=reply.wall_ms,
                 bytes_in=len(request.body),
                 bytes_out=len(body),
+                fuel=reply.fuel,
             ),
             started_at_ms=started.started_at_ms,
             finished_at_ms=finished_at_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -107,7 +107,9 @@ class GrpcServer:
         """Take no more calls, let begun ones end within the grace time."""
         await self._server.stop(grace_seconds)
 
-    async def _answer(self, path: str, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def _answer(
+        self, path: str, requests: AsyncIterator[bytes], context: Any
+    ) -> AsyncGenerator[bytes, None]:
         incoming = Incoming(path, _metadata(context.invocation_metadata()), requests, context)
         try:
             async with aclosing(self._serve(incoming)) as parts:
@@ -131,19 +133,23 @@ class GrpcServer:
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Every path has the same handler; unary calls are streams of one."""
 
-    def __init__(self, answer: Callable[[str, AsyncIterator[bytes], Any], AsyncIterator[bytes]]) -> None:
+    def __init__(
+        self, answer: Callable[[str, AsyncIterator[bytes], Any], AsyncGenerator[bytes, None]]
+    ) -> None:
         self._answer = answer
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a path."""
         path = handler_call_details.method
-        return grpc.stream_stream_rpc_method_handler(
-            lambda requests, context: self._answer(path, requests, context)
-        )
+
+        # The server looks whether a handler is an asynchronous generator: nothing else would do.
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncGenerator[bytes, None]:
+            async with aclosing(self._answer(path, requests, context)) as parts:
+                async for part in parts:
+                    yield part
+
+        return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _metadata(pairs: Sequence[tuple[str, str | bytes]] | None) -> Metadata:
     return {str(name): value for name, value in pairs or ()}
-
-
-Stop = Callable[[float], Awaitable[None]]
