@@ -73,6 +73,10 @@ def examine(home: Home, node_url: str | None) -> Iterator[Finding]:
     yield from _tools()
 
 
+# What the recipes of our own languages need.
+BUILD_TOOLS = ("python", "node", "npm", "go", "rust", "java", "maven", "c", "make")
+
+
 def _python() -> Finding:
     found = f"{platform.python_version()} at {sys.executable}"
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
@@ -133,18 +137,26 @@ def _sandbox_remedy(level: str) -> str:
 
 
 def _runtimes() -> Iterator[Finding]:
-    from openresource.provider.runtimes import cache_folder, list_runtimes
+    from openresource.builds.languages import find_languages
+    from openresource.builds.toolchains import INSTALL, installed
+    from openresource.provider.runtimes import cache_folder, list_runtimes, runtime_names
 
     cache = cache_folder()
     found = list_runtimes(cache)
-    if found:
-        names = ", ".join(sorted(runtime.name for runtime in found.values()))
-        yield Finding("runtimes", OK, f"{names} in {cache / 'runtimes'}")
-    else:
-        yield Finding(
-            "runtimes", WARN, f"none in {cache / 'runtimes'}: programs with packages are refused here",
-            "scripts/runtimes prepares those of the examples",
-        )  # fmt: skip
+    names = ", ".join(runtime_names(found))
+    remedy = "" if found else "scripts/runtimes prepares those of the examples"
+    kept = f"; with packages in {cache / 'runtimes'}" if found else "; none with packages"
+    yield Finding("runtimes", OK if found else WARN, f"{names}{kept}", remedy)
+    tools = installed()
+    shown = ", ".join(f"{name} {version}".strip() for name, version in tools.items())
+    absent = [name for name in BUILD_TOOLS if name not in tools]
+    yield Finding(
+        "builds",
+        WARN if absent else OK,
+        f"languages {', '.join(find_languages().names)}; here are {shown}"
+        + (f"; without {', '.join(absent)}" if absent else ""),
+        "; ".join(INSTALL[name] for name in absent),
+    )
 
 
 def _room(home: Home) -> Iterator[Finding]:
