@@ -14,6 +14,7 @@ from openresource.builds.detectors.c_family import detect_c
 from openresource.builds.detectors.cog import detect_cog
 from openresource.builds.detectors.dockerfile import detect_dockerfile
 from openresource.builds.detectors.golang import detect_go
+from openresource.builds.detectors.grpc_servers import detect_grpc
 from openresource.builds.detectors.java import detect_java
 from openresource.builds.detectors.node import detect_node
 from openresource.builds.detectors.procfile import detect_procfile
@@ -121,6 +122,11 @@ ORDER: Final = (
         "`Dockerfile`: CMD, ENTRYPOINT, EXPOSE and ENV, built by the recipe of the language beside it",
         "http, cli, oci",
         lambda files: detect_dockerfile(files, _language),
+    ),
+    Step(
+        "a `.proto` with a service, beside sources that open a gRPC server",
+        "grpc",
+        lambda files: detect_grpc(files, _language),
     ),
     *LANGUAGES[:1],
     Step("`*.wasm`: a module of WASI", "wasm", detect_wasm),

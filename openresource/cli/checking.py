@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from openresource.builds.detectors.node import BRIDGE_FILE
 from openresource.builds.findings import toml_value
 from openresource.cli.output import Progress, note
 from openresource.market.generic_methods import is_generic
@@ -117,6 +118,8 @@ def check_text(outcome: Mapping[str, Any]) -> str:
     if not outcome["examples"]:
         method = outcome["methods"][0] if outcome["methods"] else "the_method"
         shown = toml_value(HARMLESS[method]) if method in HARMLESS else "{…}"
+        if BRIDGE_FILE in outcome["command"]:
+            shown = '{args = ["…"]}'
         where = (
             "In openresource.toml:"
             if not outcome["detected"]

@@ -50,8 +50,7 @@ class Requests:
     """How the calls of one program become requests."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._verbs = {method.name: method.verb for method in manifest.methods if method.verb in QUERY_VERBS}
-        self._verbs.update({method.name: method.verb for method in manifest.methods if method.verb != "POST"})
+        self._verbs = {method.name: method.verb for method in manifest.methods if method.verb != "POST"}
         self._has_generic = any(
             is_generic(method) and method.name == REQUEST.name for method in manifest.methods
         )

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
     ),
     "a command of setup.py": (
         {"setup.py": "entry_points={'console_scripts': ['my-tool = tool.cli:main'] }", "tool/__init__.py": "", "tool/cli.py": "def main(): ..."},
-        {"kind": "cli", "command": ["python", "-c", "import sys; from tool.cli import main; sys.exit(main())"]},
+        {"kind": "cli", "command": ["python", "-c", "import sys; sys.argv[0] = 'my-tool'; from tool.cli import main; sys.exit(main())"]},
     ),
     "untyped library": (
         {"setup.py": "", "mytool/__init__.py": "", "mytool/mytool.py": "class Analyzer:\n    def __init__(self, path='x'): ...\n"
@@ -203,6 +203,16 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
         {"package.json": '{"devDependencies": {"tailwindcss": "3"}, "scripts": {"build": "x"}}',
          "app.py": "from flask import Flask\napp = Flask(__name__)\n"},
         {"kind": "http", "build.language": "python"},
+    ),
+    "grpc in python": (
+        {"protos/echo.proto": "service Echo { rpc Say (A) returns (B); }", "server.py": "import grpc\ndef serve():\n    s = grpc.server(None)\n"
+         "    s.add_insecure_port('[::]:50055')\n" + PYTHON_MAIN, "client.py": PYTHON_MAIN, "requirements.txt": "grpcio"},
+        {"kind": "grpc", "proto": "protos/echo.proto", "port": 50055, "command": ["python", "server.py"]},
+    ),
+    "grpc in go": (
+        {"go.mod": "module x", "echo.proto": "service Echo {}", "main.go": 'package main\nfunc main() { l, _ := net.Listen("tcp", ":6000")\n'
+         "s := grpc.NewServer(); s.Serve(l) }"},
+        {"kind": "grpc", "proto": "echo.proto", "port": 6000, "command": ["./bin/my-tool"]},
     ),
     "go server": (
         {"go.mod": "module example.org/x\n", "main.go": 'package main\nimport ("net/http"; "os")\nfunc main() { http.ListenAndServe(":"+os.Getenv("PORT"), nil) }\n'},

@@ -162,7 +162,10 @@ def _installed(files: Files, scripts: Mapping[str, str], by_name: Mapping[str, S
     if names[0] in project_scripts(files):
         # Its own packages lie beside the script's folder, where an installer puts both.
         return Finding("python", "cli", because, command=(names[0],), environment={"PYTHONPATH": root or "."})
-    program = f"import sys; from {module} import {function.partition('.')[0]}; sys.exit({function}())"
+    program = (
+        f"import sys; sys.argv[0] = {names[0]!r}; from {module} import {function.partition('.')[0]}; "
+        f"sys.exit({function}())"
+    )
     return Finding("python", "cli", because, command=("python", "-c", program), environment=environment)
 
 
