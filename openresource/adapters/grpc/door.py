@@ -107,7 +107,7 @@ class ProviderDoor:
             raise RpcUnknown(path=incoming.path)
         if len(services) > 1:
             raise TooManyServices(path=incoming.path, services=", ".join(sorted(services)))
-        return max(found, key=lambda one: (not one[0].is_draining, one[0].version.at_ms))
+        return max(found, key=lambda one: (not one[0].is_draining, one[0].version.published_at_ms))
 
     def _methods(self, offer: Offer) -> list[Mapped]:
         key = (offer.service, offer.program)
