@@ -57,13 +57,15 @@ from openresource.primitives.paths import encode_label, format_path
 DEADLINE_SECONDS: Final = 60.0
 # So much of a commit's name stands in a version's text.
 COMMIT_CHARACTERS: Final = 10
+# Dependencies and program, as long as a provider lets a build of each take.
+BUILDING_SECONDS_MAX: Final = 1_800.0
 TEST_SECONDS: Final = 60.0
 # Events tell at once; a look at the state now and then finds what an event did not bring.
 LOOK_SECONDS: Final = 2.0
 RECEIPT_BYTES_MAX: Final = 64 * 1024
 LICENSE_NOT_STATED: Final = "NOASSERTION"
 STATUS_WORDS: Final = {
-    "OFFERED": "takes it: fetching and trying",
+    "OFFERED": "takes it: fetching, building and trying",
     "PLACED": "runs it",
     "REFUSED": "cannot run it",
     "DRAINING": "is stopping",
@@ -302,12 +304,27 @@ class Publisher:
     ) -> Placed:
         """Wait until a provider runs the version and has answered a test call found through the chain."""
         method = next((one for one in prepared.manifest.methods if one.example is not None), None)
-        return await self.wait_running(publication.choice, method, deadline_seconds=deadline_seconds)
+        build = prepared.manifest.build
+        is_built = bool(build.language or build.command or build.requirements)
+        return await self.wait_running(
+            publication.choice,
+            method,
+            deadline_seconds=deadline_seconds,
+            building_seconds=BUILDING_SECONDS_MAX if is_built else 0.0,
+        )
 
     async def wait_running(
-        self, choice: Choice, method: Method | None, *, deadline_seconds: float = DEADLINE_SECONDS
+        self,
+        choice: Choice,
+        method: Method | None,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        building_seconds: float = 0.0,
     ) -> Placed:
-        """Wait until a provider runs a version; with a method, until it has answered that one's example."""
+        """Wait until a provider runs a version; with a method, until it has answered that one's example.
+
+        A provider that has taken it and builds it yet is waited for as long as builds may take.
+        """
         said: dict[str, str] = {}
         failures: dict[str, str] = {}
         tried: set[tuple[str, int]] = set()
@@ -318,8 +335,10 @@ class Publisher:
         try:
             while True:
                 changed.clear()
+                is_taken = False
                 for placement in await self._directory.all_placements(choice):
                     self._report(placement, said)
+                    is_taken = is_taken or placement.status == "OFFERED"
                     # A provider announces anew after a restart, and then deserves another try.
                     if placement.status != "PLACED" or (placement.provider, placement.at_ms) in tried:
                         continue
@@ -331,9 +350,10 @@ class Publisher:
                     except Refusal as refusal:
                         failures[placement.provider] = refusal.message
                         self._progress(f"{placement.provider}: the test call failed: {refusal.message}")
-                left_seconds = deadline_seconds - (time.monotonic() - began)
+                patience_seconds = max(deadline_seconds, building_seconds if is_taken else 0.0)
+                left_seconds = patience_seconds - (time.monotonic() - began)
                 if left_seconds <= 0:
-                    raise _late(choice, deadline_seconds, said, failures)
+                    raise _late(choice, patience_seconds, said, failures)
                 try:
                     async with asyncio.timeout(min(LOOK_SECONDS, left_seconds)):
                         await changed.wait()
