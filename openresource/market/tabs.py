@@ -150,7 +150,7 @@ class Tab:
 
 @dataclass(frozen=True, slots=True)
 class VoucherAccepted:
-    """To be on disk before any work that it covers begins."""
+    """To be on disk before an answer that it covers leaves."""
 
     voucher: Voucher
 
@@ -169,7 +169,7 @@ class VoucherSuperseded:
 
 @dataclass(frozen=True, slots=True)
 class CallAdmitted:
-    """Cover is set aside; the work may begin once the voucher is on disk."""
+    """Cover is set aside; the work may begin, and its answer leaves once the voucher is on disk."""
 
     call: CallKey
     price_uain: int

@@ -245,7 +245,8 @@ class Admission:
             self._unknown[name] = self._clock_ms() + UNKNOWN_MS
             raise ChannelUnknown(channel=name)
         self._check_own(name, record)
-        self._journal.append(pack(ChannelRead(name, record, value_uain)))
+        # What comes of it is written after it, and so is safe no sooner than it is.
+        self._journal.append(pack(ChannelRead(name, record, value_uain)), is_urgent=False)
         return self._state.set_channel(name, record, value_uain)
 
     def channel_opened(self, name: str, record: dict[str, Any], value_uain: int) -> None:

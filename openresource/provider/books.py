@@ -28,12 +28,13 @@ SCHEMA_VERSION = 1
 RECEIPTS_KEPT_MAX = 1_000_000
 ROWS_DROPPED_AT_ONCE = 2_000
 
+# Receipts lie in the order in which they come: by their ids, which are chance, each would be a page of its own.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS receipts (
-    id BLOB PRIMARY KEY, channel TEXT NOT NULL, nonce INTEGER NOT NULL,
+    id BLOB NOT NULL UNIQUE, channel TEXT NOT NULL, nonce INTEGER NOT NULL,
     service TEXT NOT NULL, program TEXT NOT NULL, price_uain INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     json BLOB NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS receipts_by_time ON receipts (at_ms);
 CREATE TABLE IF NOT EXISTS answers (
     session BLOB NOT NULL, sequence INTEGER NOT NULL, at_ms INTEGER NOT NULL, record BLOB NOT NULL,

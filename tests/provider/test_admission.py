@@ -100,11 +100,23 @@ def test_a_covered_call_begins_and_counts_when_it_is_answered(tmp_path: Path) ->
     at_a_desk(tmp_path, work)
 
 
-def test_a_voucher_is_on_disk_before_the_work_begins(tmp_path: Path) -> None:
+def test_a_voucher_and_the_receipt_go_down_with_one_sync_before_the_answer_may_leave(tmp_path: Path) -> None:
     async def work(desk: Desk, purse: Purse) -> None:
-        before = desk.journal.records
+        records, syncs = desk.journal.records, desk.journal.syncs
         await begin(desk, purse, 1, purse.header(PRICE))
-        assert desk.journal.records == before + 2
+        await complete(desk, purse, 1)
+        assert desk.journal.records == records + 3
+        assert desk.journal.syncs == syncs + 1
+
+    at_a_desk(tmp_path, work)
+
+
+def test_the_voucher_of_a_call_that_takes_long_is_on_disk_before_a_stream_begins(tmp_path: Path) -> None:
+    async def work(desk: Desk, purse: Purse) -> None:
+        records = desk.journal.records
+        await begin(desk, purse, 1, purse.header(PRICE))
+        await desk.admission.secure(await desk.admission.account(purse.channel))
+        assert desk.journal.records == records + 2
 
     at_a_desk(tmp_path, work)
 
