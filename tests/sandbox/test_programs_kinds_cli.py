@@ -69,7 +69,11 @@ elif what == "upper":
     if text == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if text == "hang":
-        subprocess.Popen(["setsid", "sleep", "60"])
+        try:
+            # It leaves its group; where processes are hidden nobody could find it, and the guest would begin anew.
+            subprocess.Popen(["setsid", "sleep", "60"] if os.listdir("/proc") else [])
+        except OSError:
+            subprocess.Popen(["sleep", "60"])
         time.sleep(60)
     if text == "eat":
         held = bytearray(2 << 30)
