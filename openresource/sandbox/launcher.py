@@ -3,7 +3,7 @@
 It is run as a script with nothing but the standard library, in a process of its own, and reads its plan (JSON) from
 the descriptor that its one argument names. With `serve` and a descriptor it waits on that socket instead, and makes a
 copy of itself for each plan that comes with its descriptors. A plan's members, each optional but `argv`:
-groups (cgroup.procs files to enter), stage (folders to show at other places of a private mount namespace),
+groups (files of control groups to enter), stage (folders to show at other places of a private mount namespace),
 supervise (stay behind as parent, reap and kill the whole tree), keeps_privileges (for clients of engines alone),
 limits, uid, takes_over_uid (nobody else has it), folder, landlock, filter, argv, env.
 """
@@ -81,7 +81,9 @@ def take_places(received: list[int], targets: list[int]) -> None:
         os.dup2(number, target, inheritable=True)
     kept = 0
     for target in [*sorted(targets), above + len(received) + 64]:
-        os.closerange(kept, target)
+        # An empty range from 0 would be taken for all there are.
+        if kept < target:
+            os.closerange(kept, target)
         kept = target + 1
 
 
@@ -92,7 +94,7 @@ def carry_out(plan_descriptor: int) -> None:
             plan = json.load(plan_file)
         for name in plan.get("groups", ()):
             with open(name, "w", encoding="ascii") as group:
-                group.write(str(os.getpid()))
+                group.write("0")
         if plan.get("takes_over_uid"):
             # Whoever had this uid before may have left something running, or been killed while it started something.
             kill_everything_of(plan["uid"])

@@ -139,6 +139,8 @@ def test_sandbox_a_uid_is_taken_over_without_its_past(
     (tmp_path / "openresource.toml").write_text(MANIFEST)
     (tmp_path / "program.py").write_text(PROGRAM)
     uid = take_uid("test")
+    # As one that a killed provider had before.
+    uid.is_new = True
     left = subprocess.Popen(["sleep", "600"], user=uid.number, group=uid.number, extra_groups=[])
     module = sys.modules[type(sandbox).__module__]
     monkeypatch.setattr(module, "take_uid", lambda level: uid)

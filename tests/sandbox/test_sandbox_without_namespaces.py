@@ -37,7 +37,7 @@ def test_sandbox_refused_namespaces_are_found_by_a_real_start(walled: tuple[str,
     confined = made.ask({"level": "confined", "probe": True})
     assert confined["available"], confined
     assert confined["as_root"] == (identity == "root")
-    assert confined["kinds"] == ["python", "jsonl"]
+    assert confined["kinds"] == ["python", "jsonl", "cli"]
 
 
 def test_sandbox_confined_holds_where_namespaces_are_refused(walled: tuple[str, Worker]) -> None:

@@ -22,6 +22,7 @@ from openresource.sandbox.driver import Instance, Limits, ProgramCall, Sandbox
 from openresource.sandbox.instances import RunningInstance
 from openresource.sandbox.proc import descendants
 from openresource.sandbox.releases import load_release
+from openresource.sandbox.zygotes import zygote_pid
 
 LEFT_SECONDS_MAX = 5.0
 BODY_CHARACTERS_MAX = 100_000
@@ -38,6 +39,8 @@ async def main() -> None:
         "confined-bare": Confined(uses_groups=False),
         "confined-old": Confined(landlock_at_most=3),
     }
+    # It stays when programs go.
+    zygote_pid()
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         job = json.loads(line)

@@ -167,7 +167,7 @@ class Bubblewrap:
             plan["groups"] = groups.enter_files
         if uid is not None:
             plan["uid"] = uid.number
-            plan["takes_over_uid"] = True
+            plan["takes_over_uid"] = uid.is_new
             # Nobody else has this uid. Root may lack the right to limit others' processes later.
             plan["limits"]["RLIMIT_NPROC"] = limits.processes + OWN_PROCESSES + 1
             plan["stage"], binary, words = _staged(self._binary, binds, words)

@@ -186,7 +186,7 @@ class Confined:
         }
         if uid is not None:
             plan["uid"] = uid.number
-            plan["takes_over_uid"] = True
+            plan["takes_over_uid"] = uid.is_new
         if groups is not None:
             plan["groups"] = groups.enter_files
         if self._landlock:
