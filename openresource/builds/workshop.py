@@ -65,8 +65,8 @@ class BuildFailed(Refusal):
 
 class BuildNeedsNamespaces(Refusal):
     template = (
-        "The build of {name} needs packages from a registry, and no sandbox of this machine can open a network to "
-        "registries alone ({reason})."
+        "{name} has to be built, and no sandbox of this machine can hold a build: one needs a file system and a network "
+        "of its own, so that it reaches package registries and nothing else ({reason})."
     )
     way_out = "Use a prepared runtime ([build] runtime), publish it built, or choose a provider of level bubblewrap."
 
@@ -119,7 +119,7 @@ async def carry_out(
 ) -> Done:
     """Run steps over `inside` of a folder and own what they leave there; any failure is `BuildFailed`."""
     limits = workshop.limits
-    sandbox = await asyncio.to_thread(_sandbox, workshop.drivers, name, bool(registries))
+    sandbox = await asyncio.to_thread(_sandbox, workshop.drivers, name)
     inside, guest = folder / INSIDE, folder / "guest"
     guest.mkdir()
     for part in ("work", "out", "home", "tmp"):
@@ -244,14 +244,13 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _sandbox(drivers: Drivers, name: str, has_network: bool) -> Sandbox:
-    wished = replace(_MANIFEST, resources=Resources(network=ANY_TARGET if has_network else ()))
+def _sandbox(drivers: Drivers, name: str) -> Sandbox:
+    """A driver that can open a network to listed hosts alone has namespaces, whether or not this build needs it."""
+    wished = replace(_MANIFEST, resources=Resources(network=ANY_TARGET))
     try:
         return drivers.for_program(wished)
     except KindNotServed as refusal:
-        if has_network:
-            raise BuildNeedsNamespaces(name=name, reason=str(refusal.facts.get("reason", ""))) from refusal
-        raise
+        raise BuildNeedsNamespaces(name=name, reason=str(refusal.facts.get("reason", ""))) from refusal
 
 
 def _shown(

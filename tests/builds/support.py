@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from openresource.adapters.bubblewrap.driver import Bubblewrap
 from openresource.builds.building import Built, build
 from openresource.builds.cache import Cache
 from openresource.builds.languages import find_languages
 from openresource.builds.workshop import BuildLimits, Workshop
-from openresource.cli.sandboxes import find_drivers
+from openresource.cli.sandboxes import own_tools
 from openresource.sandbox.drivers import Drivers
 from openresource.sandbox.releases import load_manifest
 
@@ -28,11 +29,12 @@ BUILD_SECONDS_MAX = 240.0
 
 @functools.cache
 def drivers() -> Drivers:
-    """The drivers of this machine, asked once; without one that opens a network these tests cannot run."""
-    found = find_drivers()
-    if not any(one.available and one.network == "proxy" for one in found.capabilities):
-        pytest.skip("no sandbox with a network of its own starts on this machine")
-    return found
+    """The driver that builds; where it does not start these tests cannot run."""
+    sandbox = Bubblewrap(tools=own_tools())
+    seen = sandbox.probe()
+    if not seen.available:
+        pytest.skip(f"no sandbox with namespaces of its own starts on this machine: {seen.why_not}")
+    return Drivers([sandbox])
 
 
 def workshop(folder: Path, **options: Any) -> Workshop:
