@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openresource.adapters.git import commands
 from openresource.adapters.git.commands import GitMissing, environment, run_git
 from openresource.adapters.git.repositories import accepted_address, accepted_branch, looks_like_repository
 from openresource.adapters.git.trees import (
@@ -156,8 +155,8 @@ def test_git_gets_an_environment_made_from_a_list() -> None:
     assert not {"GIT_DIR", "GIT_PROXY_COMMAND", "SECRET"} & found.keys()
 
 
-def test_a_machine_without_git_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands.shutil, "which", lambda name: None)
+def test_a_machine_without_git_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(GitMissing) as refusal:
         asyncio.run(run_git(["version"]))
     assert "apt install git" in refusal.value.remedy

@@ -6,11 +6,19 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cli.support import environment
-from tests.journeys.push_stage import PROGRAM, Repository, Stage, stage, wait_until
+from tests.journeys.push_stage import (
+    PROGRAM,
+    PUSH_SECONDS_MAX,
+    Repository,
+    Stage,
+    stage,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
@@ -247,6 +255,32 @@ def test_two_pushes_at_once_do_not_both_go_live(scene: Stage) -> None:
     assert second.code != 0 and "Another push to crowded" in second.said, second.said
     assert pushing.wait(60) == 0
     assert made.push().code == 0
+
+
+def test_a_push_over_ssh_needs_nothing_but_a_login(scene: Stage, tmp_path: Path) -> None:
+    made = scene.repository("remote")
+    told = scene.cli("publish", "--git", str(made.folder), "--json").json
+    assert told["ssh"].startswith("ssh://") and told["ssh"].endswith(told["repository"])
+    # Stands for ssh and the machine behind it: a bare environment, and the command in a shell.
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        '#!/bin/sh\nfor word; do :; done\nexec env -i HOME="$HOME" PATH=/usr/bin:/bin sh -c "$word"\n'
+    )
+    ssh.chmod(0o755)
+    made.git("remote", "set-url", "openresource", told["ssh"])
+    made.commit("one")
+    done = subprocess.run(
+        ["git", "push", "openresource", "main"],
+        cwd=made.folder,
+        env=environment({"GIT_SSH": str(ssh), "GIT_SSH_VARIANT": "ssh"}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PUSH_SECONDS_MAX,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "remote:" in done.stderr and "live: " in done.stderr
+    assert scene.latest("remote")["version"] == "0.1.0"
 
 
 def test_the_hook_is_ours_and_speaks_to_the_recorded_home(scene: Stage, work: Repository) -> None:
