@@ -62,6 +62,8 @@ BUILDING_SECONDS_MAX: Final = 1_800.0
 TEST_SECONDS: Final = 60.0
 # Events tell at once; a look at the state now and then finds what an event did not bring.
 LOOK_SECONDS: Final = 2.0
+# What everybody who spoke has refused may still be taken by somebody else, for so long.
+REFUSED_SECONDS: Final = 20.0
 RECEIPT_BYTES_MAX: Final = 64 * 1024
 LICENSE_NOT_STATED: Final = "NOASSERTION"
 STATUS_WORDS: Final = {
@@ -330,15 +332,16 @@ class Publisher:
         tried: set[tuple[str, int]] = set()
         began = time.monotonic()
         changed = asyncio.Event()
+        refused_at: float | None = None
         self._progress("waiting for a provider to take it")
         follower = asyncio.create_task(self._follow(choice, changed))
         try:
             while True:
                 changed.clear()
-                is_taken = False
-                for placement in await self._directory.all_placements(choice):
+                placements = await self._directory.all_placements(choice)
+                is_taken = any(placement.status == "OFFERED" for placement in placements)
+                for placement in placements:
                     self._report(placement, said)
-                    is_taken = is_taken or placement.status == "OFFERED"
                     # A provider announces anew after a restart, and then deserves another try.
                     if placement.status != "PLACED" or (placement.provider, placement.at_ms) in tried:
                         continue
@@ -351,9 +354,16 @@ class Publisher:
                         failures[placement.provider] = refusal.message
                         self._progress(f"{placement.provider}: the test call failed: {refusal.message}")
                 patience_seconds = max(deadline_seconds, building_seconds if is_taken else 0.0)
-                left_seconds = patience_seconds - (time.monotonic() - began)
+                waited_seconds = time.monotonic() - began
+                if not _is_only_refused(placements):
+                    refused_at = None
+                elif refused_at is None:
+                    refused_at = waited_seconds
+                if refused_at is not None:
+                    patience_seconds = min(patience_seconds, refused_at + REFUSED_SECONDS)
+                left_seconds = patience_seconds - waited_seconds
                 if left_seconds <= 0:
-                    raise _late(choice, patience_seconds, said, failures)
+                    raise _late(choice, waited_seconds, said, failures)
                 try:
                     async with asyncio.timeout(min(LOOK_SECONDS, left_seconds)):
                         await changed.wait()
@@ -523,6 +533,12 @@ def _words_of(content: bytes) -> str:
     error = record.get("error") if isinstance(record, dict) else None
     words = error if isinstance(error, dict) else record if isinstance(record, dict) else {}
     return str(words.get("message") or "")
+
+
+def _is_only_refused(placements: Sequence[Placement]) -> bool:
+    """Whether some refused it, and nobody runs it or is about to."""
+    statuses = {placement.status for placement in placements}
+    return "REFUSED" in statuses and not statuses & {"OFFERED", "PLACED", "DRAINING"}
 
 
 def _late(choice: Choice, seconds: float, said: dict[str, str], failures: dict[str, str]) -> Refusal:
