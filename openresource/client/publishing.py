@@ -363,7 +363,7 @@ class Publisher:
                     patience_seconds = min(patience_seconds, refused_at + REFUSED_SECONDS)
                 left_seconds = patience_seconds - waited_seconds
                 if left_seconds <= 0:
-                    raise _late(choice, waited_seconds, said, failures)
+                    raise _late(choice, patience_seconds, said, failures)
                 try:
                     async with asyncio.timeout(min(LOOK_SECONDS, left_seconds)):
                         await changed.wait()
