@@ -383,6 +383,12 @@ def test_packages_are_read_from_where_projects_name_them(
     assert found.files == {"requirements.txt": packages.encode()}
 
 
+def test_the_server_that_a_procfile_starts_is_among_the_packages() -> None:
+    found = detect(files_of({"Procfile": "web: gunicorn app:app\n", "setup.py": "setup(install_requires=['Flask'])",
+                             "app.py": "from flask import Flask\napp = Flask(__name__)\n"}))  # fmt: skip
+    assert found.files["requirements.txt"] == b"Flask\ngunicorn\n"
+
+
 def test_licences_are_recognised_by_their_names() -> None:
     assert license_of_word("Apache Software License") == "Apache-2.0"
     assert license_of_word("MIT OR Apache-2.0") == "MIT OR Apache-2.0"

@@ -302,7 +302,7 @@ def test_a_program_that_does_not_work_is_refused_before_anything_is_published(
 
 
 def test_a_folder_that_is_no_program_is_refused(market: Market, tmp_path: Path) -> None:
-    assert "no openresource.toml" in market.cli("publish", str(tmp_path), home=market.publisher).err
+    assert "says how it would be run" in market.cli("publish", str(tmp_path), home=market.publisher).err
     assert "no folder" in market.cli("publish", str(tmp_path / "nowhere"), home=market.publisher).err
 
 

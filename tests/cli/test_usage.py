@@ -84,7 +84,7 @@ def test_the_list_of_commands_imports_no_heavy_library() -> None:
     [
         (["cal", "shout"], "Did you mean 'call'?"),
         (["frobnicate"], "See openresource --help"),
-        (["publish"], "FOLDER"),
+        (["publish"], "Name a folder"),
         (["call"], "SERVICE"),
         (["node", "start", "--port", "99999"], "65535"),
         (["provide", "--accept", "some"], "'all', 'own', 'list'"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from openresource.builds.command_words import for_sandbox, port_in, words_of
-from openresource.builds.detectors.procfile import language_of_command
+from openresource.builds.detectors.procfile import language_of_command, with_runner
 from openresource.builds.detectors.python_apps import is_port
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding
@@ -70,7 +70,7 @@ def detect_dockerfile(files: Files, language: Detector) -> Finding | None:
     port = 0 if port_in(command) else found.port or docker.port
     kind = "http" if docker.port or port_in(command) else found.kind
     return replace(
-        found,
+        with_runner(found, command),
         kind=kind,
         because=f"{name} starts it with: {' '.join(words)[:120]}",
         command=command,

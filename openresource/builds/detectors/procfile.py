@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from openresource.builds.command_words import for_sandbox, words_of
+from openresource.builds.command_words import PYTHON_MODULES, for_sandbox, words_of
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding
+from openresource.builds.python_packages import GENERATED_FILE
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,40}):\s*(\S.*)")
 
@@ -39,6 +40,7 @@ def detect_procfile(files: Files, language: Detector) -> Finding | None:
         # The line names what the other tool's build makes; ours lies elsewhere.
         words = (*found.command[:1], *words[1:])
     base = Finding(language_of_command(words), "http", "") if found is None else found
+    base = with_runner(base, words)
     return replace(
         base,
         kind="http" if name == "web" else "cli",
@@ -50,6 +52,15 @@ def detect_procfile(files: Files, language: Detector) -> Finding | None:
         environment={name: value for name, value in base.environment.items() if name == "PYTHONPATH"},
         remarks=(*remarks, *base.remarks),
     )
+
+
+def with_runner(finding: Finding, words: tuple[str, ...]) -> Finding:
+    """A finding whose made list of packages has the server that its command starts."""
+    made = finding.files.get(GENERATED_FILE, b"").decode()
+    runner = words[2] if words[:2] == ("python", "-m") and len(words) > 2 else ""
+    if not made or runner not in PYTHON_MODULES.values() or runner in made.lower():
+        return finding
+    return replace(finding, files={**finding.files, GENERATED_FILE: f"{made}{runner}\n".encode()})
 
 
 def language_of_command(words: tuple[str, ...]) -> str:
