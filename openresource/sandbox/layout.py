@@ -126,7 +126,7 @@ def environment(layout: Layout, release: Release, limits: Limits, extra: Mapping
         values["LD_LIBRARY_PATH"] = layout.library_path
     if layout.egress:
         values.update(PROXY_ENVIRONMENT)
-    values.update((name, layout.place(value)) for name, value in release.environment)
+    values.update((name, _placed(layout, name, value)) for name, value in release.environment)
     values.update(release.manifest.run.environment)
     values["PYTHONPATH"] = ":".join(_python_path(layout, values.get("PYTHONPATH", "")))
     return {**values, **extra}
@@ -136,6 +136,13 @@ def _python_path(layout: Layout, wished: str) -> list[str]:
     """Where Python looks: the program's own folders first, then its packages, then what we bring."""
     own = [part if part.startswith("/") else f"{layout.app}/{part}" for part in wished.split(":") if part]
     return [*own, *([layout.packages] if layout.packages else []), f"{layout.guest}/modules"]
+
+
+def _placed(layout: Layout, name: str, value: str) -> str:
+    """A variable as the program sees it: a path, or a list of paths where the name says so."""
+    if name.endswith("PATH"):
+        return ":".join(layout.place(part) for part in value.split(":"))
+    return layout.place(value)
 
 
 def own_library_folder(interpreter: Interpreter) -> Path | None:

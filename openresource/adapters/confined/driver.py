@@ -141,7 +141,9 @@ class Confined:
             packages = str(runtime / packages_of(release.runtime))
             readable.append(str(runtime))
             readable += [str(stage.shown(mount.source)) for mount in release.runtime.mounts]
-        moved: list[tuple[str, str]] = []
+        moved: list[tuple[str, str]] = [("/app", str(app))]
+        if packages:
+            moved.append(("/runtime", str(runtime)))
         for mount in release.mounts:
             shown = stage.shown(mount.source)
             shown = shown / mount.source.name if mount.source.is_file() and shown.is_dir() else shown

@@ -92,6 +92,12 @@ class PythonRecipe:
             steps_have_network=bool(own_steps),
             dropped=("build",) if installs_itself and not source.has("build") else (),
             python=own if layer is not None else None,
+            environment=(
+                (("PYTHONPATH", f"/app:/runtime/{site}" if layer is not None else "/app"),)
+                # A typed program's guest knows where things are; others look where this says.
+                if source.manifest.run.kind != "python"
+                else ()
+            ),
             path=path,
         )
 
