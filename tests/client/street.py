@@ -48,13 +48,15 @@ from openresource.provider.offers import Offer, Offers
 from openresource.provider.server import GatewayServer
 from openresource.provider.service import clock_ms
 from openresource.provider.tls import load_or_make_identity, server_context
-from openresource.sandbox.driver import Limits, ProgramCall, ProgramReply
+from openresource.sandbox.driver import Limits, ProgramCall, ProgramFailed, ProgramReply
 from tests.provider.support import FunctionRunner
 from tests.support.network import NodeProcess
 
 ASK_UAIN = 80
 ROYALTY_UAIN = 20
 PRICE_UAIN = ASK_UAIN + ROYALTY_UAIN
+# What a buyer's wallet holds at first.
+START_UAIN = 5_000_000
 FEE_PPM = 20_000
 TEXT_INPUT = {
     "type": "object",
@@ -309,7 +311,7 @@ class Street:
         await shop.announce("PLACED")
         return shop
 
-    async def home(self, amount_uain: int = 5_000_000) -> Home:
+    async def home(self, amount_uain: int = START_UAIN) -> Home:
         """A home whose wallet holds some coins."""
         self._number += 1
         home = Home(self.folder / f"buyer-{self._number}")
@@ -318,7 +320,7 @@ class Street:
             await self.node.fund(key.address, amount_uain)
         return home
 
-    async def buyer(self, amount_uain: int = 5_000_000) -> AsyncClient:
+    async def buyer(self, amount_uain: int = START_UAIN) -> AsyncClient:
         """A client with a wallet of its own."""
         return AsyncClient(await self.home(amount_uain), self.node.url)
 
@@ -450,3 +452,44 @@ class Chunks:
 async def open_street(node: NodeProcess, folder: Path) -> AsyncIterator[Street]:
     async with Street(node, folder) as street:
         yield street
+
+
+async def crash(call: ProgramCall) -> ProgramReply:
+    """A program that fails."""
+    raise ProgramFailed(reason="it fell over", stderr="secret words")
+
+
+class Slowly:
+    """A program whose calls wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, call: ProgramCall) -> ProgramReply:
+        self.begun.set()
+        await self.go.wait()
+        return await shout(call)
+
+
+async def purse_of(buyer: AsyncClient, name: str = "") -> Any:
+    """The purse of the only channel, or of a named one, as it lies on the disk."""
+    network = await buyer.network()
+    entries = buyer.books.channels(network.genesis_hash, with_closed=True)
+    found = [entry for entry in entries if not name or entry.name == name]
+    assert len(found) == 1
+    return found[0].purse
+
+
+async def channel_names(buyer: AsyncClient, *, with_closed: bool = True) -> list[str]:
+    network = await buyer.network()
+    return [entry.name for entry in buyer.books.channels(network.genesis_hash, with_closed=with_closed)]
+
+
+def streaming(chunks: Chunks, content_type: str = "application/x-ndjson") -> Any:
+    async def stream(call: ProgramCall) -> ProgramReply:
+        if call.method != "count":
+            return await shout(call)
+        return ProgramReply(200, content_type, chunks)
+
+    return stream
