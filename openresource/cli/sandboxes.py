@@ -26,6 +26,7 @@ def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Driver
     from openresource.adapters.oci.driver import Oci
     from openresource.adapters.wasm.driver import Wasm
     from openresource.provider.runtimes import cache_folder
+    from openresource.sandbox.gpus import Devices, discover
 
     add_tongue("grpc", _open_grpc)
     namespace, _, runtime_class = cluster.partition("/")
@@ -33,10 +34,14 @@ def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Driver
     tools = own_tools()
     bubblewrap, confined = Bubblewrap(tools=tools), Confined(tools=tools)
     wasm = Wasm([bubblewrap, confined], cache=cache_folder() / "wasm")
+    devices = Devices(discover())
     sandboxes: list[Sandbox] = [
         bubblewrap,
         wasm,
         Oci(registries=registries),
+        Bubblewrap(tools=tools, devices=devices),
+        Oci(registries=registries, devices=devices),
+        Gvisor(tools=tools, devices=devices),
         Gvisor(tools=tools),
         Kubernetes(Cluster(kubectl, "", namespace, runtime_class, tuple(registries))),
         confined,

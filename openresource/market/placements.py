@@ -57,7 +57,10 @@ CALLABLE: Final = (PLACED, DRAINING)
 # Isolation from weak to strong; a higher number satisfies a lower demand.
 ISOLATION_LEVELS: Final[dict[str, int]] = {
     "confined": 10,
+    # A device's driver takes calls that no filter looks into.
     "bubblewrap+gpu": 15,
+    "oci+gpu": 15,
+    "gvisor+gpu": 15,
     "bubblewrap": 20,
     "oci": 30,
     "kubernetes": 30,

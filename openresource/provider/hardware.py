@@ -6,13 +6,23 @@ import os
 from pathlib import Path
 
 from openresource.market.hardware import Hardware
+from openresource.sandbox.gpus import discover
 
 MEMORY_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine_hardware() -> Hardware:
-    """Processors that this process may run on, and memory within its group's limit."""
-    return Hardware(cpu=len(os.sched_getaffinity(0)), memory_bytes=_memory_bytes())
+    """Processors that this process may run on, memory within its group's limit, and graphics processors."""
+    gpus = discover()
+    vendors = {gpu.vendor for gpu in gpus}
+    return Hardware(
+        cpu=len(os.sched_getaffinity(0)),
+        memory_bytes=_memory_bytes(),
+        gpu_count=len(gpus),
+        # Of several vendors none can be told, as a record has one.
+        gpu_vendor=vendors.pop() if len(vendors) == 1 else "",
+        gpu_memory_bytes=min((gpu.memory_bytes for gpu in gpus), default=0),
+    )
 
 
 def _memory_bytes() -> int:

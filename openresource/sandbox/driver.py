@@ -36,6 +36,8 @@ class Capabilities:
     network: Literal["none", "proxy"] = "none"
     # Devices that a program can be given for itself alone; a driver with any takes only programs that need one.
     gpus: int = 0
+    # Vendor and bytes of memory of each; 0 bytes where that is not known.
+    gpu_kinds: tuple[tuple[str, int], ...] = ()
     as_root: bool = False
     kinds: tuple[str, ...] = ("python", "http", "jsonl", "cli", "grpc")
     details: tuple[tuple[str, str], ...] = ()

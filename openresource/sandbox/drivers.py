@@ -129,10 +129,24 @@ def rank(level: str) -> int:
 
 def enforced_text(capabilities: Capabilities) -> str:
     """Who holds which limit, in one line that an offer can carry."""
-    return (
+    words = (
         f"memory={capabilities.memory} pids={capabilities.processes} "
         f"cpu={capabilities.cpu} disk={capabilities.disk}"
     )
+    return f"{words} gpu=untested" if capabilities.gpus else words
+
+
+def _suitable(capabilities: Capabilities, manifest: Manifest) -> int:
+    """How many devices are what a program asks for."""
+    wanted = manifest.resources
+    if not capabilities.gpu_kinds:
+        # A cluster places programs on devices itself.
+        return capabilities.gpus
+    counts: dict[str, int] = {}
+    for vendor, memory_bytes in capabilities.gpu_kinds:
+        if wanted.gpu_vendor in ("any", vendor) and memory_bytes >= wanted.gpu_memory_bytes:
+            counts[vendor] = counts.get(vendor, 0) + 1
+    return max(counts.values(), default=0)
 
 
 def _lacks(capabilities: Capabilities, manifest: Manifest, min_level: str) -> str:
@@ -142,8 +156,8 @@ def _lacks(capabilities: Capabilities, manifest: Manifest, min_level: str) -> st
         return f"runs {', '.join(capabilities.kinds)} programs"
     if rank(capabilities.level) < rank(min_level):
         return f"is weaker than {min_level}"
-    if resources.gpu_count > capabilities.gpus:
-        return f"has {capabilities.gpus or 'no'} GPU for it"
+    if resources.gpu_count > (suitable := _suitable(capabilities, manifest)):
+        return f"has {suitable or 'no'} GPU for it"
     if capabilities.gpus and not resources.gpu_count:
         return "is for programs that need a GPU"
     if resources.network and capabilities.network != "proxy":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from openresource.sandbox.driver import Limits
+from openresource.sandbox.gpus import Gpu, device_environment, device_folders, device_nodes
 from openresource.sandbox.views import HOME, Bind, system_places
 
 NOBODY: Final = "65534"
@@ -19,6 +20,7 @@ def options(
     limits: Limits,
     environment: Mapping[str, str],
     folder: str,
+    gpus: Sequence[Gpu] = (),
 ) -> list[str]:
     """Everything before the command."""
     disk = str(limits.disk_bytes)
@@ -34,8 +36,12 @@ def options(
         "--size", disk, "--perms", "1777", "--tmpfs", HOME,
     ]  # fmt: skip
     words += _shown(binds, links)
+    for node in device_nodes(gpus):
+        words += ["--dev-bind-try", node, node]
+    for shown in device_folders(gpus):
+        words += ["--ro-bind-try", shown, shown]
     words += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    for name, value in environment.items():
+    for name, value in {**environment, **device_environment(gpus)}.items():
         words += ["--setenv", name, value]
     return [*words, "--chdir", folder]
 

@@ -27,6 +27,7 @@ from openresource.sandbox.driver import (
     Release,
     SandboxUnavailable,
 )
+from openresource.sandbox.gpus import UNTESTED, Devices, Gpu, Need, described
 from openresource.sandbox.groups import Groups, make_groups
 from openresource.sandbox.instances import RunningInstance, Watched, start_instance
 from openresource.sandbox.launching import (
@@ -55,6 +56,7 @@ from openresource.sandbox.uids import Uid, take_uid
 from openresource.sandbox.views import HOME, Bind, view_of
 
 LEVEL: Final = "bubblewrap"
+GPU_LEVEL: Final = "bubblewrap+gpu"
 STARTED_SECONDS_MAX: Final = 20.0
 INFO_BYTES_MAX: Final = 4_096
 GONE_SECONDS_MAX: Final = 10.0
@@ -100,10 +102,18 @@ class Bubblewrap:
     """The sandbox of level `bubblewrap`."""
 
     def __init__(
-        self, *, tools: Sequence[Path] = (), binary: Path | None = None, uses_groups: bool = True
+        self,
+        *,
+        tools: Sequence[Path] = (),
+        binary: Path | None = None,
+        uses_groups: bool = True,
+        devices: Devices | None = None,
     ) -> None:
         """`tools` are executables of this machine outside of /usr that programs may use, such as a Node of one's own;
-        without `uses_groups` memory is held by limits and the watch alone."""
+        without `uses_groups` memory is held by limits and the watch alone; with `devices` each program leases those
+        that it needs, and the level is another."""
+        self._devices = devices
+        self._level = LEVEL if devices is None else GPU_LEVEL
         self._tools = tuple(tools)
         self._uses_groups = uses_groups
         self._binary = binary or find_binary()
@@ -123,6 +133,7 @@ class Bubblewrap:
         find_command(release, (*self._tools, interpreter.executable))
         become_subreaper()
         async with AsyncExitStack() as held:
+            gpus = self._leased(release, held)
             uid = take_uid(LEVEL) if os.geteuid() == 0 else None
             if uid is not None:
                 held.callback(uid.release)
@@ -144,11 +155,20 @@ class Bubblewrap:
             view = view_of(release, interpreter, broker_folder, self._tools)
             command = command_of(release, view.layout, limits)
             values = environment(view.layout, release, limits, command.environment)
-            words = options(view.binds, view.links, limits, values, view.layout.app)
+            words = options(view.binds, view.links, limits, values, view.layout.app, gpus)
             process = await self._launch(words, view.binds, command.words, ends, limits, uid, groups)
             process.cleanups.append(held.pop_all().aclose)
         watched = Watched(inner_folders=(HOME, "/dev/shm"))
         return await start_instance(process, ends, release, limits, watched)
+
+    def _leased(self, release: Release, held: AsyncExitStack) -> tuple[Gpu, ...]:
+        """The devices of one program, its own until it has ended."""
+        wanted = release.manifest.resources
+        if self._devices is None or not wanted.gpu_count:
+            return ()
+        lease = self._devices.lease(Need(wanted.gpu_count, wanted.gpu_vendor, wanted.gpu_memory_bytes))
+        held.callback(lease.release)
+        return lease.gpus
 
     async def _launch(
         self,
@@ -163,6 +183,9 @@ class Bubblewrap:
         assert self._binary is not None
         binary = str(self._binary)
         plan: dict[str, Any] = {"limits": resource_limits(limits)}
+        if self._devices is not None:
+            # The libraries of devices map far more than they use; groups and the watch hold what is used.
+            del plan["limits"]["RLIMIT_DATA"]
         if groups is not None:
             plan["groups"] = groups.enter_files
         if uid is not None:
@@ -210,17 +233,25 @@ class Bubblewrap:
             os.close(gate)
 
     def _probe(self) -> Capabilities:
+        if self._devices is not None and not self._devices:
+            return Capabilities(GPU_LEVEL, False, "no GPU was found")
         if self._binary is None:
-            return Capabilities(LEVEL, False, NO_BINARY)
+            return Capabilities(self._level, False, NO_BINARY)
         if not seccomp.machine_supported():
-            return Capabilities(LEVEL, False, "system calls cannot be filtered on this kind of processor")
+            return Capabilities(
+                self._level, False, "system calls cannot be filtered on this kind of processor"
+            )
+        gpus = self._devices.gpus if self._devices is not None else ()
+        known = (("gpus", described(gpus)), ("devices", UNTESTED)) if gpus else ()
         return probe_by_start(
             self,
-            LEVEL,
+            self._level,
+            gpus=len(gpus),
+            gpu_kinds=tuple((gpu.vendor, gpu.memory_bytes) for gpu in gpus),
             disk="tmpfs",
             network="proxy",
             uses_groups=self._uses_groups,
-            details=(("bubblewrap", str(self._binary)),),
+            details=(("bubblewrap", str(self._binary)), *known),
         )
 
 

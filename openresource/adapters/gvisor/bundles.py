@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from openresource.sandbox.driver import Limits
+from openresource.sandbox.gpus import Gpu, device_nodes
 from openresource.sandbox.views import HOME, View, system_places
 
 NOBODY: Final = 65_534
@@ -17,7 +18,12 @@ SHARED_MEMORY_BYTES_MAX: Final = 32 << 20
 
 
 def write_bundle(
-    folder: Path, view: View, limits: Limits, environment: Mapping[str, str], command: Sequence[str]
+    folder: Path,
+    view: View,
+    limits: Limits,
+    environment: Mapping[str, str],
+    command: Sequence[str],
+    gpus: Sequence[Gpu] = (),
 ) -> None:
     """The bundle of one instance in an empty folder; nothing in it is a file of the program."""
     root = folder / "rootfs"
@@ -49,6 +55,7 @@ def write_bundle(
         for bind in (*system, *view.binds)
     ]
     document = _document(root, mounts, limits, environment, command, view.layout.app)
+    document["linux"]["devices"] = [_device(node) for node in device_nodes(gpus) if os.path.exists(node)]
     (folder / "config.json").write_text(json.dumps(document))
 
 
@@ -96,6 +103,20 @@ def _process_limits(limits: Limits) -> dict[str, int]:
         "RLIMIT_NOFILE": limits.open_files,
         "RLIMIT_NPROC": limits.processes,
         "RLIMIT_CORE": 0,
+    }
+
+
+def _device(node: str) -> dict[str, Any]:
+    """A node of this machine as the runtime takes it."""
+    status = os.stat(node)
+    return {
+        "path": node,
+        "type": "c",
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": 0o666,
+        "uid": 0,
+        "gid": 0,
     }
 
 

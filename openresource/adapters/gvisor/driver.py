@@ -22,6 +22,15 @@ from openresource.adapters.gvisor.bundles import write_bundle
 from openresource.sandbox.broker import Broker
 from openresource.sandbox.commands import command_of, find_command, wire_of
 from openresource.sandbox.driver import Capabilities, KindNotServed, Limits, Release, SandboxUnavailable
+from openresource.sandbox.gpus import (
+    UNTESTED,
+    Devices,
+    Gpu,
+    Need,
+    described,
+    device_environment,
+    gvisor_options,
+)
 from openresource.sandbox.groups import make_groups
 from openresource.sandbox.instances import RunningInstance, Watched, start_instance
 from openresource.sandbox.launching import become_subreaper
@@ -33,6 +42,7 @@ from openresource.sandbox.supervised import SupervisedProcess, start_supervised
 from openresource.sandbox.views import view_of
 
 LEVEL: Final = "gvisor"
+GPU_LEVEL: Final = "gvisor+gpu"
 KINDS: Final = ("python", "jsonl", "cli")
 NO_BINARY: Final = "runsc is not installed: apt install runsc, or see gvisor.dev for a newer one"
 # The newest first: which ones a binary knows and a machine allows is found by starting.
@@ -58,13 +68,16 @@ class Gvisor:
         binary: Path | None = None,
         platform: str = "",
         uses_groups: bool = True,
+        devices: Devices | None = None,
     ) -> None:
-        """`platform` is the runtime's way to catch system calls; empty takes the first that starts."""
+        """Of `devices` each program leases those that it needs, and the level is another; `platform` is the runtime's way to catch system calls; empty takes the first that starts."""
         self._tools = tuple(tools)
         found = shutil.which("runsc")
         self._binary = binary or (Path(found) if found else None)
         self._platform = platform
         self._uses_groups = uses_groups
+        self._devices = devices
+        self._level = LEVEL if devices is None else GPU_LEVEL
         self._capabilities: Capabilities | None = None
 
     def probe(self) -> Capabilities:
@@ -97,6 +110,14 @@ class Gvisor:
             groups = make_groups(_with_own_share(limits)) if self._uses_groups else None
             if groups is not None:
                 held.push_async_callback(remove_groups, groups)
+            gpus: tuple[Gpu, ...] = ()
+            wanted = release.manifest.resources
+            if self._devices is not None and wanted.gpu_count:
+                lease = self._devices.lease(
+                    Need(wanted.gpu_count, wanted.gpu_vendor, wanted.gpu_memory_bytes)
+                )
+                held.callback(lease.release)
+                gpus = lease.gpus
             folder = Path(tempfile.mkdtemp(prefix="openresource-gvisor-"))
             held.callback(shutil.rmtree, folder, True)
             ends = open_ends(wire)
@@ -107,8 +128,10 @@ class Gvisor:
             view = view_of(release, interpreter, broker_folder, self._tools)
             command = command_of(release, view.layout, limits)
             values = environment(view.layout, release, limits, command.environment)
-            write_bundle(folder, view, limits, values, command.words)
-            process = await start_supervised(self._plan(folder, groups), ends, groups, make=SupervisedProcess)
+            write_bundle(folder, view, limits, {**values, **device_environment(gpus)}, command.words, gpus)
+            process = await start_supervised(
+                self._plan(folder, groups, gpus), ends, groups, make=SupervisedProcess
+            )
             process.cleanups.append(held.pop_all().aclose)
         return await start_instance(
             process,
@@ -118,7 +141,7 @@ class Gvisor:
             Watched(descriptors_max=DESCRIPTORS_MAX, own_bytes=OWN_MEMORY_BYTES),
         )
 
-    def _plan(self, folder: Path, groups: Any) -> dict[str, Any]:
+    def _plan(self, folder: Path, groups: Any, gpus: Sequence[Gpu]) -> dict[str, Any]:
         words = [
             str(self._binary),
             f"-root={folder / 'state'}",
@@ -128,6 +151,7 @@ class Gvisor:
             # Groups of ours hold the whole; those that the runtime would make are not needed.
             "-ignore-cgroups",
             "-log=/dev/null",
+            *gvisor_options(gpus),
         ]
         if os.geteuid() != 0:
             words.append("-rootless")
@@ -138,18 +162,24 @@ class Gvisor:
         return plan
 
     def _probe(self) -> Capabilities:
+        if self._devices is not None and not self._devices:
+            return Capabilities(GPU_LEVEL, False, "no GPU was found", kinds=KINDS)
         if self._binary is None:
-            return Capabilities(LEVEL, False, NO_BINARY, kinds=KINDS)
-        capabilities = Capabilities(LEVEL, False, "no platform was tried", kinds=KINDS)
+            return Capabilities(self._level, False, NO_BINARY, kinds=KINDS)
+        gpus = self._devices.gpus if self._devices is not None else ()
+        known = (("gpus", described(gpus)), ("devices", UNTESTED)) if gpus else ()
+        capabilities = Capabilities(self._level, False, "no platform was tried", kinds=KINDS)
         for platform in (self._platform,) if self._platform else PLATFORMS:
             self._platform = platform
             capabilities = probe_by_start(
                 self,
-                LEVEL,
+                self._level,
+                gpus=len(gpus),
+                gpu_kinds=tuple((gpu.vendor, gpu.memory_bytes) for gpu in gpus),
                 disk="tmpfs",
                 uses_groups=self._uses_groups,
                 kinds=KINDS,
-                details=(("runsc", _version(self._binary)), ("platform", platform)),
+                details=(("runsc", _version(self._binary)), ("platform", platform), *known),
             )
             if capabilities.available:
                 break

@@ -43,6 +43,15 @@ from openresource.sandbox.driver import (
     Release,
     SandboxUnavailable,
 )
+from openresource.sandbox.gpus import (
+    UNTESTED,
+    Devices,
+    Gpu,
+    Need,
+    described,
+    device_environment,
+    engine_devices,
+)
 from openresource.sandbox.groups import groups_of, held_bytes
 from openresource.sandbox.instances import RunningInstance, Watched, start_instance
 from openresource.sandbox.launching import become_subreaper
@@ -54,6 +63,7 @@ from openresource.sandbox.supervised import SupervisedProcess, start_supervised
 from openresource.sandbox.uids import take_uid
 from openresource.sandbox.views import HOME
 
+GPU_LEVEL: Final = "oci+gpu"
 KINDS: Final = ("oci",)
 WIRES: Final = ("http", "jsonl", "grpc")
 DOOR: Final = Path(__file__).with_name("door.py")
@@ -110,13 +120,15 @@ class Oci:
         *,
         engine: Engine | None = None,
         registries: Sequence[str] = (),
-        devices: Sequence[str] = (),
+        devices: Devices | None = None,
     ) -> None:
-        """`registries` are those that may be asked for images that are not here; `devices` are given to each program."""
+        """`registries` are those that may be asked for images that are not here; of `devices` each program leases
+        those that it needs, and the level is another."""
+        self._level = LEVEL if devices is None else GPU_LEVEL
         self._engine = engine
         self._is_chosen = engine is not None
         self._registries = tuple(registries)
-        self._devices = tuple(devices)
+        self._devices = devices
         self._loading = asyncio.Lock()
         self._held: frozenset[str] = frozenset()
         self._capabilities: Capabilities | None = None
@@ -167,7 +179,15 @@ class Oci:
             errors = os.dup(ends.child_stderr)
             theirs.callback(os.close, errors)
             container = f"openresource-{os.getpid()}-{secrets.token_hex(6)}"
-            values = _environment(release, limits, wire)
+            wanted = release.manifest.resources
+            gpus: tuple[Gpu, ...] = ()
+            if self._devices is not None and wanted.gpu_count:
+                lease = self._devices.lease(
+                    Need(wanted.gpu_count, wanted.gpu_vendor, wanted.gpu_memory_bytes)
+                )
+                held.callback(lease.release)
+                gpus = lease.gpus
+            values = {**_environment(release, limits, wire), **device_environment(gpus)}
             words = run_words(
                 container,
                 user,
@@ -175,7 +195,7 @@ class Oci:
                 values,
                 await asyncio.to_thread(self._profile_file, held),
                 {RELEASE_FOLDER: os.path.realpath(release.folder), BROKER_FOLDER: str(broker_folder)},
-                self._devices,
+                engine_devices(gpus),
                 is_podman=engine.is_podman,
             )
             plan: dict[str, Any] = {
@@ -254,9 +274,13 @@ class Oci:
             return identity
 
     def _probe(self) -> Capabilities:
+        if self._devices is not None and not self._devices:
+            return Capabilities(GPU_LEVEL, False, "no GPU was found", kinds=KINDS)
         archive = probe_archive()
         if not archive:
-            return Capabilities(LEVEL, False, "no probe is known for this kind of processor", kinds=KINDS)
+            return Capabilities(
+                self._level, False, "no probe is known for this kind of processor", kinds=KINDS
+            )
         tried: list[str] = []
         for engine in [self._engine] if self._engine is not None else engines_here():
             self._engine = engine
@@ -266,23 +290,29 @@ class Oci:
             tried.append(f"{engine.name}: {why_not}")
         self._engine = None
         return Capabilities(
-            LEVEL, False, "; ".join(tried)[:WHY_NOT_CHARACTERS_MAX] or NO_ENGINE,
+            self._level, False, "; ".join(tried)[:WHY_NOT_CHARACTERS_MAX] or NO_ENGINE,
             as_root=os.geteuid() == 0, kinds=KINDS,
         )  # fmt: skip
 
     def _reached(self, engine: Engine) -> Capabilities:
         removed = engine.remove_orphans()
+        gpus = self._devices.gpus if self._devices is not None else ()
         return Capabilities(
-            LEVEL,
+            self._level,
             True,
             memory="engine" if "memory" in self._held else "watch",
             processes="engine" if "pids" in self._held else "rlimit",
             cpu="engine" if "cpu" in self._held else "none",
             disk="tmpfs",
-            gpus=len(self._devices),
+            gpus=len(gpus),
+            gpu_kinds=tuple((gpu.vendor, gpu.memory_bytes) for gpu in gpus),
             as_root=os.geteuid() == 0,
             kinds=KINDS,
-            details=(("engine", engine.name), *((("orphans removed", str(removed)),) if removed else ())),
+            details=(
+                ("engine", engine.name),
+                *((("gpus", described(gpus)), ("devices", UNTESTED)) if gpus else ()),
+                *((("orphans removed", str(removed)),) if removed else ()),
+            ),
         )
 
 
