@@ -177,6 +177,14 @@ class Stage:
         path = f"/placements/{self.address}/{name}/{program}/{self.provider.facts['provider']}"
         return asyncio.run(self.read(path))
 
+    def until_gone(self, name: str, program: str) -> None:
+        """Waits until the provider has let a version go."""
+        wait_until(
+            lambda: (record := self.placement(name, program)) and record["status"] == "GONE",
+            60,
+            "an old version to go",
+        )
+
     def latest(self, name: str) -> dict[str, Any]:
         """The chosen version's record."""
 

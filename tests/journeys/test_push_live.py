@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.support import serving
-from tests.journeys.push_stage import Call, Load, Stage, failures, figures, stage, wait_until
+from tests.journeys.push_stage import Call, Load, Stage, failures, figures, stage
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
@@ -66,14 +66,7 @@ def test_a_push_and_a_rollback_under_load_drop_no_call_and_the_next_one_sees_the
         )
 
         # What was succeeded goes when nobody calls it, and its buyers' deposits come home.
-        gone = wait_until(
-            lambda: (
-                (record := scene.placement("swap", old["program"])) and record["status"] == "GONE" and record
-            ),
-            30,
-            "the version before to go",
-        )
-        assert gone["status"] == "GONE"
+        scene.until_gone("swap", old["program"])
 
         with Load(scene.buyer, scene.node.url, "swap") as load:
             load.answered(50)

@@ -1,0 +1,104 @@
+"""Going back and forth between versions: what a rollback chooses, what it says, and what stays on the provider's disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from openresource.primitives.keys import generate_key
+from tests.journeys.push_stage import Repository, Stage, stage
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage(tmp_path_factory.mktemp("rollback")) as made:
+        yield made
+
+
+def numbered(work: Repository, number: int) -> None:
+    """A release with a number of its own."""
+    text = (work.folder / "openresource.toml").read_text()
+    lines = [
+        f'version = "0.{number}.0"' if line.startswith("version") else line for line in text.splitlines()
+    ]
+    work.write("openresource.toml", "\n".join(lines) + "\n")
+    work.commit(f"word{number}")
+    pushed = work.push()
+    assert pushed.code == 0, pushed.said
+
+
+def test_rollbacks_lead_back_step_by_step_and_forth_by_name(scene: Stage) -> None:
+    work = scene.repository("steps")
+    programs = []
+    for number in (1, 2, 3, 4):
+        numbered(work, number)
+        programs.append(scene.latest("steps")["program"])
+    for program in programs[:3]:
+        scene.until_gone("steps", program)
+    kept = json.loads((scene.folder / "provider" / "provider" / "releases.json").read_text())
+    assert kept[f"{scene.address}/steps"] == programs[1:]
+    folder = scene.folder / "provider" / "provider" / "releases"
+    assert {program for program in programs if (folder / program).is_dir()} >= set(programs[1:])
+
+    with scene.client() as client:
+        told = scene.cli("rollback", "steps", "--dry-run", "--json").json
+        assert told["dry_run"] and told["version"] == "0.3.0" and told["providers"] == 0
+        assert scene.latest("steps")["version"] == "0.4.0"
+        for number in (3, 2):
+            back = scene.cli("rollback", "steps", "--json")
+            assert back.code == 0, back.err
+            assert back.json["version"] == f"0.{number}.0" and back.json["is_changed"]
+            assert client.call("steps", text="a").value == f"word{number}"
+        forth = scene.cli("rollback", "steps", "0.4.0")
+        assert forth.code == 0 and "0.4.0 again, every call from now on; before it was 0.2.0" in forth.out
+        assert client.call("steps", text="a").value == "word4"
+        same = scene.cli("rollback", "steps", programs[3], "--json")
+        assert same.code == 0 and not same.json["is_changed"] and "tx_hash" not in same.json
+        # What was live before this one is 0.2.0, and 0.3.0 was never live after it.
+        assert scene.cli("rollback", "steps", "--json").json["version"] == "0.2.0"
+        numbered(work, 5)
+        assert scene.cli("rollback", f"{scene.address}/steps", "--json").json["version"] == "0.2.0"
+
+
+def test_a_rollback_that_cannot_be_is_refused_and_changes_nothing(scene: Stage) -> None:
+    work = scene.repository("single")
+    numbered(work, 1)
+    live = scene.latest("single")
+    stranger = generate_key(b"s" * 32).address
+    for words, code in (
+        (("single",), "nothing-to-go-back-to"),
+        (("single", "9.9.9"), "no-such-version"),
+        (("nothing",), "no-such-service"),
+        ((f"{stranger}/single",), "not-your-service"),
+        (("../single",), "not-your-service"),
+    ):
+        refused = scene.cli("rollback", *words, "--json")
+        assert refused.code == 1 and refused.json["error"]["code"] == code, refused.out + refused.err
+        assert refused.json["error"]["remedy"]
+    assert scene.latest("single") == live
+
+
+def test_a_rollback_that_nobody_runs_in_time_stays_chosen_while_the_other_version_serves(
+    scene: Stage,
+) -> None:
+    work = scene.repository("slow")
+    numbered(work, 1)
+    first = scene.latest("slow")
+    numbered(work, 2)
+    scene.until_gone("slow", first["program"])
+    scene.provider.send(signal.SIGSTOP)
+    try:
+        late = scene.cli("rollback", "slow", "--deadline", "1")
+    finally:
+        scene.provider.send(signal.SIGCONT)
+    assert late.code == 4 and "0.2.0 serves where it runs until somebody runs this one" in late.err, late.err
+    assert scene.latest("slow") == first
+    with scene.client() as client:
+        assert client.call("slow", text="a").value in ("word1", "word2")
+        assert scene.cli("rollback", "slow", "0.1.0").code == 0
+        assert client.call("slow", text="a").value == "word1"
