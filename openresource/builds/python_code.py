@@ -248,7 +248,7 @@ def _is_aside(file: str) -> bool:
     if len(folders) > MODULE_DEPTH_MAX or name in ASIDE_FILES or name.startswith("test_"):
         return True
     return name.endswith("_test.py") or any(
-        folder in ASIDE_FOLDERS or folder.startswith(".") for folder in folders
+        folder in ASIDE_FOLDERS or folder.startswith((".", "test_", "tests_")) for folder in folders
     )
 
 

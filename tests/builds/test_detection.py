@@ -187,6 +187,10 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
         {"package.json": '{"name": "@a/b", "bin": {"b": "./cli.js"}, "main": "index.js"}', "cli.js": "#!/usr/bin/env node\n"},
         {"kind": "cli", "command": ["node", "cli.js"]},
     ),
+    "a package whose command is a shell script": (
+        {"package.json": '{"name": "n", "bin": {"n": "bin/n"}}', "bin/n": "#!/usr/bin/env bash\necho\n"},
+        {"kind": "cli", "command": ["bash", "bin/n"]},
+    ),
     "node library": (
         {"package.json": '{"name": "b", "main": "index"}', "index.js": "exports.up = s => s;\nexports.down = s => s;\n"},
         {"kind": "jsonl", "command": ["node", "openresource-lines.mjs", "./index.js", "up"]},
@@ -408,6 +412,7 @@ def test_exports_are_read() -> None:
         "x",
         "y",
     ]
+    assert exported_names("export default function up(s) {}\nexport function down() {}") == ["up", "down"]
     assert exported_names("class Foo {}\nmodule.exports = Foo\n") == []
 
 

@@ -30,6 +30,7 @@ MAIN_FILES: Final = ("server.js", "app.js", "index.js", "main.js", "src/server.j
                      "src/main.js", "index.mjs", "server.mjs", "index.cjs", "bin/www")  # fmt: skip
 BRIDGE_FILE: Final = "openresource-lines.mjs"
 METHODS_MAX: Final = 32
+HEAD_CHARACTERS: Final = 200
 METHOD_INPUT: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {"args": {"type": "array", "description": "the arguments, in their order"}},
@@ -40,6 +41,7 @@ _LISTEN = re.compile(r"\.listen\s*\(|createServer\s*\(|Deno\.serve|Bun\.serve")
 _LITERAL_PORT = re.compile(r"(?:listen\s*\(\s*|port\s*[:=]\s*|PORT\s*=\s*)([1-9][0-9]{3,4})\b")
 _EXPORTED = re.compile(
     r"(?:module\.)?exports\.([A-Za-z_$][\w$]{0,60})\s*=|export\s+(?:async\s+)?function\*?\s+([A-Za-z_$][\w$]{0,60})|"
+    r"export\s+default\s+(?:async\s+)?function\*?\s+([A-Za-z_$][\w$]{0,60})|"
     r"export\s+(?:const|let)\s+([A-Za-z_$][\w$]{0,60})\s*=\s*(?:async\s*)?(?:function|\(|[\w$]{1,60}\s*=>)"
 )
 _REEXPORTED = re.compile(
@@ -107,6 +109,13 @@ def _command(files: Files, package: Mapping[str, Any]) -> Finding | None:
     file = _file(files, str(binary or ""))
     if not file and not (binary and _build(package)):
         return None
+    head = files.text(file)[:HEAD_CHARACTERS].split("\n")[0] if file else ""
+    interpreter = head.removeprefix("#!").split()[-1].rpartition("/")[2] if head.startswith("#!") else ""
+    if interpreter in ("sh", "bash", "zsh", "perl", "python3"):
+        because = f"package.json installs the command «{name}», which is not written in JavaScript."
+        return Finding(
+            "shell" if interpreter.endswith("sh") else "", "cli", because, command=(interpreter, file)
+        )
     is_built = bool(file) and not _lacks_built_files(files, package)
     return Finding(
         "node",
@@ -181,7 +190,7 @@ def exported_names(source: str) -> list[str]:
     """The names that a module exports, as far as plain reading finds them; «default» is the export itself."""
     found: list[str] = []
     for match in _EXPORTED.finditer(source):
-        found.append(match[1] or match[2] or match[3])
+        found.append(next(name for name in match.groups() if name))
     for match in _EXPORTED_OBJECT.finditer(source):
         for part in (match[1] or match[2]).split(","):
             name = part.partition(":")[0].rpartition(" as ")[2].strip()
