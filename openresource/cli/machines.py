@@ -54,6 +54,7 @@ async def make_provider(
         grace_seconds=options.get("grace_seconds", GRACE_SECONDS_DEFAULT),
         cache=cache_with(options["runtimes"], folder),
         region=options.get("region", ""),
+        joins=_joins(options),
         grpc_port=options.get("grpc_port"),
         allowed_network=options.get("allowed_network", ()),
     )
@@ -66,6 +67,20 @@ async def make_provider(
 
         open_grpc = open_door
     return Provider(settings, key=key, chain=chain, drivers=drivers, open_grpc=open_grpc)
+
+
+def _joins(options: Mapping[str, Any]) -> Any:
+    """Where other machines join; None where none may."""
+    if not options.get("takes_machines"):
+        return None
+    from openresource.provider.spread import JoinSettings
+
+    return JoinSettings(
+        host=options["host"],
+        port=options["pool_port"],
+        endpoint=options["pool_endpoint"],
+        renews_key=options["pool_renew"],
+    )
 
 
 def cache_with(runtimes: tuple[Path, ...], folder: Path) -> Path | None:

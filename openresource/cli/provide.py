@@ -134,6 +134,18 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     help="Run images in the Kubernetes cluster that kubectl reaches. Default: none.",
 )
 @click.option(
+    "--pool", "takes_machines", is_flag=True, help="Let other machines of yours join; prints the join key."
+)
+@click.option("--pool-port", type=click.IntRange(0, 65535), default=0, help="Port where machines join.")
+@click.option("--pool-endpoint", help="host:port that the join key names. Default: host and port.")
+@click.option("--pool-renew", is_flag=True, help="Make a new join key; the old one opens nothing any more.")
+@click.option(
+    "--join",
+    "join_key",
+    metavar="KEY",
+    help="Work for the provider that printed KEY (or @FILE with it): no wallet, no open port.",
+)
+@click.option(
     "--shell", "opens_shell", is_flag=True, help="Let the owner, guests and tenants in, each in a sandbox."
 )
 @click.option(
@@ -175,6 +187,11 @@ def provide(
     allowed_network: tuple[str, ...],
     registries: tuple[str, ...],
     cluster: str,
+    takes_machines: bool,
+    pool_port: int,
+    pool_endpoint: str | None,
+    pool_renew: bool,
+    join_key: str | None,
     opens_shell: bool,
     shell_port: int,
     shell_endpoint: str | None,
@@ -210,6 +227,10 @@ def provide(
         "grace_seconds": grace_seconds,
         "grpc_port": grpc_port,
         "runtimes": tuple(Path(one) for one in runtimes),
+        "takes_machines": takes_machines or pool_renew,
+        "pool_port": pool_port,
+        "pool_endpoint": pool_endpoint or "",
+        "pool_renew": pool_renew,
         "opens_shell": opens_shell,
         "shell_port": shell_port,
         "shell_endpoint": shell_endpoint or "",
@@ -218,6 +239,9 @@ def provide(
         "shell_rent_uain": None if shell_rent is None else uain_from_text(shell_rent),
         "shell_minutes": shell_minutes,
     }
+    if join_key is not None:
+        run_server(Providing(Home(home), node_url, options, as_json).join(join_key))
+        return
     run_server(Providing(Home(home), node_url, options, as_json).run())
 
 
@@ -328,6 +352,13 @@ class Providing:
         if added_uain:
             self._say({"bonded_uain": added_uain}, f"Bonded {text_from_uain(added_uain)} AIN.")
 
+    async def join(self, key: str) -> None:
+        """Work for another provider until SIGINT or SIGTERM."""
+        from openresource.cli.joining import join
+
+        log_to(level=logging.INFO if self._as_json else logging.WARNING)
+        await join(self._home, key, self._options, self._say)
+
     async def _made(self, chain: Any) -> Any:
         from openresource.cli.machines import make_provider
 
@@ -347,6 +378,12 @@ class Providing:
             f"Provider {provider.address} listens at {provider.endpoint}, isolation {provider.isolation}; "
             f"it accepts {_accept_words(self._options['accept'])}. Ctrl-C ends it.",
         )
+        if provider.join_key:
+            # Logs are read by many, the file by its owner alone.
+            self._say(
+                {"join_key_file": str(provider.join_key_file)},
+                f"Other machines of yours join with:  openresource provide --join {provider.join_key}",
+            )
 
     async def _watch(self, provider: Any, stopping: asyncio.Event) -> None:
         earned: dict[str, Any] = {}
@@ -354,6 +391,7 @@ class Providing:
         while not stopping.is_set():
             for entry in provider.placements.summary:
                 self._placement(entry)
+            self._machines(provider.machines)
             if quiet_seconds >= EARNINGS_SECONDS:
                 quiet_seconds = 0.0
                 earned = await self._earnings(provider, earned)
@@ -362,6 +400,12 @@ class Providing:
                     await stopping.wait()
             except TimeoutError:
                 quiet_seconds += LOOK_SECONDS
+
+    def _machines(self, machines: list[dict[str, Any]]) -> None:
+        text = ", ".join(f"{one['name']} ({one['instances']} instances)" for one in machines)
+        if self._said.get("machines", "") != text:
+            self._said["machines"] = text
+            self._say({"machines": machines}, f"  machines that have joined: {text or 'none'}")
 
     def _placement(self, entry: dict[str, Any]) -> None:
         name = f"{entry['publisher']}/{entry['name']} {entry['program'][-8:]}"

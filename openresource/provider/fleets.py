@@ -56,7 +56,7 @@ class Fleet:
             sandbox,
             release,
             limits,
-            size=self._size,
+            size=self._size_everywhere,
             warm=self._warm,
             idle_seconds=self._idle_seconds,
             budget=self.budget,
@@ -70,12 +70,34 @@ class Fleet:
             pool = offer.runner
             if not isinstance(pool, ProgramPool):
                 continue
+            if self.hub is not None:
+                pool.resize(self._size_everywhere)
+                offer.lane.capacity = max(1, pool.capacity)
             pool.keep(warm_for(self._policy, offer.service, offer.program, self._warm))
             is_warm = pool.instances > 0
             announced_at = self._announced_at.get(offer.program, 0.0)
             if is_warm != offer.is_warm and now - announced_at > WARMTH_SECONDS_MIN:
                 self._announced_at[offer.program] = now
                 await say(offer, is_warm)
+
+    @property
+    def _size_everywhere(self) -> int:
+        """So many instances of a program at most: those of this machine, and as many on each that has joined."""
+        return self._size * (1 + (len(self.hub.machines) if self.hub is not None else 0))
+
+    @property
+    def machines(self) -> list[dict[str, Any]]:
+        """The machines that have joined, and what they do."""
+        found = self.hub.machines if self.hub is not None else []
+        return [
+            {
+                "name": one.name,
+                "memory_bytes": one.memory_bytes,
+                "cpu": one.cpu,
+                "instances": len(one.instances),
+            }
+            for one in found
+        ]
 
     def load(self, offers: Iterable[Offer]) -> dict[str, Any]:
         """The load of each offer, for /healthz."""

@@ -125,15 +125,20 @@ def load_or_make_secret(folder: Path, *, renew: bool = False) -> str:
         if isinstance(secret, str) and len(secret) == 2 * SECRET_BYTES:
             return secret
     secret = secrets.token_hex(SECRET_BYTES)
+    write_secret(path, json.dumps({"secret": secret}))
+    return secret
+
+
+def write_secret(path: Path, text: str) -> None:
+    """A file that only its owner reads, whole or as it was before."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({"secret": secret}, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
-    return secret
 
 
 class _Matter:
@@ -187,6 +192,10 @@ class JoinedMachine:
         """Whether it has a driver for this kind of program behind a wall that is thick enough."""
         return any(kind in kinds and rank(reached) >= rank(level) for reached, kinds in self.levels)
 
+    def count(self, program: str) -> int:
+        """How many instances of a program run there."""
+        return sum(1 for one in self.instances.values() if one.program == program)
+
     async def serve(self) -> None:
         """Take what it says until the connection ends."""
         try:
@@ -237,7 +246,8 @@ class JoinedMachine:
                 frame = await matter.next()
             head = frame.head()
             interface = head.get("interface")
-            instance = JoinedInstance(self, number, limits, interface if isinstance(interface, dict) else {})
+            described = interface if isinstance(interface, dict) else {}
+            instance = JoinedInstance(self, number, release.program, limits, described)
         except BaseException:
             self.used_bytes -= limits.memory_bytes
             if not self.is_lost:
@@ -286,8 +296,9 @@ class JoinedInstance:
     """An instance on another machine, as one of our own."""
 
     def __init__(
-        self, machine: JoinedMachine, number: int, limits: Limits, interface: dict[str, Any]
+        self, machine: JoinedMachine, number: int, program: str, limits: Limits, interface: dict[str, Any]
     ) -> None:
+        self.program = program
         self._machine = machine
         self._number = number
         self._limits = limits

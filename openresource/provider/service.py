@@ -52,6 +52,7 @@ from openresource.provider.releases import drop_releases
 from openresource.provider.retention import RELEASES_KEPT, Retention
 from openresource.provider.runtimes import cache_folder, list_runtimes, runtime_names
 from openresource.provider.server import GatewayServer
+from openresource.provider.spread import JOIN_KEY_FILE, JoinSettings, open_hub
 from openresource.provider.succession import GRACE_SECONDS_DEFAULT
 from openresource.provider.tls import load_or_make_identity, server_context
 from openresource.sandbox.drivers import Drivers
@@ -111,6 +112,8 @@ class Settings:
     grpc_port: int | None = None
     # Where this machine says that it stands.
     region: str = ""
+    # Where other machines of the operator join; None takes none.
+    joins: JoinSettings | None = None
     # What programs may reach: host:port, or the word `any`.
     allowed_network: tuple[str, ...] = ()
 
@@ -145,6 +148,7 @@ class Provider:
         self.metrics = Metrics()
         self.offers = Offers()
         self.endpoint = ""
+        self.join_key = ""
         self.outside = Network(settings.allowed_network, folder=settings.folder, clock_ms=clock_ms)
         self._key = key
         self._chain = chain
@@ -165,6 +169,16 @@ class Provider:
         self._node_trouble = ""
         self._faults = 0
         self._is_stopping = False
+
+    @property
+    def join_key_file(self) -> Path:
+        """Where the join key is, for its owner alone."""
+        return self.settings.folder / JOIN_KEY_FILE
+
+    @property
+    def machines(self) -> list[dict[str, Any]]:
+        """The machines that have joined."""
+        return self._fleet.machines
 
     @property
     def address(self) -> str:
@@ -232,6 +246,12 @@ class Provider:
         )
         await self._listen()
         await self._listen_grpc()
+        if settings.joins is not None:
+            hub, self.join_key = await open_hub(
+                settings.folder, settings.joins, self._chain.get_block, self._fleet.budget
+            )
+            self._opened.push_async_callback(hub.close)
+            self._fleet.hub = hub
         runtimes = await asyncio.to_thread(list_runtimes, settings.cache or cache_folder())
         self._retention = Retention(settings.folder / "releases.json", releases_kept=settings.releases_kept)
         self.placements = Placements(
@@ -445,6 +465,7 @@ class Provider:
             "services": len(self.offers),
             "faults": self._faults,
             "load": self._fleet.load(self.offers),
+            "machines": len(self._fleet.machines),
         }
         return is_well, facts
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from openresource.provider.joined import Hub, JoinedMachine
+from openresource.provider.joined import (
+    MEMORY_BYTES_MAX,
+    GetBlock,
+    Hub,
+    JoinedMachine,
+    JoinKey,
+    load_or_make_secret,
+    write_secret,
+)
+from openresource.provider.tls import load_or_make_identity, server_context
+from openresource.sandbox.budgets import Budget
 from openresource.sandbox.driver import (
     Capabilities,
     Instance,
@@ -27,6 +40,36 @@ log = logging.getLogger("openresource.provider.spread")
 
 # A machine on which a program did not start is not asked for it again so soon.
 UNFIT_SECONDS: Final = 60.0
+JOIN_KEY_FILE: Final = "join.key"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSettings:
+    """Where other machines of the operator join; port 0 is the last one, or any."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    # What the join key names; empty means host and port.
+    endpoint: str = ""
+    renews_key: bool = False
+
+
+async def open_hub(
+    folder: Path, settings: JoinSettings, get_block: GetBlock, budget: Budget
+) -> tuple[Hub, str]:
+    """Listens for machines that join; gives the hub and the join key to carry to them."""
+    now = datetime.datetime.now(datetime.UTC)
+    identity = load_or_make_identity(folder / "join.pem", settings.host, now=now)
+    secret = load_or_make_secret(folder, renew=settings.renews_key)
+    hub = Hub(folder, secret, get_block)
+    port_file = folder / "join.port"
+    kept = int(port_file.read_text()) if port_file.exists() else 0
+    port = await hub.open(settings.host, settings.port or kept, server_context(identity), budget)
+    port_file.write_text(str(port))
+    host, _, announced = settings.endpoint.rpartition(":")
+    key = JoinKey(host.strip("[]") or settings.host, int(announced or port), identity.key_hash, secret)
+    write_secret(folder / JOIN_KEY_FILE, key.text())
+    return hub, key.text()
 
 
 class SpreadPool(ProgramPool):
@@ -86,9 +129,10 @@ class SpreadSandbox:
                 and machine.memory_bytes - machine.used_bytes >= limits.memory_bytes
                 and machine.unfit_until.get(release.program, 0.0) < self._clock()
             ]
-        here = (self._here.get(release.program, 0), 0, None)
+        # Where two have as many, this machine goes first, then the one with the most room.
+        here = (self._here.get(release.program, 0), -MEMORY_BYTES_MAX - 1, None)
         there = [
-            (len(machine.instances), -(machine.memory_bytes - machine.used_bytes), machine)
+            (machine.count(release.program), machine.used_bytes - machine.memory_bytes, machine)
             for machine in usable
         ]
         for _, _, machine in sorted([here, *there], key=lambda entry: entry[:2]):

@@ -190,6 +190,24 @@ class ProgramPool:
         elif self.warm < before and self._idle_timer is None and self._idle_seconds is not None:
             self._end_idle_after(self._idle_seconds)
 
+    def resize(self, size: int) -> None:
+        """So many instances at most from now on; a place that is in use stays until its instance has ended."""
+        if self._is_closed:
+            return
+        for slot in self._slots:
+            # One that died in its sleep is noticed by nobody else.
+            if slot.instance is not None and not slot.instance.alive and not slot.running:
+                self._bury(slot)
+        while len(self._slots) < size:
+            self._slots.append(_Slot())
+        for slot in reversed(list(self._slots)):
+            if len(self._slots) <= max(1, size):
+                break
+            if slot.instance is None and slot.starting is None and not slot.running:
+                self._slots.remove(slot)
+        if len(self._slots) > max(1, size):
+            self._keep(self._shrink(max(1, size)))
+
     async def drain(self, seconds: float) -> None:
         """Take no more calls, let those that run end within their time, then stop everything."""
         self._is_closed = True
@@ -318,6 +336,16 @@ class ProgramPool:
     def _end_idle_after(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._idle_timer = loop.call_later(seconds, lambda: self._keep(self._end_idle()))
+
+    async def _shrink(self, size: int) -> None:
+        """Ends instances that have nothing to do while there are more places than there should be."""
+        while not self._is_closed and len(self._slots) > size:
+            slot = self._longest_idle()
+            if slot is None:
+                return
+            await self._stop(slot)
+            if slot in self._slots and slot.starting is None and not slot.running:
+                self._slots.remove(slot)
 
     async def _end_idle(self) -> None:
         """Ends instances beyond the warm ones that had nothing to do for the idle time."""

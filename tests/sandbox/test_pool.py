@@ -272,3 +272,29 @@ def test_draining_ends_after_its_time_whatever_still_runs() -> None:
         working.cancel()
 
     run(test)
+
+
+def test_a_pool_that_is_resized_gets_places_and_gives_up_idle_ones() -> None:
+    async def test(sandbox: FakeSandbox, now: list[float]) -> None:
+        made = pool(sandbox, now, size=1)
+        await made.start()
+        made.resize(2)
+        tasks = [asyncio.ensure_future(made.call(call("wait"))) for _ in range(2)]
+        await until(lambda: len(sandbox.instances) == 2 and all(one.gates for one in sandbox.instances))
+        # What works goes on, and ends when it is idle and the pool looks again.
+        made.resize(1)
+        assert made.instances == 2
+        for instance in sandbox.instances:
+            instance.gates[0].set()
+        await asyncio.gather(*tasks)
+        made.resize(1)
+        await until(lambda: made.instances == 1 and made.capacity == 1)
+        # One that died in its sleep is taken away.
+        for instance in sandbox.instances:
+            instance.alive = False
+        made.resize(1)
+        assert made.instances == 0 and made.capacity == 1
+        assert (await made.call(call())).body == b"hi"
+        await made.close()
+
+    run(test)
