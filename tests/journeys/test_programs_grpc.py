@@ -52,6 +52,15 @@ def test_programs_are_called_by_stock_grpc_clients_through_connect(scene: Scene)
             invoke(address, found["Refuse"], {})
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "not today" in refused.value.details()
+        with grpc.insecure_channel(address) as channel:
+            ticks = found["Ticks"]
+            call = channel.unary_stream(ticks.path, ticks.input_class.SerializeToString, bytes)(
+                ticks.requests_of({"count": 100_000})[0], timeout=60
+            )
+            assert ticks.value_of(next(call)) == {"value": "0"}
+            call.cancel()
+        # The program's one place is free for the next.
+        assert invoke(address, found["Fine"], {"text": "b"})[0] == {"value": "B"}
         with pytest.raises(grpc.RpcError) as unfit:
             invoke(address, found["Fine"], {})
         assert unfit.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -112,6 +121,13 @@ def test_programs_are_sold_at_the_providers_own_grpc_door(scene: Scene) -> None:
                     receipt = dict(call.trailing_metadata())["openresource-receipt"]
                     lines = b"".join(canonical(one) + b"\n" for one in found)
                     check(receipt, canonical(value), lines if method.streams else canonical(found[0]))
+            metadata, _ = paid_call(client, first.receipt["channel"], placement)
+            call = channel.unary_stream(ticks.path)(
+                ticks.request_of({"count": 100_000}), metadata=metadata, timeout=60
+            )
+            assert ticks.answer_of(next(call)) == 0
+            call.cancel()
+        # Its place is free, and the purse hears from the gateway what the cancelled call cost.
         assert client.call("shout-it", "fine", text="c").value == "C"
 
 

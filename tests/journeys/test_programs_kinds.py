@@ -258,3 +258,14 @@ def test_programs_by_their_tutorials(scene: Scene) -> None:
         answer = client.call("hello-wasm", text="The quick brown fox jumps over the lazy dog")
         assert answer.value == "414fa339"
         assert answer.isolation == "wasm"
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="no Go here")
+def test_programs_that_go_makes_modules_of(scene: Scene) -> None:
+    told = scene.publish(EXAMPLES / "hello-wasm-go")
+    assert told["placed"]["isolation"] == "wasm"
+    with scene.client() as client:
+        assert client.call("hello-wasm-go", "write", number=3999).value == {"numeral": "MMMCMXCIX"}
+        assert client.call("hello-wasm-go", "read", numeral="xiv").value == {"number": 14}
+        with pytest.raises(Refusal, match="1 to 3999"):
+            client.call("hello-wasm-go", "read", numeral="IIII")

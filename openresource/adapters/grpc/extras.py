@@ -22,7 +22,7 @@ def require_grpc() -> None:
     """Refuse where the extra is missing; call this before the first import of it."""
     try:
         found = has_grpc()
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):
         found = False
     if not found:
         raise GrpcNotInstalled()

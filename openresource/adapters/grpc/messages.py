@@ -173,7 +173,7 @@ def _descriptor(file: ProtoFile) -> Any:
             name=rpc.name,
             input_type=_type_name(rpc.input, f".{file.package}"),
             output_type=_type_name(rpc.output, f".{file.package}"),
-            server_streaming=rpc.streams,
+            server_streaming=True if rpc.streams else None,
         )
     return made
 
@@ -189,8 +189,14 @@ def _add_message(made: Any, message: Message, scope: str) -> None:
         if field.shape == "map":
             entry = made.nested_type.add(name=_entry_name(field.name))
             entry.options.map_entry = True
-            entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
-            value = entry.field.add(name="value", number=2, label=_FIELD.LABEL_OPTIONAL)
+            entry.field.add(
+                name="key",
+                json_name="key",
+                number=1,
+                type=_FIELD.TYPE_STRING,
+                label=_FIELD.LABEL_OPTIONAL,
+            )
+            value = entry.field.add(name="value", json_name="value", number=2, label=_FIELD.LABEL_OPTIONAL)
             _set_type(value, field, inside)
             added.type, added.type_name = _FIELD.TYPE_MESSAGE, f"{inside}.{entry.name}"
             continue

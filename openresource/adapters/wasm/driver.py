@@ -162,7 +162,10 @@ class Wasm:
 
 def engine_folder() -> Path | None:
     """Where wasmtime's package lies; it is not loaded into this process."""
-    found = importlib.util.find_spec("wasmtime")
+    try:
+        found = importlib.util.find_spec("wasmtime")
+    except ValueError:
+        found = None
     return Path(found.origin).parent if found is not None and found.origin else None
 
 
