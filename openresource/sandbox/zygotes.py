@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -118,7 +119,7 @@ def launch_by_zygote(descriptors: Mapping[int, int], plan: int) -> Launched | No
         # After a fork the socket would be shared with our parent.
         if own not in _zygotes:
             _zygotes.clear()
-            _zygotes[own] = Zygote()
+            _zygotes[own] = _kept()
         zygote = _zygotes[own]
         try:
             return zygote.launch(descriptors, plan)
@@ -129,13 +130,33 @@ def launch_by_zygote(descriptors: Mapping[int, int], plan: int) -> Launched | No
             return None
 
 
+def _kept() -> Zygote:
+    """A zygote made by a thread that never ends: the kernel takes that thread for the parent of every program, and a
+    program dies with its parent."""
+    made: queue.SimpleQueue[Zygote | OSError] = queue.SimpleQueue()
+
+    def keep() -> None:
+        try:
+            made.put(Zygote())
+        except OSError as problem:
+            made.put(problem)
+            return
+        threading.Event().wait()
+
+    threading.Thread(target=keep, name="zygote-keeper", daemon=True).start()
+    outcome = made.get()
+    if isinstance(outcome, OSError):
+        raise outcome
+    return outcome
+
+
 def zygote_pid() -> int:
     """The process number of the zygote, made now if there is none."""
     with _lock:
         own = os.getpid()
         if own not in _zygotes:
             _zygotes.clear()
-            _zygotes[own] = Zygote()
+            _zygotes[own] = _kept()
         return _zygotes[own].process.pid
 
 
