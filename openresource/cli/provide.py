@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from openresource.cli.output import Progress, home_option, json_option, network_node_option, note
+from openresource.cli.output import (
+    Progress,
+    home_option,
+    json_option,
+    network_node_option,
+    note,
+    usage_error,
+)
 from openresource.cli.session import chain_of, key_of, run_server
 from openresource.client.homes import Home, Lock
 from openresource.market.placements import ISOLATION_LEVELS
@@ -239,6 +246,8 @@ def provide(
         "shell_rent_uain": None if shell_rent is None else uain_from_text(shell_rent),
         "shell_minutes": shell_minutes,
     }
+    if join_key is not None and (takes_machines or pool_renew or opens_shell):
+        usage_error("A machine that joins another provider neither opens shells nor lets others join.")
     if join_key is not None:
         run_server(Providing(Home(home), node_url, options, as_json).join(join_key))
         return
@@ -372,11 +381,15 @@ class Providing:
             "isolation": provider.isolation,
             "accept": self._options["accept"],
         }
+        door = ""
+        if provider.grpc_port:
+            facts["grpc_port"] = provider.grpc_port
+            door = f" gRPC clients find it at port {provider.grpc_port}."
         self._progress.clear()
         self._say(
             facts,
             f"Provider {provider.address} listens at {provider.endpoint}, isolation {provider.isolation}; "
-            f"it accepts {_accept_words(self._options['accept'])}. Ctrl-C ends it.",
+            f"it accepts {_accept_words(self._options['accept'])}.{door} Ctrl-C ends it.",
         )
         if provider.join_key:
             # Logs are read by many, the file by its owner alone.

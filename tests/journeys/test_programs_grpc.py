@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,11 @@ def test_programs_are_sold_at_the_providers_own_grpc_door(scene: Scene) -> None:
         (placement,) = listing.placements
         assert placement.grpc > 0
         host = placement.endpoint.partition("://")[2].rpartition(":")[0]
+        unchecked = ssl._create_unverified_context()
+        page = f"{placement.endpoint}/services/{listing.choice.service}/{listing.choice.program}/interface.proto"
+        with urllib.request.urlopen(page, context=unchecked, timeout=30) as answer:
+            assert b"service ShoutIt {" in answer.read()
+        assert scene.provider.facts["grpc_port"] == placement.grpc
         certificate = ssl.get_server_certificate((host, int(placement.endpoint.rpartition(":")[2])))
         credentials = grpc.ssl_channel_credentials(certificate.encode())
         interface = asyncio.run(interface_of(scene, listing.choice.program))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
         Problem,
     )
 else:
-    import cli_guest
-    from cli_guest import ANSWER, FAILED, REFUSED, USAGE_FIGURES, Call, Guest, Problem
+    from cli_guest import ANSWER, FAILED, REFUSED, USAGE_FIGURES, Call, Guest
+    from cli_tools import Problem, no_constant
 
 
 def loaded(folder: str) -> Any:
@@ -337,7 +337,7 @@ def numbers_of(method: Any, value: Any) -> list[Any]:
 def spoken(line: bytes) -> Any:
     """A line of JSON."""
     try:
-        return json.loads(line, parse_constant=cli_guest.no_constant)
+        return json.loads(line, parse_constant=no_constant)
     except (ValueError, RecursionError) as problem:
         raise Problem(FAILED, "NotJson", f"its output is not JSON ({problem})") from None
 
