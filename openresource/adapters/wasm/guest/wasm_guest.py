@@ -19,16 +19,8 @@ OPTIONS = json.loads(sys.argv[1])
 sys.path.insert(0, OPTIONS["guest"])
 
 if TYPE_CHECKING:
-    from openresource.sandbox.guest import cli_guest
-    from openresource.sandbox.guest.cli_guest import (
-        ANSWER,
-        FAILED,
-        REFUSED,
-        USAGE_FIGURES,
-        Call,
-        Guest,
-        Problem,
-    )
+    from openresource.sandbox.guest.cli_guest import ANSWER, FAILED, REFUSED, USAGE_FIGURES, Call, Guest
+    from openresource.sandbox.guest.cli_tools import Problem, no_constant
 else:
     from cli_guest import ANSWER, FAILED, REFUSED, USAGE_FIGURES, Call, Guest
     from cli_tools import Problem, no_constant
