@@ -10,20 +10,17 @@ import asyncio
 import hashlib
 import hmac
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
+from openresource.client.connections import Broken, Connections, NotConnected, Response
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.placements import Placement, check_tls_key
 from openresource.primitives.errors import Refusal
 
-if TYPE_CHECKING:
-    import httpx2
-
 HANDSHAKE_SECONDS: Final = 5.0
-CONNECTIONS_MAX: Final = 64
+CONNECTIONS_MAX: Final = 128
 IDLE_SECONDS: Final = 30.0
 
 
@@ -42,29 +39,27 @@ class TlsKeyNotPinned(Refusal):
 class Reply:
     """An answer that is read as it comes; whoever opened it closes it."""
 
-    def __init__(self, wire: Wire, response: httpx2.Response) -> None:
+    def __init__(self, wire: Wire, response: Response) -> None:
         self._wire = wire
+        # A receipt is about the bytes on the wire, and nothing that a stranger sends is unpacked.
         self._response = response
-        # Raw: a receipt is about the bytes on the wire, and nothing that a stranger sends is unpacked.
-        self._pieces = response.aiter_raw()
 
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return self._response.status_code
+        return self._response.status
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers, found in any case."""
+        """The headers, with their names in lower case."""
         return self._response.headers
 
     async def next_piece(self) -> bytes:
         """The next bytes of the body; empty at its end. A connection that breaks is `ProviderAway`."""
-        with self._wire.breaking(was_sent=True):
-            async for piece in self._pieces:
-                if piece:
-                    return piece
-        return b""
+        try:
+            return await self._response.next_piece()
+        except Broken as error:
+            raise self._wire.away(str(error), was_sent=True) from None
 
     async def whole(self, bytes_max: int) -> bytes:
         """The rest of the body, which may have at most so many bytes."""
@@ -79,7 +74,7 @@ class Reply:
 
     async def close(self) -> None:
         """Give the connection back, or break it off if the body has not ended."""
-        await self._response.aclose()
+        await self._response.close()
 
 
 class Wire:
@@ -92,9 +87,9 @@ class Wire:
         )
         self.placement = placement
         self._certificate = b""
-        self._http: httpx2.AsyncClient | None = None
-        # Clients of certificates that were renewed since; calls on them may still be running.
-        self._former: list[httpx2.AsyncClient] = []
+        self._http: Connections | None = None
+        # Connections of certificates that were renewed since; calls on them may still be running.
+        self._former: list[Connections] = []
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
@@ -103,26 +98,26 @@ class Wire:
         self._http, self._former = None, []
         for http in clients:
             if http is not None:
-                await http.aclose()
+                await http.close()
 
     async def send(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str], seconds: float
     ) -> Reply:
         """Send a request and give the answer when its head is here; `seconds` bound every single wait."""
-        import httpx2
-
         http = await self._client()
-        timeout = httpx2.Timeout(seconds, connect=HANDSHAKE_SECONDS)
-        request = http.build_request(
-            method, path, content=body, headers={"Accept-Encoding": "identity", **headers}, timeout=timeout
-        )
         try:
-            with self.breaking(was_sent=True):
-                return Reply(self, await http.send(request, stream=True))
-        except _NotConnected as failure:
+            return Reply(
+                self,
+                await http.send(
+                    method, path, headers, body, connect_seconds=HANDSHAKE_SECONDS, seconds=seconds
+                ),
+            )
+        except NotConnected as failure:
             # The endpoint may have a fresh certificate for the same key: the next attempt looks.
             await self._forget(http)
             raise self.away(str(failure), was_sent=False) from None
+        except Broken as failure:
+            raise self.away(str(failure), was_sent=True) from None
 
     async def request(
         self,
@@ -150,28 +145,16 @@ class Wire:
             was_sent=was_sent,
         )
 
-    @contextmanager
-    def breaking(self, *, was_sent: bool) -> Iterator[None]:
-        """Turns what breaks on the way into refusals."""
-        import httpx2
-
-        try:
-            yield
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            raise _NotConnected(_reason(error)) from None
-        except (httpx2.TransportError, httpx2.StreamError) as error:
-            raise self.away(_reason(error), was_sent=was_sent) from None
-
-    async def _client(self) -> httpx2.AsyncClient:
+    async def _client(self) -> Connections:
         async with self._opening:
             if self._http is None:
                 certificate = await self._shown_certificate()
                 self._check_pin(certificate)
                 self._certificate = certificate
-                self._http = _http_client(self.placement.endpoint, certificate)
+                self._http = _connections(self.placement.endpoint, certificate)
             return self._http
 
-    async def _forget(self, http: httpx2.AsyncClient) -> None:
+    async def _forget(self, http: Connections) -> None:
         """After a failed connection: trust is built anew, if the certificate is no longer the one that we trust."""
         async with self._opening:
             if self._http is not http:
@@ -217,10 +200,6 @@ class Wire:
             )
 
 
-class _NotConnected(Exception):
-    """No connection came about, so nothing was sent."""
-
-
 class InvalidCertificate(Refusal):
     template = "The certificate cannot be read: {reason}."
     way_out = "Choose another provider."
@@ -254,19 +233,19 @@ def _element(data: bytes, position: int, tag: int) -> tuple[tuple[int, int], int
     return (start, start + length), start + length
 
 
-def _http_client(endpoint: str, certificate: bytes) -> httpx2.AsyncClient:
-    import httpx2
-
+def _connections(endpoint: str, certificate: bytes) -> Connections:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # The key is what identifies; the name in it says nothing.
     context.load_verify_locations(cadata=certificate)
-    limits = httpx2.Limits(
-        max_connections=CONNECTIONS_MAX,
-        max_keepalive_connections=CONNECTIONS_MAX,
-        keepalive_expiry=IDLE_SECONDS,
+    parts = urlsplit(endpoint)
+    return Connections(
+        parts.hostname or "",
+        parts.port or 443,
+        context,
+        connections_max=CONNECTIONS_MAX,
+        idle_seconds=IDLE_SECONDS,
     )
-    return httpx2.AsyncClient(base_url=endpoint, verify=context, limits=limits, trust_env=False)
 
 
 def _reason(error: BaseException) -> str:
