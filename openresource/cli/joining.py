@@ -39,7 +39,7 @@ async def join(
     from openresource.builds.workshop import Workshop
     from openresource.cli.machines import cache_with
     from openresource.cli.sandboxes import find_drivers
-    from openresource.provider.joined import read_join_key
+    from openresource.provider.join_keys import read_join_key
     from openresource.provider.joining import Joining, Workplace
     from openresource.provider.runtimes import cache_folder, list_runtimes
     from openresource.sandbox.budgets import MEMORY_SHARE, machine_memory_bytes

@@ -7,20 +7,19 @@ pools start instances there as they do here, and calls go to whichever instance 
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 import json
 import logging
-import os
 import secrets
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from openresource.market.hardware import bytes_text
 from openresource.primitives.errors import Refusal
+from openresource.provider.join_keys import KEY_FILE, SECRET_BYTES
 from openresource.sandbox.budgets import Budget
 from openresource.sandbox.driver import (
     Limits,
@@ -59,9 +58,6 @@ from openresource.sandbox.links import (
 
 log = logging.getLogger("openresource.provider.joined")
 
-KEY_PREFIX: Final = "orjoin1."
-KEY_FILE: Final = "join.json"
-SECRET_BYTES: Final = 32
 HELLO_SECONDS: Final = 10.0
 HANDSHAKE_SECONDS: Final = 10.0
 UNPROVEN_MAX: Final = 16
@@ -76,69 +72,9 @@ FRAMES_WAITING_MAX: Final = 10_000
 GetBlock = Callable[[str], Awaitable[bytes]]
 
 
-class JoinKeyInvalid(Refusal):
-    template = "This is no join key: {reason}."
-    way_out = "Copy it whole from `openresource provide --pool`, where it was printed."
-
-
 class PoolPortTaken(Refusal):
     template = "Machines cannot join at {host}:{port}: {reason}."
     way_out = "Choose another port with --pool-port, or stop what listens there."
-
-
-@dataclass(frozen=True, slots=True)
-class JoinKey:
-    """Where to join, whose key answers there, and the word that opens; whoever has it may offer machines."""
-
-    host: str
-    port: int
-    # SHA-256 of the public key of the provider's certificate.
-    pin: str
-    secret: str = field(repr=False)
-
-    def text(self) -> str:
-        """The key as an operator carries it."""
-        value = json.dumps([self.host, self.port, self.pin, self.secret]).encode()
-        return KEY_PREFIX + base64.urlsafe_b64encode(value).decode().rstrip("=")
-
-
-def read_join_key(text: str) -> JoinKey:
-    """A join key from its text."""
-    if not text.startswith(KEY_PREFIX) or len(text) > 1_000:
-        raise JoinKeyInvalid(reason=f"it does not begin with {KEY_PREFIX}")
-    encoded = text[len(KEY_PREFIX) :].strip()
-    try:
-        host, port, pin, secret = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-        key = JoinKey(str(host), int(port), str(pin), str(secret))
-    except (ValueError, TypeError):
-        raise JoinKeyInvalid(reason="a part of it is missing") from None
-    if not key.host or not 0 < key.port < 65536 or len(key.pin) != 66 or len(key.secret) != 2 * SECRET_BYTES:
-        raise JoinKeyInvalid(reason="a part of it is missing")
-    return key
-
-
-def load_or_make_secret(folder: Path, *, renew: bool = False) -> str:
-    """The word that opens, from a file that only the operator reads; a new one makes the old one worthless."""
-    path = folder / KEY_FILE
-    if path.exists() and not renew:
-        secret = json.loads(path.read_text()).get("secret")
-        if isinstance(secret, str) and len(secret) == 2 * SECRET_BYTES:
-            return secret
-    secret = secrets.token_hex(SECRET_BYTES)
-    write_secret(path, json.dumps({"secret": secret}))
-    return secret
-
-
-def write_secret(path: Path, text: str) -> None:
-    """A file that only its owner reads, whole or as it was before."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
 
 
 class _Matter:
@@ -173,9 +109,10 @@ class JoinedMachine:
         self.name = str(hello.get("name", ""))[:64] or link.machine
         self.memory_bytes = _whole(hello.get("memory_bytes"), MEMORY_BYTES_MAX)
         self.cpu = float(_whole(hello.get("cpu"), int(CPU_MAX)))
+        levels = hello.get("levels")
         self.levels = tuple(
             (str(one[0])[:40], tuple(str(kind)[:20] for kind in one[1][:20]))
-            for one in hello.get("levels", [])[:16]
+            for one in (levels[:16] if isinstance(levels, list) else [])
             if isinstance(one, list) and len(one) == 2 and isinstance(one[1], list)
         )
         self.used_bytes = 0
@@ -480,10 +417,10 @@ class Hub:
         self._folder = folder
         self._secret = secret
         self._get_block = get_block
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._unproven = 0
         self._serving: set[asyncio.Task[None]] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self._working: list[asyncio.Task[None]] = []
         self._budget: Budget | None = None
         self.machines: list[JoinedMachine] = []
         self.refused = 0
@@ -492,74 +429,78 @@ class Hub:
         """Listen; gives the port."""
         self._budget = budget
         try:
-            self._server = await asyncio.start_server(
-                self._connected,
-                host,
-                port,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                backlog=UNPROVEN_MAX,
-            )
+            family = (await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))[0][0]
+            listener = socket.create_server((host, port), family=family, backlog=UNPROVEN_MAX)
         except OSError as error:
             raise PoolPortTaken(host=host, port=port, reason=error.strerror or str(error)) from None
-        self._watching = asyncio.create_task(self._watch_key())
-        return int(self._server.sockets[0].getsockname()[1])
+        listener.setblocking(False)
+        self._listener = listener
+        self._working = [
+            asyncio.create_task(self._accept(listener, context)),
+            asyncio.create_task(self._watch_key()),
+        ]
+        return int(listener.getsockname()[1])
 
     async def close(self) -> None:
         """Let every machine go."""
-        if self._watching is not None:
-            self._watching.cancel()
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._serving):
+        for task in (*self._working, *self._serving):
             task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*self._working, *self._serving, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._unproven >= UNPROVEN_MAX or len(self._serving) >= UNPROVEN_MAX + MACHINES_MAX:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+    async def _accept(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        """Strangers are counted before anything is done for them, a handshake included."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("machines cannot join just now: %s", error)
+                await asyncio.sleep(KEY_LOOK_SECONDS)
+                continue
+            if self._unproven >= UNPROVEN_MAX or len(self.machines) >= MACHINES_MAX:
+                connection.close()
+                continue
+            self._unproven += 1
+            task = asyncio.create_task(self._serve(connection, f"{peer[0]}:{peer[1]}", context))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername") or ("?", 0)
-        link = Link(reader, writer, f"{peer[0]}:{peer[1]}")
+    async def _serve(self, connection: socket.socket, peer: str, context: ssl.SSLContext) -> None:
         machine: JoinedMachine | None = None
+        link: Link | None = None
         try:
-            machine = await self._meet(link)
-            if machine is None:
-                return
-            self._add(machine)
-            await machine.serve()
-        except (ProgramError, TimeoutError) as problem:
-            log.info("a machine at %s is gone: %s", link.machine, problem)
+            try:
+                async with asyncio.timeout(HELLO_SECONDS):
+                    link = await _over_tls(connection, peer, context)
+                    machine = await self._meet(link)
+            finally:
+                self._unproven -= 1
+            if machine is not None:
+                link.begin()
+                self._add(machine)
+                await machine.serve()
+        except (ProgramError, OSError, TimeoutError) as problem:
+            log.info("a machine at %s is gone: %s", peer, problem)
         finally:
-            link.close()
+            connection.close()
+            if link is not None:
+                link.close()
             if machine is not None:
                 self._remove(machine)
 
     async def _meet(self, link: Link) -> JoinedMachine | None:
         """The machine behind a connection, if it brings the key."""
-        self._unproven += 1
-        try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                frame = await link.receive()
-                hello = frame.head()
-                offered = str(hello.get("secret", ""))
-                is_ours = hmac.compare_digest(offered.encode(), self._secret.encode())
-                if frame.kind != HELLO or not is_ours or len(self.machines) >= MACHINES_MAX:
-                    self.refused += 1
-                    reason = (
-                        "it has as many machines as it takes" if is_ours else "the join key is not its own"
-                    )
-                    await link.send(FAILED, 0, {"reason": reason})
-                    return None
-                await link.send(WELCOME, 0, {})
-        finally:
-            self._unproven -= 1
-        link.begin()
+        frame = await link.receive()
+        hello = frame.head()
+        offered = str(hello.get("secret", ""))[:1_000]
+        is_ours = hmac.compare_digest(offered.encode("utf-8", "replace"), self._secret.encode())
+        if frame.kind != HELLO or not is_ours:
+            self.refused += 1
+            await link.send(FAILED, 0, {"reason": "the join key is not its own"})
+            return None
+        await link.send(WELCOME, 0, {})
         return JoinedMachine(link, hello, self._get_block)
 
     def _add(self, machine: JoinedMachine) -> None:
@@ -591,6 +532,16 @@ class Hub:
                 self._secret = secret or secrets.token_hex(SECRET_BYTES)
                 for machine in list(self.machines):
                     machine.lose(machine.link.lost("its join key is not good any more"))
+
+
+async def _over_tls(connection: socket.socket, peer: str, context: ssl.SSLContext) -> Link:
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_accepted_socket(
+        lambda: protocol, connection, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+    )
+    return Link(reader, asyncio.StreamWriter(transport, protocol, reader, loop), peer)
 
 
 def count(reply: ProgramReply, frame: Frame) -> None:

@@ -24,7 +24,7 @@ from openresource.builds.workshop import Workshop
 from openresource.client import content
 from openresource.primitives.cids import parse_cid
 from openresource.primitives.errors import Refusal
-from openresource.provider.joined import JoinKey
+from openresource.provider.join_keys import JoinKey
 from openresource.provider.releases import Ready, drop_releases, prepare_release
 from openresource.provider.tls import spki_hash
 from openresource.sandbox.budgets import NoMemoryLeft

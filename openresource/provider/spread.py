@@ -11,15 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from openresource.provider.joined import (
-    MEMORY_BYTES_MAX,
-    GetBlock,
-    Hub,
-    JoinedMachine,
-    JoinKey,
-    load_or_make_secret,
-    write_secret,
-)
+from openresource.provider.join_keys import JoinKey, load_or_make_secret, write_secret
+from openresource.provider.joined import MEMORY_BYTES_MAX, GetBlock, Hub, JoinedMachine
 from openresource.provider.tls import load_or_make_identity, server_context
 from openresource.sandbox.budgets import Budget
 from openresource.sandbox.driver import (

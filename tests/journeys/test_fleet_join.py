@@ -19,13 +19,8 @@ from typing import Any
 import pytest
 
 from openresource.client import AsyncClient
-from openresource.provider.joined import (
-    KEY_FILE,
-    UNPROVEN_MAX,
-    JoinKeyInvalid,
-    load_or_make_secret,
-    read_join_key,
-)
+from openresource.provider.join_keys import KEY_FILE, JoinKeyInvalid, load_or_make_secret, read_join_key
+from openresource.provider.joined import UNPROVEN_MAX
 from openresource.provider.service import Provider
 from openresource.provider.spread import JoinSettings
 from tests.cli.support import environment
@@ -255,7 +250,7 @@ def test_fleet_join_a_flood_of_strangers_is_bounded(tmp_path: Path) -> None:
             for _, writer in held[:30]:
                 writer.write(garbage)
         await asyncio.sleep(0.5)
-        assert hub._unproven <= UNPROVEN_MAX and not hub.machines
+        assert hub._unproven <= UNPROVEN_MAX and not hub.machines and len(hub._serving) <= UNPROVEN_MAX
         assert (await buyer.call("shout", "shout", text="still here")).value == "STILL HERE"
         for _, writer in held:
             writer.transport.abort()
