@@ -134,20 +134,33 @@ def name_of(wanted: str) -> str:
             return wanted
         raise NameNotClear(text=wanted)
     manifest = folder / MANIFEST_FILE
-    named = None
     if manifest.is_file():
         with open(manifest, "rb") as file:
             content = file.read(MANIFEST_BYTES_MAX)
-        try:
-            named = tomllib.loads(content.decode()).get("name")
-        except ValueError as problem:
-            raise NameNotClear(
-                f"{manifest} cannot be read: {problem}.", remedy="Correct it: openresource check"
-            ) from None
+    else:
+        content = _detected_manifest(folder)
+    try:
+        named = tomllib.loads(content.decode()).get("name")
+    except ValueError as problem:
+        raise NameNotClear(
+            f"{manifest} cannot be read: {problem}.", remedy="Correct it: openresource check"
+        ) from None
     name = named if isinstance(named, str) else plain_name(folder.resolve().name)
     if not is_service_name(name):
         raise NameNotClear(text=wanted)
     return name
+
+
+def _detected_manifest(folder: Path) -> bytes:
+    """What the folder's detection would write; nothing where there is nothing to detect yet."""
+    from openresource.builds.detection import NothingFound
+    from openresource.cli.detecting import detect_folder
+
+    try:
+        detected = detect_folder(folder)
+    except NothingFound:
+        return b""
+    return b"" if detected is None else detected.manifest_text.encode()
 
 
 def plain_name(text: str) -> str:

@@ -102,3 +102,26 @@ def test_a_rollback_that_nobody_runs_in_time_stays_chosen_while_the_other_versio
         assert client.call("slow", text="a").value in ("word1", "word2")
         assert scene.cli("rollback", "slow", "0.1.0").code == 0
         assert client.call("slow", text="a").value == "word1"
+
+
+def test_a_repository_without_a_page_is_pushed_like_any_other(scene: Stage) -> None:
+    work = Repository(scene.folder / "Plain Tool", "plain-tool")
+    (work.folder / "openresource.toml").unlink()
+    function = 'def greet(name: str = "Ada") -> dict[str, str]:\n    """Greets."""\n    return {{"said": "{word} " + name}}\n'
+    work.write("main.py", function.format(word="Hello"))
+    work.commit("one")
+    (work.folder / "say.sh").unlink()
+    work.git("commit", "--quiet", "--all", "--amend", "--message", "one")
+    told = scene.cli("publish", "--git", str(work.folder), "--json")
+    assert told.code == 0 and told.json["name"] == "plain-tool", told.err
+    work.git("remote", "add", "openresource", told.json["repository"])
+    first = work.push()
+    assert first.code == 0 and any("No openresource.toml" in line for line in first.remote), first.said
+    before = scene.latest("plain-tool")["version"]
+    work.write("main.py", function.format(word="Bye"))
+    work.git("commit", "--quiet", "--all", "--message", "two")
+    assert work.push().code == 0
+    tip = work.git("rev-parse", "HEAD")
+    assert scene.latest("plain-tool")["version"] == f"{before}+{tip[:10]}"
+    with scene.client() as client:
+        assert client.call("plain-tool", name="Grace").value == {"said": "Bye Grace"}

@@ -47,7 +47,8 @@ def looks_like_repository(text: str) -> bool:
     """Whether somebody means a repository rather than a folder: an address, or a bare repository's path."""
     if "://" in text or "::" in text or _SHORT_SSH.fullmatch(text):
         return True
-    return text.endswith(".git") or is_bare(Path(text))
+    folder = Path(text)
+    return is_bare(folder) or (text.endswith(".git") and not folder.is_dir())
 
 
 def is_bare(folder: Path) -> bool:
