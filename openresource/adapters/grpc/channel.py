@@ -110,12 +110,9 @@ class GrpcChannel:
         for task in list(self._exchanges.values()):
             task.cancel()
         if self._closing is None:
-            self._closing = self._loop.create_task(self._close())
-
-    async def _close(self) -> None:
-        await self._channel.close()
-        self._relay.close()
-        self._doorway.close()
+            self._relay.close()
+            self._doorway.close()
+            self._closing = self._loop.create_task(self._channel.close())
 
     async def _exchange(self, ticket: Ticket, method: GrpcMethod, call: ProgramCall) -> None:
         try:

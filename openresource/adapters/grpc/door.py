@@ -26,7 +26,7 @@ from openresource.adapters.grpc.messages import (
     derived_methods,
     own_methods,
 )
-from openresource.adapters.grpc.servers import GrpcServer, Incoming, TooManyMessages
+from openresource.adapters.grpc.servers import GrpcServer, Incoming, RequestTooSlow, TooManyMessages
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.provider.answers import Answer
@@ -50,6 +50,8 @@ PAYMENT_KEY: Final = "payment-signature"
 TEST_KEY: Final = "openresource-test"
 RECEIPT_KEY: Final = "openresource-receipt"
 JSON_DEPTH_MAX: Final = 64
+# What gRPC takes by itself; larger inputs have the door that counts bodies before they come.
+REQUEST_BYTES_MAX: Final = 4 << 20
 DRAIN_SECONDS: Final = 30.0
 
 _log = logging.getLogger("openresource.adapters.grpc")
@@ -59,6 +61,7 @@ register_status(TooManyServices, BAD_REQUEST)
 register_status(NotAMessage, BAD_REQUEST)
 register_status(NoMessageForAnswer, BAD_GATEWAY)
 register_status(TooManyMessages, TOO_LARGE)
+register_status(RequestTooSlow, 408)
 
 
 class ProviderDoor:
@@ -70,9 +73,7 @@ class ProviderDoor:
         self._calls = calls
         self._mapped: dict[tuple[str, str], tuple[bytes, list[Mapped]]] = {}
         self._ending: set[asyncio.Task[Any]] = set()
-        self._server = GrpcServer(
-            self._serve, http_status, refusal_json, request_bytes_max=CEILING.input_bytes
-        )
+        self._server = GrpcServer(self._serve, http_status, refusal_json, request_bytes_max=REQUEST_BYTES_MAX)
 
     @property
     def port(self) -> int:

@@ -21,7 +21,7 @@ from openresource.adapters.grpc.messages import (
     derived_methods,
     own_methods,
 )
-from openresource.adapters.grpc.servers import GrpcServer, Incoming, TooManyMessages
+from openresource.adapters.grpc.servers import GrpcServer, Incoming, RequestTooSlow, TooManyMessages
 from openresource.client.calls import EVENTS_TYPE, Answer, Exchange
 from openresource.client.connect import BODY_BYTES_MAX, Connect, status_of
 from openresource.client.envelopes import event_value
@@ -42,6 +42,7 @@ _STATUSES: Final[Mapping[type[Refusal], int]] = {
     NotAMessage: 400,
     NoMessageForAnswer: 502,
     TooManyMessages: 413,
+    RequestTooSlow: 408,
 }
 
 

@@ -16,7 +16,10 @@ from openresource.primitives.errors import Refusal
 
 REQUESTS_MAX: Final = 1_000
 CONNECTION_STREAMS_MAX: Final = 256
-CALLS_MAX: Final = 1_000
+# Requests come before payment: so many at once, each within its bound.
+CALLS_MAX: Final = 128
+REQUEST_SECONDS_MAX: Final = 60.0
+IDLE_MS_MAX: Final = 600_000
 METADATA_BYTES_MAX: Final = 64 << 10
 DETAILS_CHARACTERS_MAX: Final = 1_000
 
@@ -35,6 +38,11 @@ class TooManyMessages(Refusal):
     way_out = "Send less at once."
 
 
+class RequestTooSlow(Refusal):
+    template = "The request's messages did not arrive within {seconds} seconds."
+    way_out = "Nothing was charged. Send it again, and end the request when all is sent."
+
+
 class Incoming:
     """One call as it comes in; `trailers` go out with its status, whatever that is."""
 
@@ -49,11 +57,15 @@ class Incoming:
         """All messages of the request, within bounds."""
         found: list[bytes] = []
         size = 0
-        async for message in self._requests:
-            found.append(message)
-            size += len(message)
-            if len(found) > REQUESTS_MAX or size > bytes_max:
-                raise TooManyMessages(messages_max=REQUESTS_MAX, bytes_max=bytes_max)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                async for message in self._requests:
+                    found.append(message)
+                    size += len(message)
+                    if len(found) > REQUESTS_MAX or size > bytes_max:
+                        raise TooManyMessages(messages_max=REQUESTS_MAX, bytes_max=bytes_max)
+        except TimeoutError:
+            raise RequestTooSlow(seconds=REQUEST_SECONDS_MAX) from None
         return found
 
 
@@ -82,6 +94,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", METADATA_BYTES_MAX),
                 ("grpc.max_concurrent_streams", CONNECTION_STREAMS_MAX),
+                ("grpc.max_connection_idle_ms", IDLE_MS_MAX),
                 ("grpc.so_reuseport", 0),
             ],
             maximum_concurrent_rpcs=CALLS_MAX,
