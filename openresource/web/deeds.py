@@ -77,6 +77,10 @@ def _permissions(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     return Deed("Permissions set", labels[2])
 
 
+def _chosen(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Version chosen", f"{labels[2]} {short(str(value.get('program') or ''))}".strip())
+
+
 def _placement(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     words = {
         "OFFERED": "Offer announced",
@@ -126,6 +130,35 @@ def _execution(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     return Deed(title, f"{short(labels[1])} by {short(labels[3])}")
 
 
+def _bond(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    title = "Bond raised" if labels[2] == "add" else "Bond withdrawn"
+    return Deed(title, f"{ain(value.get('amount_uain'))} AIN, {short(labels[1])}")
+
+
+def _machine(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    if _is_deleted(value):
+        return Deed("Machine closed", short(labels[1]))
+    name = value.get("name") or short(labels[1])
+    return Deed("Machine opened", f"{name} {value.get('endpoint') or ''}".strip())
+
+
+def _guest(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    title = "Guest shown out" if _is_deleted(value) else "Guest admitted"
+    return Deed(title, f"{short(labels[3])}, machine {short(labels[1])}")
+
+
+def _rental(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Machine rented", f"{short(labels[1])} for {value.get('minutes')} minutes")
+
+
+def _shell_key(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Shell key taken back" if _is_deleted(value) else "Shell key vouched for", short(labels[1]))
+
+
+def _is_deleted(value: Mapping[str, Any]) -> bool:
+    return value.get("", value) is None
+
+
 def _app(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     return Deed("App created", labels[1])
 
@@ -135,6 +168,7 @@ _DEEDS: Final[tuple[tuple[str, Describe], ...]] = (
     ("programs/*", _program),
     ("services/*/*/versions/*", _version),
     ("services/*/*/permissions", _permissions),
+    ("services/*/*/choose/*", _chosen),
     ("placements/*/*/*/*", _placement),
     ("channels/*/*/open", _open),
     ("channels/*/*/add/*", _add),
@@ -144,6 +178,12 @@ _DEEDS: Final[tuple[tuple[str, Describe], ...]] = (
     ("holds/*/*/fund/*", _fund),
     ("jobs/*/leases/*", _lease),
     ("jobs/*/executions/*", _execution),
+    ("bonds/*/add/*", _bond),
+    ("bonds/*/withdraw/*", _bond),
+    ("machines/*/offer", _machine),
+    ("machines/*/guests/*", _guest),
+    ("machines/*/rentals/*", _rental),
+    ("ssh_keys/*/*", _shell_key),
     ("manage_app/*/create/*", _app),
 )
 
