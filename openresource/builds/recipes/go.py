@@ -18,6 +18,7 @@ from openresource.builds.recipes import (
     Step,
     command_steps,
 )  # fmt: skip
+from openresource.builds.registries import find_registry
 from openresource.builds.toolchains import find_toolchain
 
 # What almost every service imports, with all that these import.
@@ -85,7 +86,7 @@ class GoRecipe:
 
     def _layer(self, source: Source, environment: dict[str, str]) -> Layer:
         files = {name: source.read(name) for name in ("go.mod", "go.sum") if source.has(name)}
-        into = {**environment, "GOMODCACHE": f"{HOME}/go/pkg/mod"}
+        into = {**environment, "GOPROXY": ",".join(find_registry("go").addresses)}
         words = ("go", "mod", "download") if "go.sum" in files else ("go", "mod", "download", "all")
         variables = tuple(into.items())
         steps = (

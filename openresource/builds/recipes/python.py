@@ -38,6 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 _NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,60}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REQUIRES = re.compile(r">=\s*3\.([0-9]{1,2})|[~=]=\s*3\.([0-9]{1,2})")
+_BASE = re.compile(r"python-(3\.[0-9]{1,2})")
 INCLUDES_MAX = 20
 
 
@@ -161,12 +162,13 @@ class PythonRecipe:
     def _wishes(self, source: Source) -> str:
         """The file that says which packages are needed; empty if none are."""
         build = source.manifest.build
+        if build.lock or (build.runtime and _base_version(source) is None):
+            # A prepared runtime has its packages.
+            return ""
         if build.requirements:
             if not source.has(build.requirements):
                 raise CannotBuild(language="python", reason=f"there is no {build.requirements}")
             return build.requirements
-        if build.lock or build.runtime:
-            return ""
         for name in ("uv.lock", "poetry.lock"):
             if source.has(name) and source.has("pyproject.toml"):
                 return name
@@ -232,7 +234,8 @@ def _minor(own: Toolchain) -> str:
 
 
 def _python_wish(source: Source) -> str:
-    wish = source.manifest.build.python
+    base = _base_version(source)
+    wish = f"=={base}" if base else source.manifest.build.python
     if wish or not source.has("pyproject.toml"):
         return wish
     requires = _project(source).get("requires-python")
@@ -240,6 +243,12 @@ def _python_wish(source: Source) -> str:
     if match is None:
         return ""
     return f">=3.{match[1]}" if match[1] else f"==3.{match[2]}"
+
+
+def _base_version(source: Source) -> str | None:
+    """The version of an interpreter that is named as runtime, such as python-3.12."""
+    match = _BASE.fullmatch(source.manifest.build.runtime)
+    return match[1] if match else None
 
 
 def _project(source: Source) -> dict[str, Any]:

@@ -19,8 +19,16 @@ from openresource.builds.recipes import (
     Step,
     command_steps,
 )  # fmt: skip
+from openresource.builds.registries import find_registry
 from openresource.builds.toolchains import find_toolchain
 
+# Before this version Cargo's index was a repository.
+SPARSE_SINCE = (1, 68)
+CONFIGURED = """[source.crates-io]
+replace-with = "configured"
+[source.configured]
+registry = "sparse+{address}"
+"""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 INTERMEDIATE = ("target/release/deps", "target/release/build", "target/release/incremental",
                 "target/release/.fingerprint", "target/debug")  # fmt: skip
@@ -98,12 +106,22 @@ class RustRecipe:
                 files[f"{folder}/{stub}" if folder else stub] = (
                     b"fn main() {}\n" if stub == "src/main.rs" else b""
                 )
+        options, more = " ".join(locked), variables
+        registry = find_registry("rust")
+        is_old = tuple(map(int, find_toolchain("rust").version.split(".")[:2])) < SPARSE_SINCE
+        if registry.private_hosts:
+            files["registry.toml"] = CONFIGURED.format(address=registry.addresses[0]).encode()
+            options += " --respect-source-config"
+        if is_old:
+            # They know this kind of index, but would rather ask a host that is no registry.
+            more = (*variables, ("RUSTC_BOOTSTRAP", "1"), ("CARGO_UNSTABLE_SPARSE_REGISTRY", "true"))
         script = (
-            f"cargo vendor {' '.join(locked)} {OUT}/vendor > /dev/null && cp Cargo.lock {OUT}/Cargo.lock"
+            f"mkdir -p {HOME}/cargo && if [ -f registry.toml ]; then cp registry.toml {HOME}/cargo/config.toml; fi && "
+            f"cargo vendor {options} {OUT}/vendor > /dev/null && cp Cargo.lock {OUT}/Cargo.lock"
             f" && cp sources.toml {OUT}/config.toml"
         )
         files["sources.toml"] = SOURCES.encode()
-        return Layer(files, (Step(("/bin/sh", "-ec", script), environment=variables),))
+        return Layer(files, (Step(("/bin/sh", "-ec", script), environment=more),))
 
     def _has_crates(self, source: Source, manifests: list[str]) -> bool:
         text = "".join(source.text(name) for name in manifests)
