@@ -10,6 +10,7 @@ from timing import shipped, text, told
 content = shipped("skimage", "data/page.png").read_bytes()
 engine = RapidOCR(
     params={
+        "Det.limit_side_len": 320,
         "EngineConfig.onnxruntime.intra_op_num_threads": 1,
         "EngineConfig.onnxruntime.inter_op_num_threads": 1,
         "Global.log_level": "critical",
