@@ -49,9 +49,9 @@ NO_BINARY: Final = "runsc is not installed: apt install runsc, or see gvisor.dev
 PLATFORMS: Final = ("systrap", "ptrace")
 # The kernel in user space, its file server and their threads, beside the program's own.
 OWN_MEMORY_BYTES: Final = 96 << 20
-OWN_PROCESSES: Final = 128
+OWN_PROCESSES: Final = 256
 # Threads of this machine for each process inside.
-THREADS_EACH: Final = 4
+THREADS_EACH: Final = 8
 # Its file server holds one for each file that the program has seen.
 DESCRIPTORS_MAX: Final = 16_384
 PIPE_BYTES: Final = 1 << 20
