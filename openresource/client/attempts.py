@@ -117,6 +117,8 @@ class Attempt:
         tries = FREE_TRIES_MAX if held is None else BROKEN_TRIES_MAX
         may_have_arrived = False
         try:
+            if held is not None:
+                await self._desk.books.synced()
             for attempt in range(tries):
                 try:
                     return await self._exchange(call, headers)

@@ -5,10 +5,12 @@ What is signed is written down before it is sent. A promise that the books forgo
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -93,12 +95,16 @@ class Books:
         self._file = file
         self._calls_saved = 0
         self._spent: _Spent | None = None
+        self._sync_waiters: list[asyncio.Future[None]] = []
+        self._is_syncing = False
         try:
             file.touch(mode=0o600, exist_ok=True)
             self._db = sqlite3.connect(
                 file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._db.execute("PRAGMA journal_mode=WAL")
+            (mode,) = self._db.execute("PRAGMA journal_mode=WAL").fetchone()
+            # Some file systems have no such log; there every commit is synced by itself.
+            self._has_log = mode == "wal"
             self._db.execute("PRAGMA synchronous=FULL")
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
             if found > FORMAT:
@@ -115,8 +121,8 @@ class Books:
 
     # Channels
 
-    def save_channel(self, entry: ChannelEntry, at_ms: int) -> None:
-        """Write a channel down; it is on the disk when this returns."""
+    def save_channel(self, entry: ChannelEntry, at_ms: int, *, is_synced: bool = True) -> None:
+        """Write a channel down; it is on the disk when this returns, or else when `synced` does."""
         row = (
             entry.name,
             entry.genesis,
@@ -130,8 +136,48 @@ class Books:
             at_ms,
             int(entry.is_closed),
         )
-        with self._work() as db:
+        with self._work() as db, nullcontext() if is_synced else self._unsynced():
             db.execute("INSERT OR REPLACE INTO channels VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
+
+    async def synced(self) -> None:
+        """Returns when everything that was written is on the disk; whoever waits at the same time shares one sync.
+
+        SQLite has put every commit into its log before this is asked, so to sync the log is all that is left to do.
+        """
+        if not self._has_log:
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._sync_waiters.append(waiter)
+        if not self._is_syncing:
+            self._is_syncing = True
+            loop.call_soon(self._sync, loop)
+        await waiter
+
+    def _sync(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiters, self._sync_waiters = self._sync_waiters, []
+        if not waiters:
+            self._is_syncing = False
+            return
+        syncing = loop.run_in_executor(None, _sync_file, self._file.with_name(self._file.name + "-wal"))
+        syncing.add_done_callback(lambda done: self._has_synced(loop, done, waiters))
+
+    def _has_synced(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        done: asyncio.Future[None],
+        waiters: list[asyncio.Future[None]],
+    ) -> None:
+        problem = done.exception()
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if problem is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(BooksUnusable(file=str(self._file), reason=str(problem)))
+        # Those who came meanwhile may have written after the sync began.
+        self._sync(loop)
 
     def channels(self, genesis: str, *, with_closed: bool = False) -> list[ChannelEntry]:
         """All channels of a network, the newest first."""
@@ -264,6 +310,9 @@ class Books:
     @contextmanager
     def _unsynced(self) -> Iterator[None]:
         """What is written within is safe from a killed process at once, and from a loss of power soon after."""
+        if not self._has_log:
+            yield
+            return
         self._db.execute("PRAGMA synchronous=NORMAL")
         try:
             yield
@@ -281,6 +330,14 @@ class Books:
             if self._db.in_transaction:
                 self._db.rollback()
             raise BooksUnusable(file=str(self._file), reason=str(error)) from None
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 _CHANNEL_COLUMNS: Final = "genesis, provider, publisher, service, program, price_uain, purse, secret, closed"

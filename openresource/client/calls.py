@@ -85,6 +85,7 @@ SETTLE_TRIES_MAX: Final = 3
 FULL_SECONDS_MAX: Final = 10.0
 REST_SECONDS_MIN: Final = 0.05
 FAILURES_KEPT_MAX: Final = 20
+DRAINING: Final = "draining"
 
 # What makes the next provider worth a try: nothing was answered and nothing is owed.
 _NEXT_ONE_HELPS: Final = (
@@ -391,9 +392,9 @@ class Calls:
 
         When all of them are full, nothing was paid: they are asked again when they said, within bounds.
         """
-        by_provider = {placement.provider: (placement, price) for placement, price in offers}
         patient_until = time.monotonic() + FULL_SECONDS_MAX
         while True:
+            by_provider = {placement.provider: (placement, price) for placement, price in offers}
             plan.considered = self._standings.choose(
                 plan.choice, offers, price_uain_max=self._most_uain(plan)
             )
@@ -411,6 +412,8 @@ class Calls:
             if rest_seconds >= left_seconds or not all(_is_full(failure) for failure in failures):
                 raise _told_together(plan, failures)
             await asyncio.sleep(rest_seconds)
+            # Others may have come, and those who leave are no longer offered.
+            offers = await self._candidates(plan)
 
     async def _tried(
         self, plan: Plan, placement: Placement, price: Price, failures: list[Refusal]
@@ -455,7 +458,7 @@ class Calls:
 
 def _is_full(failure: Refusal) -> bool:
     """Whether a provider only has no room now: it took no payment and said when to come again."""
-    return isinstance(failure, ProviderBusy) and "retry_ms" in failure.facts
+    return isinstance(failure, ProviderBusy) and "retry_ms" in failure.facts and failure.code != DRAINING
 
 
 def _told_together(plan: Plan, failures: list[Refusal]) -> Refusal:

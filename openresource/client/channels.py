@@ -139,9 +139,9 @@ class Channels:
         """Sign with the wallet."""
         return sign_voucher(voucher, self._key(), self._network)
 
-    def save(self, entry: ChannelEntry) -> None:
-        """Write a channel down."""
-        self._books.save_channel(entry, self._clock_ms())
+    def save(self, entry: ChannelEntry, is_synced: bool = True) -> None:
+        """Write a channel down; without a sync it is safe when the books say so."""
+        self._books.save_channel(entry, self._clock_ms(), is_synced=is_synced)
 
     async def ready(
         self,

@@ -45,7 +45,7 @@ class OpenChannel:
         entry: ChannelEntry,
         lock: Lock,
         *,
-        save: Callable[[ChannelEntry], None],
+        save: Callable[[ChannelEntry, bool], None],
         sign: Callable[[Voucher], Voucher],
     ) -> None:
         self.entry = entry
@@ -73,13 +73,13 @@ class OpenChannel:
         return self.entry.price_uain
 
     def start(self, calls_ahead: int = 1) -> StartedCall:
-        """Begin a call; what is signed for it is written down before this returns."""
+        """Begin a call; what is signed for it is in the books, which are to be synced before it is sent."""
         # Each call in flight may cost its price; that and the one to come is what is risked.
         risk_uain = self.price_uain * (len(self.purse.in_flight) + max(1, calls_ahead))
         purse, started = start_call(
             self.purse, self.price_uain, risk_uain_max=risk_uain, calls_ahead=calls_ahead
         )
-        self.keep(purse)
+        self.keep(purse, is_synced=False)
         voucher = started.voucher
         if voucher is None and purse.signed_uain > self._delivered_uain:
             # Signed before, for a call that may not have arrived: it goes along once more.
@@ -143,12 +143,12 @@ class OpenChannel:
         """Returns when no call of this process waits for an answer."""
         await self._ended.wait()
 
-    def keep(self, purse: Purse) -> None:
+    def keep(self, purse: Purse, *, is_synced: bool = True) -> None:
         """Replace the purse, in memory and on disk."""
         if purse.nonce != self.purse.nonce:
             self._delivered_uain = -1
         self.entry = replace(self.entry, purse=purse)
-        self._save(self.entry)
+        self._save(self.entry, is_synced)
 
     def last_voucher(self) -> Voucher:
         """What is promised so far, unsigned; nothing at all after a claim."""

@@ -1,5 +1,8 @@
 """The buyer's books: what was signed is on disk, what was spent adds up, a receipt counts once."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,3 +88,41 @@ def test_a_file_that_is_no_database_is_a_refusal(tmp_path):
     file.write_bytes(b"this is not a database, and long enough to be looked at closely" * 20)
     with pytest.raises(BooksUnusable):
         Books(file)
+
+
+def test_whoever_waits_for_the_disk_at_the_same_time_shares_a_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openresource.client import books as module
+
+    synced: list[Path] = []
+    monkeypatch.setattr(module, "_sync_file", synced.append)
+
+    async def work() -> None:
+        books = Books(tmp_path / "client.sqlite")
+        await asyncio.gather(*[books.synced() for _ in range(50)])
+        assert synced == [tmp_path / "client.sqlite-wal"]
+        await books.synced()
+        assert len(synced) == 2
+        books.close()
+
+    asyncio.run(work())
+
+
+def test_a_disk_that_cannot_sync_is_told_to_everybody_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openresource.client import books as module
+
+    def fails(path: Path) -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(module, "_sync_file", fails)
+
+    async def work() -> None:
+        books = Books(tmp_path / "client.sqlite")
+        outcomes = await asyncio.gather(*[books.synced() for _ in range(3)], return_exceptions=True)
+        assert all(isinstance(outcome, BooksUnusable) for outcome in outcomes)
+        books.close()
+
+    asyncio.run(work())
