@@ -82,8 +82,22 @@ def test_programs_that_speak_grpc_are_called_by_json_and_by_grpc(scene: Scene) -
         assert several == ["Hello 1, Bo", "Hello 2, Bo"]
         with pytest.raises(Refusal, match="a name is needed"):
             client.call("hello-grpc", "Greet")
+        (placement,) = next(one for one in client.services() if one.choice.name == "hello-grpc").placements
+        host = placement.endpoint.partition("://")[2].rpartition(":")[0]
+        certificate = ssl.get_server_certificate((host, int(placement.endpoint.rpartition(":")[2])))
+        credentials = grpc.ssl_channel_credentials(certificate.encode())
+        with grpc.secure_channel(f"{host}:{placement.grpc}", credentials) as channel:
+            with pytest.raises(grpc.RpcError) as unpaid:
+                channel.unary_unary("/hello.Greeter/Greet")(b"\x0a\x02Bo", timeout=60)
+            assert unpaid.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     with door(scene) as (url, address):
         found = rpcs(url, "hello-grpc")
+        with grpc.insecure_channel(address) as channel:
+            together = found["Together"]
+            call = channel.stream_unary(together.path, together.input_class.SerializeToString, bytes)
+            several = together.requests_of({"requests": [{"name": "Ada"}, {"name": "Bo"}]})
+            answer = call(iter(several), timeout=60)
+            assert together.value_of(answer)["greeting"] == "Hello, Ada and Bo."
         assert invoke(address, found["Greet"], {"name": "Cy", "mood": "MERRY"})[0]["greeting"] == "Hello, Cy!"
         assert len(invoke(address, found["Count"], {"name": "Cy", "times": 4})[0]) == 4
 
@@ -98,7 +112,9 @@ def test_programs_are_sold_at_the_providers_own_grpc_door(scene: Scene) -> None:
         assert placement.grpc > 0
         host = placement.endpoint.partition("://")[2].rpartition(":")[0]
         unchecked = ssl._create_unverified_context()
-        page = f"{placement.endpoint}/services/{listing.choice.service}/{listing.choice.program}/interface.proto"
+        page = (
+            f"{placement.endpoint}/services/{listing.choice.service}/{listing.choice.program}/interface.proto"
+        )
         with urllib.request.urlopen(page, context=unchecked, timeout=30) as answer:
             assert b"service ShoutIt {" in answer.read()
         assert scene.provider.facts["grpc_port"] == placement.grpc

@@ -124,7 +124,7 @@ def test_a_release_without_descriptors_does_not_start(release: Release, tmp_path
 
 
 def test_what_does_not_compile_is_refused_with_the_compilers_words() -> None:
-    with pytest.raises(ProtoInvalid, match="service.proto"):
+    with pytest.raises(ProtoInvalid, match=r"service\.proto"):
         compile_proto({"service.proto": b'syntax = "proto3"; message {'}, "service.proto")
     with pytest.raises(Refusal, match="methods"):
         compile_proto({"service.proto": b'syntax = "proto3"; message A {}'}, "service.proto")

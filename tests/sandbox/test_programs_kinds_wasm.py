@@ -18,6 +18,7 @@ from openresource.adapters.wasm.driver import Wasm
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, KindNotServed, Limits, ProgramCall, ProgramDidNotStart
 from openresource.sandbox.releases import load_release
+from tests.sandbox.workers import IDENTITIES
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello-wasm"
 INNER = {"bubblewrap": Bubblewrap, "confined": Confined}
@@ -206,6 +207,18 @@ def test_what_is_no_module_does_not_start_and_says_why(driver: Wasm, tmp_path: P
         run(driver, module(tmp_path, '(module (import "env" "gone" (func)))', manifest_of()), [])
     with pytest.raises(KindNotServed, match="sockets"):
         run(driver, module(tmp_path, ECHO, manifest_of("http")), [])
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_a_module_runs_whoever_the_provider_is(workers: Any, identity: str) -> None:
+    if not workers(identity).ask({"level": "wasm", "probe": True})["available"]:
+        pytest.skip("no engine for this user")
+    files = {"module.wat": (EXAMPLE / "checksum.wat").read_text()}
+    manifest = manifest_of(method='[[methods]]\nname = "go"\nstdin = "text"\n')
+    steps = [{"call": "go", "input": {"text": "123456789"}}]
+    outcome = workers(identity).run("wasm", files, steps, manifest=manifest)
+    assert [json.loads(reply["body"]) for reply in outcome["replies"]] == ["cbf43926"], outcome
+    assert outcome["left"] == []
 
 
 def test_compiled_modules_of_others_are_not_taken(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from openresource.adapters.bubblewrap.driver import Bubblewrap
 from openresource.adapters.confined.driver import Confined
 from openresource.adapters.gvisor.driver import Gvisor
 from openresource.adapters.oci.driver import Oci
+from openresource.adapters.wasm.driver import Wasm
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, Limits, ProgramCall, Sandbox
 from openresource.sandbox.instances import RunningInstance
@@ -33,6 +34,7 @@ async def main() -> None:
     drivers: dict[str, Sandbox] = {
         "bubblewrap": Bubblewrap(),
         "confined": Confined(),
+        "wasm": Wasm([Bubblewrap()], cache=Path(tempfile.gettempdir(), f"openresource-wasm-{os.getuid()}")),
         "gvisor": Gvisor(),
         "oci": Oci(),
         "bubblewrap-bare": Bubblewrap(uses_groups=False),
