@@ -87,7 +87,7 @@ def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Wasm:
     return Wasm([inner], cache=tmp_path / "cache")
 
 
-def run(driver: Wasm, folder: Path, calls: list[tuple[str, Any]], **limits: Any) -> list[Any]:
+def run(driver: Wasm, folder: Path, calls: list[tuple[Any, ...]], **limits: Any) -> list[Any]:
     """Start a module, make calls, stop it."""
 
     async def work() -> list[Any]:
@@ -161,7 +161,7 @@ def test_clock_and_chance_are_the_same_where_a_program_is_exact(driver: Wasm, tm
     method = (
         '[[methods]]\nname = "go"\nargs = ["{x}"]\noutput = {type = "string", contentEncoding = "base64"}\n'
     )
-    calls: list[tuple[str, Any]] = [("go", {"x": 1}), ("go", {"x": 1}), ("go", {"x": 2})]
+    calls: list[tuple[Any, ...]] = [("go", {"x": 1}), ("go", {"x": 1}), ("go", {"x": 2})]
     exact = run(driver, module(tmp_path, CHANCE, manifest_of(method=method, exactness="bit_exact")), calls)
     assert exact[0] == exact[1] != exact[2]
     free = run(driver, module(tmp_path, CHANCE, manifest_of(method=method)), calls)
@@ -176,7 +176,7 @@ def test_lines_of_json_refusals_and_streams(driver: Wasm, tmp_path: Path) -> Non
     method = '[[methods]]\nname = "tick"\nstream = true\n'
     cut = run(
         driver, module(tmp_path, TICK, manifest_of("jsonl", method)), [("tick", {}, 2), ("tick", {}, 1)]
-    )  # type: ignore[list-item]
+    )
     assert cut == [[{"tick": 1}, {"tick": 1}], [{"tick": 1}]]
 
 

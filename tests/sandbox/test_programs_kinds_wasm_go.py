@@ -42,7 +42,7 @@ def test_a_module_that_go_built_reads_and_writes_files(tmp_path: Path) -> None:
     subprocess.run(words, cwd=source, env=environment, check=True, timeout=300)
     (release / "openresource.toml").write_text(manifest_of().replace("module.wat", "module.wasm"))
     files = {"in.txt": base64.b64encode(b"hello").decode()}
-    calls: list[tuple[str, Any]] = [
+    calls: list[tuple[Any, ...]] = [
         ("run", {"args": ["in.txt"], "files": files}),
         ("run", {"args": ["gone"]}),
     ]
