@@ -50,6 +50,16 @@ MARKS: Final = (
 DEEPER_FOLDERS_MAX: Final = 3
 DEEPER_SHOWN_MAX: Final = 6
 
+PACKAGE_PAGES: Final = ("requirements.txt", "pyproject.toml", "package.json", "pom.xml", "build.gradle", "go.mod", "Cargo.toml")
+SERVER_SOURCES: Final = (".py", ".js", ".mjs", ".ts", ".go", ".rs", ".java")
+SOURCES_MAX: Final = 100
+# What shows that a server describes itself, and where.
+OPENAPI_SIGNS: Final = (
+    ("springdoc", "/v3/api-docs"), ("litestar", "/schema/openapi.json"), ("/openapi.json", "/openapi.json"),
+    ("openapi.json", "/openapi.json"), ("fastapi", "/openapi.json"), ("FastAPI", "/openapi.json"),
+    ("apiflask", "/openapi.json"), ("@fastify/swagger", "/documentation/json"),
+)  # fmt: skip
+
 Detector = Callable[[Files], Finding | None]
 
 
@@ -145,6 +155,8 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
         finding = detector(files)
         if finding is None:
             continue
+        if finding.kind == "http" and not finding.openapi:
+            finding = replace(finding, openapi=openapi_path(files))
         if not facts.license:
             finding = replace(finding, remarks=(*finding.remarks, "No licence was recognised; name one."))
         text = manifest_text(finding, facts)
@@ -162,6 +174,14 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
         if deeper
         else "",
     )
+
+
+def openapi_path(files: Files) -> str:
+    """Where a server describes its own methods, if its sources or its packages show that it does."""
+    pages = [name for name in files.names if name.rpartition("/")[2] in PACKAGE_PAGES and name.count("/") < 3]
+    sources = [name for name in files.ending(*SERVER_SOURCES, depth_max=4) if not set(name.split("/")[:-1]) & ASIDE_FOLDERS]
+    text = "\n".join(files.text(name) for name in (*pages, *sources[:SOURCES_MAX]))
+    return next((path for word, path in OPENAPI_SIGNS if word in text), "")
 
 
 def deeper_programs(files: Files) -> list[str]:

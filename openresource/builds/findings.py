@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from openresource.builds.facts import Facts
+from openresource.market.manifest_sections import OPENAPI_DEFAULT
 
 # Languages with a recipe; a script of another one needs its interpreter and nothing else.
 BUILT_LANGUAGES: Final = ("python", "node", "go", "rust", "java", "c", "shell", "perl")
@@ -46,6 +47,8 @@ class Finding:
     speaks: str = ""
     port: int = 0
     health: str = ""
+    # The path of its OpenAPI document; nothing for a server that shows no sign of one.
+    openapi: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     requirements: str = ""
     python: str = ""
@@ -88,6 +91,10 @@ def manifest_text(finding: Finding, facts: Facts) -> str:
     if finding.port:
         lines.append(f"port = {finding.port}   # the program listens there instead of on $PORT")
     lines += _given("health", finding.health)
+    if (finding.speaks or finding.kind) == "http" and not finding.openapi:
+        lines.append('openapi = "none"   # or the path of its OpenAPI document, which then gives it methods')
+    elif finding.openapi != OPENAPI_DEFAULT:
+        lines += _given("openapi", finding.openapi)
     if finding.environment:
         lines.append(f"environment = {toml_value(dict(finding.environment))}")
     build = [

@@ -42,6 +42,8 @@ class Run:
     port: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     batch: Batch | None = None
+    # Where a server that declares no methods may describe them; empty if it is not to be asked.
+    openapi: str = "/openapi.json"
 
     @property
     def tongue(self) -> str:

@@ -38,6 +38,7 @@ HOSTS_MAX: Final = 64
 VARIABLES_MAX: Final = 32
 VARIABLE_CHARACTERS_MAX: Final = 1_000
 BATCH_SIZE_MAX: Final = 64
+OPENAPI_DEFAULT: Final = Run("http").openapi
 PRICE_MODEL: Final = "per_call"
 PRICE_MODELS_LATER: Final = ("per_second", "per_token", "per_mb")
 
@@ -122,6 +123,7 @@ def read_run(table: Table) -> Run:
         port=table.integer("port", 0, 0, 65_535),
         environment=_environment(table.table("environment")),
         batch=_batch(table),
+        openapi=_openapi(table),
     )
     if kind in SPEAKS and not run.speaks:
         run = replace(run, speaks=SPEAKS[kind][0])
@@ -144,6 +146,8 @@ def _check_run(table: Table, run: Run) -> None:
         raise table.wrong("proto", f'"{run.proto}"', 'it is for images with speaks = "grpc"')
     if run.kind == "oci" and run.speaks == "grpc" and not run.proto:
         raise table.wrong("proto", "missing", "a program that speaks gRPC names its .proto file")
+    if "openapi" in table.values and run.tongue != "http":
+        raise table.wrong("openapi", "given", f"a {run.tongue} program has no such page")
     if (run.health or run.port) and run.tongue not in ("http", "grpc"):
         raise table.wrong("port" if run.port else "health", "given", f"a {run.tongue} program has no port")
 
@@ -173,6 +177,14 @@ def _environment(table: Table) -> dict[str, str]:
             field=table.path, found=f"{len(found)} long", expected=f"at most {VARIABLES_MAX} are read"
         )
     return found
+
+
+def _openapi(table: Table) -> str:
+    if table.values.get("openapi") == "none":
+        table.seen("openapi")
+        return ""
+    given = table.matching("openapi", _METHOD_PATH, 'a path such as /openapi.json, or "none"')
+    return given or OPENAPI_DEFAULT
 
 
 def _batch(table: Table) -> Batch | None:
@@ -377,7 +389,7 @@ def _size(table: Table, name: str, default: int, minimum: int, maximum: int) -> 
 
 def check_concurrency(run: Run, resources: Resources, methods: tuple[Method, ...]) -> None:
     """Refuse calls at once where the answers could not be told apart."""
-    if run.tongue == "jsonl" and len(methods) <= 1 and resources.concurrency > 1:
+    if run.tongue == "jsonl" and run.kind != "wasm" and len(methods) <= 1 and resources.concurrency > 1:
         raise NotSupported(
             field="resources.concurrency",
             found=str(resources.concurrency),

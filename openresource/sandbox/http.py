@@ -21,11 +21,12 @@ from openresource.sandbox.driver import (
     OutputTooLarge,
     ProgramCall,
     ProgramCrashed,
+    ProgramDidNotStart,
     ProgramError,
     ProgramFailed,
     ProgramRefused,
 )
-from openresource.sandbox.openapi import DOCUMENT_BYTES_MAX, OPENAPI_PATH, read_openapi
+from openresource.sandbox.openapi import DOCUMENT_BYTES_MAX, read_openapi
 from openresource.sandbox.requests import Outgoing, Requests, wrapped
 from openresource.sandbox.tickets import Ticket
 
@@ -137,7 +138,7 @@ class HttpChannel:
         await self._doorway.listening()
         while self._health and not await self._is_healthy():
             await asyncio.sleep(HEALTH_PAUSE_SECONDS)
-        if not self._requests.wants_routes:
+        if not self._requests.document_path:
             return {}
         methods, routes = read_openapi(await self._document())
         self._requests.learn(routes)
@@ -299,7 +300,7 @@ class HttpChannel:
         """The program's OpenAPI document, or nothing where it has none or takes too long over it."""
         try:
             async with asyncio.timeout(DOCUMENT_SECONDS_MAX):
-                connection = await self._request(Outgoing("GET", OPENAPI_PATH, (), b""))
+                connection = await self._request(Outgoing("GET", self._requests.document_path, (), b""))
                 try:
                     status, headers, _ = await _head(connection)
                     body = bytearray()
@@ -310,8 +311,19 @@ class HttpChannel:
                     return bytes(body)
                 finally:
                     connection.close()
-        except (Broken, TimeoutError):
+        except TimeoutError:
             return b""
+        except Broken:
+            pass
+        # A server that cannot bear a request which it does not expect must not be started again and again.
+        try:
+            (await self._connection()).close()
+        except Broken:
+            raise ProgramDidNotStart(
+                reason=f'asked for {self._requests.document_path}, it ended; openapi = "none" in [run] leaves that out',
+                stderr="",
+            ) from None
+        return b""
 
 
 async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from openresource.market.schemas import ANNOTATIONS, KEYWORDS, InvalidSchema, check_schema
 
-OPENAPI_PATH: Final = "/openapi.json"
 DOCUMENT_BYTES_MAX: Final = 1 << 20
 OPERATIONS_MAX: Final = 60
 PARAMETERS_MAX: Final = 40

@@ -55,11 +55,8 @@ class Requests:
             is_generic(method) and method.name == REQUEST.name for method in manifest.methods
         )
         self._routes: dict[str, Route] = {}
-
-    @property
-    def wants_routes(self) -> bool:
-        """Whether the program declared nothing, so that its own document may."""
-        return self._has_generic
+        # Where to ask the program for its own document: only where it declared nothing.
+        self.document_path = manifest.run.openapi if self._has_generic else ""
 
     def learn(self, routes: Mapping[str, Route]) -> None:
         """The methods of the program's own document."""

@@ -387,6 +387,20 @@ def test_packages_are_read_from_where_projects_name_them(
     assert found.files == {"requirements.txt": packages.encode()}
 
 
+@pytest.mark.parametrize(
+    ("source", "openapi"),
+    [
+        ("from fastapi import FastAPI\napp = FastAPI()\n", None),
+        ("from flask import Flask\napp = Flask(__name__)\n", "none"),
+        ("from litestar import Litestar\napp = Litestar()\n", "/schema/openapi.json"),
+    ],
+)
+def test_a_server_is_asked_for_its_document_only_if_it_seems_to_have_one(
+    source: str, openapi: str | None
+) -> None:
+    assert run_of({"app.py": source}).get("openapi") == openapi
+
+
 def test_the_server_that_a_procfile_starts_is_among_the_packages() -> None:
     found = detect(files_of({"Procfile": "web: gunicorn app:app\n", "setup.py": "setup(install_requires=['Flask'])",
                              "app.py": "from flask import Flask\napp = Flask(__name__)\n"}))  # fmt: skip

@@ -244,6 +244,24 @@ def test_programs_that_bring_a_wsgi_application_are_served(run_http: Run) -> Non
     assert after["body"] == "/after  "
 
 
+def test_programs_that_cannot_bear_the_question_for_their_document_say_how_to_be_spared(
+    run_http: Run,
+) -> None:
+    server = (
+        "import json, os\nfrom http.server import BaseHTTPRequestHandler, HTTPServer\n"
+        "class Handler(BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n        os._exit(3)\n"
+        "    def do_POST(self):\n        self.send_response(200)\n        self.end_headers()\n        self.wfile.write(b'here')\n"
+        "HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()\n"
+    )
+    manifest = 'name = "p"\n[run]\nkind = "http"\ncommand = ["python", "s.py"]\n'
+    outcome = run_http({"s.py": server}, [], manifest=manifest)
+    assert 'openapi = "none"' in outcome["error"]["text"]
+    asked = [{"call": "request", "input": {"method": "POST"}}]
+    outcome = run_http({"s.py": server}, asked, manifest=manifest + 'openapi = "none"\n')
+    assert json.loads(outcome["replies"][0]["body"])["body"] == "here"
+
+
 def test_programs_are_told_their_port_by_their_command(run_http: Run) -> None:
     server = (
         "import sys\nfrom http.server import BaseHTTPRequestHandler, HTTPServer\n"

@@ -112,7 +112,7 @@ def test_declared_verbs_put_the_input_into_the_query() -> None:
     assert requests.outgoing(call) == Outgoing("GET", "/v1/find?q=a+b&n=2", (), b"")
     assert sent(requests, "put", {"a": 1}).verb == "PUT"
     assert sent(requests, "say", {"a": 1}).verb == "POST"
-    assert not requests.wants_routes
+    assert requests.document_path == "" and GENERIC.document_path == "/openapi.json"
 
 
 def test_answers_are_told_as_values() -> None:
