@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -21,6 +22,7 @@ WITH_MAJOR: Final = ("node", "java")
 _NAME = re.compile(r"(python-3\.[0-9]{1,2}|node-[0-9]{1,3}|java-[0-9]{1,3})")
 
 
+@functools.cache
 def base_names() -> tuple[str, ...]:
     """The runtimes that this machine's interpreters give."""
     names = []

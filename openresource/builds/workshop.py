@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -51,6 +52,11 @@ PLACES: Final = (
 )
 ANY_TARGET: Final = ("registry:443",)
 
+BRIEF_LOOKED_AT: Final = 80
+BRIEF_LINES: Final = 3
+BRIEF_CHARACTERS: Final = 120
+_TELLING = re.compile(r"(?i)\berror\b|\bfailed\b|not found|no such|cannot |missing")
+
 Progress = Callable[[str], None]
 # The blocks of content by CID, from anywhere: whoever asks verifies.
 GetBlock = Callable[[str], Awaitable[bytes]]
@@ -61,6 +67,15 @@ class BuildFailed(Refusal):
     way_out = (
         "Mend what its last words tell and publish it again; `openresource check FOLDER` builds it here."
     )
+
+    @property
+    def brief(self) -> str:
+        """The same with the few lines that most likely say why, for a record that has room for no more."""
+        said = [line.strip() for line in self.facts.get("log", ()) if not line.startswith("$ ")]
+        telling = [line for line in said[-BRIEF_LOOKED_AT:] if _TELLING.search(line)][:BRIEF_LINES]
+        words = " | ".join(line[:BRIEF_CHARACTERS] for line in telling or said[-BRIEF_LINES:])
+        name, reason = self.facts.get("name", "?"), self.facts.get("reason", "?")
+        return f"The build of {name} failed: {reason}." + (f" It said: {words}" if words else "")
 
 
 class BuildNeedsNamespaces(Refusal):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from openresource.builds.workshop import Workshop
+from openresource.builds.workshop import BuildFailed, Workshop
 from openresource.client.chain import (
     BadAnswer,
     Chain,
@@ -209,6 +209,11 @@ class Placements:
         """Something was published or changed: look sooner than the timer would."""
         self._wake.set()
 
+    def ask_back(self, publisher: str, name: str, program: str) -> None:
+        """A job names a version that went when another one served its name: it is placed once more."""
+        self._succession.ask_back((publisher, name, program))
+        self.look_again()
+
     async def run(self) -> None:
         """Compares what is published with what is served, at every event and on a timer, until cancelled."""
         while True:
@@ -300,6 +305,7 @@ class Placements:
             base = f"/services/{publisher}/{name}"
             latest = await self._chain.read(f"{base}/latest")
             programs = {latest} if isinstance(latest, str) else set()
+            programs |= self._succession.asked_back(publisher, name)
             if isinstance(latest, str):
                 self._succession.saw(publisher, name, latest)
             async for program in self._chain.children(f"/placements/{publisher}/{name}"):
@@ -394,7 +400,7 @@ class Placements:
             raise
         except Refusal as refusal:
             log.warning("refused %s/%s: %s", wanted.publisher, wanted.name, refusal)
-            await self._refuse(wanted, str(refusal))
+            await self._refuse(wanted, refusal.brief if isinstance(refusal, BuildFailed) else str(refusal))
             return
         try:
             await self._announce(wanted, self._placed(offer))
@@ -403,6 +409,7 @@ class Placements:
             raise
         self._offers.put(offer)
         self._tell_placed(offer)
+        self._succession.is_back(wanted.key)
         # The version before it may have to go now.
         self.look_again()
         log.info(

@@ -253,6 +253,8 @@ class Provider:
             self._opened.push_async_callback(hub.close)
             self._fleet.hub = hub
         runtimes = await asyncio.to_thread(list_runtimes, settings.cache or cache_folder())
+        # Asked once: it starts each interpreter to learn its version.
+        await asyncio.to_thread(runtime_names, runtimes)
         self._retention = Retention(settings.folder / "releases.json", releases_kept=settings.releases_kept)
         self.placements = Placements(
             chain=self._chain,
@@ -290,6 +292,7 @@ class Provider:
             metrics=self.metrics,
             cursor_file=settings.folder / "jobs.cursor",
             clock_ms=clock_ms,
+            missed=self._job_missed,
         )
         self._opened.push_async_callback(self.placements.close)
         self._runtimes = runtimes
@@ -439,6 +442,11 @@ class Provider:
             except (NodeAway, BadAnswer) as refusal:
                 self._node_trouble = refusal.message
                 log.warning("the node is away, paid calls go on: %s", refusal.message)
+
+    def _job_missed(self, publisher: str, name: str, program: str) -> None:
+        """Work for a version that was served here and is on the disk still; strangers' jobs bring nothing new."""
+        if program in self._retention.programs:
+            self.placements.ask_back(publisher, name, program)
 
     async def _settle(self, offer: Offer) -> None:
         """Sends back what is left in the channels of a program that is withdrawn."""

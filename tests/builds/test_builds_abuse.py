@@ -389,3 +389,13 @@ def test_a_hostile_package_spoils_its_own_layer_only(tmp_path: Path, monkeypatch
         # The cache alone is enough where no registry answers.
         shutil.rmtree(tmp_path / "cache" / "releases")
         assert made(honest, workshop(tmp_path)).runtime is not None
+
+
+def test_what_a_record_says_of_a_failed_build_is_short_and_telling(tmp_path: Path) -> None:
+    script = "print('x' * 900)\nprint('main.c:6:1: error: unknown type name')\nfor n in range(30): print('note', n)\nraise SystemExit(3)\n"
+    with pytest.raises(BuildFailed) as failure:
+        made(attack(tmp_path, script), workshop(tmp_path))
+    assert failure.value.brief == (
+        "The build of attack failed: a step ended with code 3. It said: main.c:6:1: error: unknown type name"
+    )
+    assert "note 29" in failure.value.message

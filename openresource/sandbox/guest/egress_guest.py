@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONNECTIONS_MAX = 64
+WAITING_MAX = 256
 BUFFER_BYTES_MAX = 256 * 1024
 PART_BYTES = 64 * 1024
 
@@ -63,14 +64,15 @@ class Relay:
             return
         far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            if self._connections >= CONNECTIONS_MAX:
-                raise OSError("too many connections")
             far.connect(self._path)
         except OSError:
             near.close()
             far.close()
             return
         self._connections += 1
+        if self._connections >= CONNECTIONS_MAX:
+            # Who comes now waits in line until somebody has gone.
+            self._selector.unregister(self._listening)
         sides = Side(near), Side(far)
         sides[0].other, sides[1].other = sides[1], sides[0]
         for side in sides:
@@ -126,6 +128,8 @@ class Relay:
                     self._selector.unregister(one.wire)
                 one.wire.close()
         self._connections -= 1
+        if self._connections == CONNECTIONS_MAX - 1:
+            self._selector.register(self._listening, selectors.EVENT_READ)
 
 
 def leave_behind(listening: socket.socket, path: str) -> None:
@@ -155,7 +159,7 @@ def main() -> None:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
-    listening.listen(CONNECTIONS_MAX)
+    listening.listen(WAITING_MAX)
     leave_behind(listening, path)
     listening.close()
     try:
