@@ -86,6 +86,7 @@ class Jobs:
         metrics: Metrics,
         cursor_file: Path,
         clock_ms: Callable[[], int],
+        missed: Callable[[str, str, str], None] = lambda publisher, name, program: None,
     ) -> None:
         self._chain = chain
         self._key = key
@@ -93,6 +94,8 @@ class Jobs:
         self._metrics = metrics
         self._cursor_file = cursor_file
         self._clock_ms = clock_ms
+        # Hears of work for a version that is not served here just now.
+        self._missed = missed
         self._queue: asyncio.Queue[str] = asyncio.Queue(JOBS_WAITING_MAX)
         self._queued: set[str] = set()
         # Jobs that nobody here can take yet, by publisher, name and program.
@@ -220,6 +223,8 @@ class Jobs:
         offer = self._offers.find(publisher, name, program)
         if job in self._done or state.get("status") not in (REQUESTED, LEASED):
             return
+        if offer is None:
+            self._missed(publisher, name, program)
         if offer is None or offer.is_draining or not offer.lane.has_room:
             self._keep_for_later((publisher, name, program), job)
             return

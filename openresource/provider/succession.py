@@ -3,7 +3,8 @@
 A version is succeeded when the one that its publisher chose runs somewhere. It stays what it is until no call came for
 the grace time: callers with an older answer of the chain, and those who name the version, are served as before. Then
 the chain hears DRAINING, which opens no new channels; calls that still come are answered, the channels are settled,
-and only then it is GONE. A publisher who chooses it again on the way keeps it.
+and only then it is GONE. A publisher who chooses it again on the way keeps it. Jobs name versions too: work for one
+that has gone brings it back, until it is quiet again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ log = logging.getLogger("openresource.provider.succession")
 
 GRACE_SECONDS_DEFAULT: Final = 30.0
 CALLS_LOOK_SECONDS: Final = 0.05
+# Versions that come back for work at once; the rest waits for its turn.
+ASKED_MAX: Final = 8
 
 Key = tuple[str, str, str]
 
@@ -54,6 +57,20 @@ class Succession:
         self._latest: dict[tuple[str, str], str] = {}
         self._since: dict[Key, float] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._asked: set[Key] = set()
+
+    def ask_back(self, key: Key) -> None:
+        """There is work for a version that has gone: it comes back until it is quiet again."""
+        if len(self._asked) < ASKED_MAX and self._offers.find(*key) is None:
+            self._asked.add(key)
+
+    def is_back(self, key: Key) -> None:
+        """A version is served, whoever asked for it."""
+        self._asked.discard(key)
+
+    def asked_back(self, publisher: str, name: str) -> set[str]:
+        """Versions of a service that have work again."""
+        return {program for one, other, program in self._asked if (one, other) == (publisher, name)}
 
     def saw(self, publisher: str, name: str, latest: str) -> None:
         """What a service's publisher has chosen."""

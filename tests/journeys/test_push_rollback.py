@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from openresource.cli.triggers import trigger_program
+from openresource.client import AsyncClient
+from openresource.market.holds import DEFAULT_HOLD
+from openresource.market.tree_json import json_value
 from openresource.primitives.keys import generate_key
 from tests.journeys.push_stage import Repository, Stage, stage
 
@@ -125,3 +131,34 @@ def test_a_repository_without_a_page_is_pushed_like_any_other(scene: Stage) -> N
     assert scene.latest("plain-tool")["version"] == f"{before}+{tip[:10]}"
     with scene.client() as client:
         assert client.call("plain-tool", name="Grace").value == {"said": "Bye Grace"}
+
+
+def test_an_app_that_names_an_old_version_is_served_by_it_after_it_has_gone(scene: Stage) -> None:
+    work = scene.repository("pinned")
+    numbered(work, 1)
+    first = scene.latest("pinned")
+
+    async def triggered() -> str:
+        async with AsyncClient(scene.buyer.folder, scene.node.url) as client:
+            choice = await client.directory.choose(f"{scene.address}/pinned@0.1.0")
+            return str((await trigger_program(client, choice, "say", {"text": "a"})).result)
+
+    async def written() -> str:
+        """The same entry once more, by a write alone; its hold is filled first."""
+        async with AsyncClient(scene.buyer.folder, scene.node.url) as client:
+            app, label = "up_demo_pinned", "again"
+            funding = {"amount_uain": 1_000, "expires_at_ms": int(time.time() * 1000) + 600_000}
+            await client.write(f"/holds/{app}/{DEFAULT_HOLD}/fund/{'ab' * 8}", funding)
+            await client.write(f"/apps/{app}/notes/{label}", {"text": "a"})
+            async with asyncio.timeout(60):
+                while (found := await client.read(f"/apps/{app}/results/{label}")) is None:
+                    await asyncio.sleep(0.1)
+            return str(json_value(found))
+
+    assert asyncio.run(triggered()) == "word1"
+    numbered(work, 2)
+    scene.until_gone("pinned", first["program"])
+    assert asyncio.run(written()) == "word1"
+    with scene.client() as client:
+        assert client.call("pinned", text="a").value == "word2", "the name still means the new one"
+    scene.until_gone("pinned", first["program"])

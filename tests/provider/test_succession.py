@@ -179,6 +179,25 @@ def test_a_program_that_the_operator_named_stays() -> None:
     on_a_scene(story, listed=(PROGRAM,))
 
 
+def test_work_for_a_version_that_has_gone_brings_it_back_within_bounds() -> None:
+    async def story(scene: Scene) -> None:
+        key = (scene.old.publisher, scene.old.name, PROGRAM)
+        scene.succession.ask_back(key)
+        assert not scene.succession.asked_back(*key[:2]), "it is served"
+        scene.offers.remove(scene.old)
+        for number in range(20):
+            scene.succession.ask_back((scene.old.publisher, "other", str(number)))
+        assert len(scene.succession.asked_back(scene.old.publisher, "other")) == 8
+        for number in range(20):
+            scene.succession.is_back((scene.old.publisher, "other", str(number)))
+        scene.succession.ask_back(key)
+        assert scene.succession.asked_back(*key[:2]) == {PROGRAM}
+        scene.succession.is_back(key)
+        assert not scene.succession.asked_back(*key[:2])
+
+    on_a_scene(story)
+
+
 def test_the_last_few_releases_of_each_service_stay_on_the_disk(tmp_path: Path) -> None:
     file = tmp_path / "releases.json"
     kept = Retention(file)
