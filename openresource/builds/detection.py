@@ -50,7 +50,15 @@ MARKS: Final = (
 DEEPER_FOLDERS_MAX: Final = 3
 DEEPER_SHOWN_MAX: Final = 6
 
-PACKAGE_PAGES: Final = ("requirements.txt", "pyproject.toml", "package.json", "pom.xml", "build.gradle", "go.mod", "Cargo.toml")
+PACKAGE_PAGES: Final = (
+    "requirements.txt",
+    "pyproject.toml",
+    "package.json",
+    "pom.xml",
+    "build.gradle",
+    "go.mod",
+    "Cargo.toml",
+)
 SERVER_SOURCES: Final = (".py", ".js", ".mjs", ".ts", ".go", ".rs", ".java")
 SOURCES_MAX: Final = 100
 # What shows that a server describes itself, and where.
@@ -151,7 +159,8 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
         manifest = parse_manifest(text)
         return Detected(text, manifest.build.language, manifest.run.kind, f"It has its own {MANIFEST_FILE}.")
     facts = facts_of(files)
-    for detector in (*(step.detect for step in ORDER), *others):
+    own = [step.detect for step in ORDER]
+    for number, detector in enumerate((*own, *others)):
         finding = detector(files)
         if finding is None:
             continue
@@ -159,7 +168,7 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
             finding = replace(finding, openapi=openapi_path(files))
         if not facts.license:
             finding = replace(finding, remarks=(*finding.remarks, "No licence was recognised; name one."))
-        text = manifest_text(finding, facts)
+        text = manifest_text(finding, facts, is_ours=number < len(own))
         parse_manifest(text)
         kept = {name: content for name, content in finding.files.items() if name not in files}
         return Detected(text, finding.language, finding.kind, finding.because, finding.remarks, kept)
@@ -179,7 +188,11 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
 def openapi_path(files: Files) -> str:
     """Where a server describes its own methods, if its sources or its packages show that it does."""
     pages = [name for name in files.names if name.rpartition("/")[2] in PACKAGE_PAGES and name.count("/") < 3]
-    sources = [name for name in files.ending(*SERVER_SOURCES, depth_max=4) if not set(name.split("/")[:-1]) & ASIDE_FOLDERS]
+    sources = [
+        name
+        for name in files.ending(*SERVER_SOURCES, depth_max=4)
+        if not set(name.split("/")[:-1]) & ASIDE_FOLDERS
+    ]
     text = "\n".join(files.text(name) for name in (*pages, *sources[:SOURCES_MAX]))
     return next((path for word, path in OPENAPI_SIGNS if word in text), "")
 

@@ -68,8 +68,9 @@ class Finding:
         return self.language in COMPILED_LANGUAGES
 
 
-def manifest_text(finding: Finding, facts: Facts) -> str:
-    """The page of a program, with a comment wherever a reader would ask why."""
+def manifest_text(finding: Finding, facts: Facts, *, is_ours: bool = True) -> str:
+    """The page of a program, with a comment wherever a reader would ask why; a language from outside has its recipe."""
+    is_built = not is_ours or finding.language in BUILT_LANGUAGES
     lines = [
         f"# {_comment(finding.because)}",
         *(f"# {_comment(remark)}" for remark in finding.remarks),
@@ -98,7 +99,7 @@ def manifest_text(finding: Finding, facts: Facts) -> str:
     if finding.environment:
         lines.append(f"environment = {toml_value(dict(finding.environment))}")
     build = [
-        *_given("language", finding.language if finding.language in BUILT_LANGUAGES else ""),
+        *_given("language", finding.language if is_built else ""),
         *_given("requirements", finding.requirements),
         *_given("python", finding.python),
         *_given("system", finding.system),

@@ -99,6 +99,11 @@ def init(folder: str, name: str | None, as_json: bool) -> None:
         text = _NAME_LINE.sub(f'name = "{chosen}"', detected.manifest_text, count=1)
         files = dict(detected.files)
     place.mkdir(parents=True, exist_ok=True)
+    taken = next((name for name in files if (place / name).exists()), "")
+    if taken:
+        raise ManifestExists(
+            file=str(place / taken), folder=folder, remedy=f"Move {taken} away, then begin again."
+        )
     for path, content in {"openresource.toml": text.encode(), **files}.items():
         # Never over what is there, even if it has just appeared.
         with open(place / path, "xb") as file:

@@ -18,6 +18,7 @@ from openresource.builds.detectors.cog import read_plain_yaml
 from openresource.builds.detectors.node import exported_names
 from openresource.builds.facts import facts_of
 from openresource.builds.files import FILES_MAX, Files, folder_files, git_files, mapping_files
+from openresource.builds.findings import Finding
 from openresource.builds.licenses import license_of_text, license_of_word
 from openresource.market.manifests import InvalidManifest, parse_manifest
 
@@ -539,6 +540,17 @@ def test_a_git_tree_is_read_without_checking_it_out(tmp_path: Path) -> None:
         git_files(folder, "--upload-pack=x")
     with pytest.raises(Exception, match="git does not find it"):
         git_files(folder, "nothing")
+
+
+def test_languages_that_were_added_are_asked_last() -> None:
+    def zig(files: Files) -> Finding | None:
+        return (
+            Finding("zig", "cli", "build.zig is there.", command=("./out",)) if "build.zig" in files else None
+        )
+
+    found = detect(files_of({"build.zig": ""}), [zig])
+    assert found.language == "zig" and parse_manifest(found.manifest_text).build.language == "zig"
+    assert detect(files_of({"build.zig": "", "run.sh": "#!/bin/sh\n"}), [zig]).language == "shell"
 
 
 def test_the_order_is_documented_step_by_step() -> None:
