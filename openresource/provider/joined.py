@@ -535,6 +535,8 @@ class Hub:
 
 
 async def _over_tls(connection: socket.socket, peer: str, context: ssl.SSLContext) -> Link:
+    # Frames are small and somebody waits for each.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     loop = asyncio.get_running_loop()
