@@ -230,12 +230,9 @@ def _drawn(judged: Sequence[Considered], chance: Chance) -> list[Considered]:
     least = min(one.cost for one in judged)
     near = [one for one in judged if one.cost <= least * NEAR_FACTOR]
     far = [one for one in judged if one.cost > least * NEAR_FACTOR]
-    pair = near
-    if len(near) > 2:
-        pair = [near.pop(chance.randrange(len(near))), near.pop(chance.randrange(len(near)))]
-    else:
-        near = []
-    pair.sort(key=_by_cost)
+    pair = [near.pop(chance.randrange(len(near))) for _ in range(min(2, len(near)))]
+    # Between equals the draw decides.
+    pair.sort(key=lambda one: one.cost)
     rest = [replace(one, verdict=LOST_DRAW) for one in pair[1:]]
     rest += [replace(one, verdict=NOT_DRAWN) for one in near]
     rest += [replace(one, verdict=TOO_COSTLY) for one in far]

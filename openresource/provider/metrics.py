@@ -14,6 +14,18 @@ HELP = {
     "openresource_earned_uain_total": "Sum of receipts in µAIN by service.",
     "openresource_claimed_uain_total": "Sum of final claims in µAIN.",
     "openresource_call_seconds": "Time from a call's admission to its answer, by service.",
+    "openresource_instances": "Instances of programs that are there now.",
+    "openresource_instances_idle": "Instances that have nothing to do.",
+    "openresource_instance_starts_total": "Starts of instances.",
+    "openresource_cold_starts_total": "Starts for which a call had to wait.",
+    "openresource_idle_stops_total": "Instances that ended because nobody called.",
+    "openresource_instances_gave_way_total": "Instances that ended because others needed their memory.",
+    "openresource_programs_memory_bytes": "Memory that programs hold of their budget.",
+    "openresource_programs_memory_bytes_max": "Memory that all programs may use together.",
+    "openresource_calls_running": "Calls that run.",
+    "openresource_calls_waiting": "Calls that wait for a place.",
+    "openresource_calls_shed_total": "Calls that were sent away for load, before they paid.",
+    "openresource_expected_wait_seconds": "The longest wait that one more call would have.",
 }
 
 
@@ -71,6 +83,6 @@ class Metrics:
             lines.append(f"{name}_sum{{{labels}}} {histogram[-1]:.6f}")
             lines.append(f"{name}_count{{{labels}}} {total:g}")
         for name, reading in gauges.items():
-            head(name, "gauge")
-            lines.append(f"{name} {reading:g}")
+            head(name, "counter" if name.endswith("_total") else "gauge")
+            lines.append(f"{name} {reading:.10g}")
         return "\n".join(lines) + "\n"

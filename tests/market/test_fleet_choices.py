@@ -97,6 +97,12 @@ def test_of_two_that_nobody_knows_the_cheaper_is_taken() -> None:
     assert chosen([candidate("a", 120), candidate("b", 100)], {}).provider == "b"
 
 
+def test_between_equals_chance_decides() -> None:
+    pair = [candidate("a"), candidate("b")]
+    firsts = Counter(choose(pair, {}, random.Random(seed), NOW)[0].provider for seed in range(200))
+    assert min(firsts.values()) > 60
+
+
 def test_twice_the_price_is_paid_only_for_much_less_time() -> None:
     pair = [candidate("cheap", 100), candidate("quick", 200)]
     slow = Figures(latency_ms=150, measured_at_ms=NOW)
