@@ -13,7 +13,8 @@ import pytest
 from openresource.builds.toolchains import ToolchainMissing, find_toolchain
 from openresource.cli.sandboxes import find_drivers
 from openresource.cli.trials import SandboxBench
-from openresource.client.publishing import Publisher, prepare
+from openresource.client.publishing import Prepared, Publisher, prepare
+from openresource.client.releases import read_release
 from openresource.client.services import Directory
 from openresource.provider.runtimes import cache_folder
 from tests.provider.market import Market, open_market
@@ -94,3 +95,37 @@ def test_programs_of_each_language_are_built_placed_and_called(
         assert json.loads(json.dumps(reply.value)) == answer, placed.value
 
     stage.run(journey())
+
+
+@pytest.mark.sandbox
+def test_programs_that_do_not_build_are_refused_with_the_lines_that_say_why(
+    stage: Stage, tmp_path: Path
+) -> None:
+    try:
+        find_toolchain("c")
+    except ToolchainMissing as refusal:
+        pytest.skip(refusal.message)
+    (tmp_path / "openresource.toml").write_text(
+        'name = "broken"\n[run]\nkind = "cli"\ncommand = ["./broken"]\n[build]\nlanguage = "c"\n'
+    )
+    (tmp_path / "broken.c").write_text("imt main(void) { return 0; }\n")
+
+    async def journey() -> None:
+        market = stage.market
+        release = read_release(tmp_path)
+        prepared = Prepared(release, release.program, "none", ())
+        publisher = Publisher(market.chain, Directory(market.chain), market.publisher)
+        publication = await publisher.publish(prepared)
+        path = (
+            f"/placements/{market.publisher.address}/broken/{release.program}/{market.provider_key.address}"
+        )
+        record: Any = None
+        while not isinstance(record, dict) or record.get("status") != "REFUSED":
+            await asyncio.sleep(0.1)
+            record = await market.chain.read(path)
+        assert publication.is_new
+        assert record["reason"].startswith(
+            "The build of broken failed: a step ended with code 1. It said: broken.c:1:1: error"
+        )
+
+    stage.run(asyncio.wait_for(journey(), 60))
