@@ -34,7 +34,7 @@ from openresource.builds.facts import facts_of
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding, manifest_text
 from openresource.builds.python_code import ASIDE_FOLDERS
-from openresource.market.manifests import MANIFEST_FILE, parse_manifest
+from openresource.market.manifests import MANIFEST_FILE, InvalidManifest, parse_manifest
 from openresource.primitives.errors import Refusal
 
 MARKS: Final = (
@@ -169,7 +169,11 @@ def detect(files: Files, others: Sequence[Detector] = ()) -> Detected:
         if not facts.license:
             finding = replace(finding, remarks=(*finding.remarks, "No licence was recognised; name one."))
         text = manifest_text(finding, facts, is_ours=number < len(own))
-        parse_manifest(text)
+        try:
+            parse_manifest(text)
+        except InvalidManifest:
+            # Names and commands that no page can hold; another detector may know the folder as well.
+            continue
         kept = {name: content for name, content in finding.files.items() if name not in files}
         return Detected(text, finding.language, finding.kind, finding.because, finding.remarks, kept)
     deeper = deeper_programs(files)

@@ -13,6 +13,8 @@ _IDENTIFIER = re.compile(
 
 # The first whose phrases are all there; a text that holds another one's phrases as well stands before it.
 _PHRASES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("MPL-2.0", ("mozilla public license", "covered software")),
+    ("EPL-2.0", ("eclipse public license - v 2.0",)),
     ("AGPL-3.0-only", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0-only", ("gnu lesser general public license", "version 3")),
     ("LGPL-2.1-only", ("gnu lesser general public license", "version 2.1")),

@@ -92,6 +92,8 @@ def generated_requirements(
 
 def _stated(files: Files, root: str) -> tuple[list[str], str]:
     """The packages that setup.py, setup.cfg, Poetry's table or a Pipfile name, and which of them it was."""
+    # What a library is developed with is not what it needs.
+    is_library = bool(files.first("setup.py", "setup.cfg") or pyproject_of(files))
     for place in dict.fromkeys((root, "")):
         poetry = toml_object(files.text(f"{place}pyproject.toml"))
         found = {
@@ -101,7 +103,7 @@ def _stated(files: Files, root: str) -> tuple[list[str], str]:
             "Pipfile": _of_table(table_in(toml_object(files.text(f"{place}Pipfile")), "packages")),
         }
         for name, packages in found.items():
-            if packages:
+            if packages and not (name == "Pipfile" and is_library):
                 return packages, place + name
     return [], ""
 

@@ -346,6 +346,10 @@ def test_name_version_summary_and_licence_come_from_the_project() -> None:
         (MIT, "MIT"),
         ("Apache License\n  Version 2.0, January 2004", "Apache-2.0"),
         ("GNU GENERAL PUBLIC LICENSE\n Version 3, 29 June 2007", "GPL-3.0-only"),
+        (
+            "Mozilla Public License, version 2.0 ... Covered Software ... GNU Affero General Public License, Version 3.0",
+            "MPL-2.0",
+        ),
         ("GNU AFFERO GENERAL PUBLIC LICENSE Version 3", "AGPL-3.0-only"),
         ("Redistribution and use in source and binary forms ... Neither the name of", "BSD-3-Clause"),
         ("Redistribution and use in source and binary forms, with or without", "BSD-2-Clause"),
@@ -540,6 +544,12 @@ def test_a_git_tree_is_read_without_checking_it_out(tmp_path: Path) -> None:
         git_files(folder, "--upload-pack=x")
     with pytest.raises(Exception, match="git does not find it"):
         git_files(folder, "nothing")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    odd = "Ma\u0301in " + "x" * 200 + ".java"
+    found = detect(files_of({odd: "class A { static void main(String[] a) {} }", "run.sh": "#!/bin/sh\n"}))
+    assert parse_manifest(found.manifest_text)
 
 
 def test_languages_that_were_added_are_asked_last() -> None:

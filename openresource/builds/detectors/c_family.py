@@ -169,6 +169,6 @@ def _stem(name: str) -> str:
 
 def _is_aside(name: str) -> bool:
     return "test" in name.lower() or any(
-        part in ("examples", "example", "docs", "bench", "third_party", "deps")
+        part in ("bindings", "examples", "example", "docs", "bench", "third_party", "deps")
         for part in name.split("/")[:-1]
     )

@@ -48,7 +48,7 @@ def detect_dockerfile(files: Files, language: Detector) -> Finding | None:
     if not name:
         return None
     docker = _read(files.text(name))
-    words = (*docker.entrypoint, *docker.command)
+    words = tuple(word for word in (*docker.entrypoint, *docker.command) if word)
     if docker.is_bare and _DIGEST.fullmatch(docker.image):
         return Finding(
             "",

@@ -10,6 +10,7 @@ from openresource.builds.files import Files, inner_project
 from openresource.builds.findings import Finding
 
 SOURCES_MAX: Final = 300
+LISTED_CHARACTERS_MAX: Final = 600
 SERVER_WORDS: Final = (
     "HttpServer.create", "SpringApplication.run", "Javalin.create", "Javalin.start", "Undertow.builder", "new Server(",
     "Vertx.vertx", "createHttpServer",
@@ -85,8 +86,11 @@ def _how_built(files: Files, main: str, sources: list[str]) -> tuple[str, tuple[
     if gradle and _GRADLE_PACKAGES.search(files.text(gradle)):
         return "", (), "build/classes/java/main:build/resources/main", f"{gradle} is a Gradle project."
     folder = _source_root(files, main)
-    listed = " ".join(f"'{name}'" for name in sources) if len(sources) <= 20 else "$(find . -name '*.java')"
-    path = f" -sourcepath {folder}" if folder else ""
+    inside = [name for name in sources if not folder or name.startswith(f"{folder}/")]
+    listed = " ".join(f"'{name}'" for name in inside)
+    if len(listed) > LISTED_CHARACTERS_MAX:
+        listed = f"$(find '{folder or '.'}' -name '*.java' ! -path '*/test/*')"
+    path = f" -sourcepath '{folder}'" if folder else ""
     return (
         f"javac -encoding UTF-8 -d classes{path} {listed}",
         ("classes",),

@@ -58,6 +58,8 @@ sys.argv.pop(0)
 module, name = COMMANDS[sys.argv[0]]
 sys.exit(functools.reduce(getattr, name.split("."), importlib.import_module(module))())
 '''
+# A module in C or C++ has to be compiled before it can be imported.
+_EXTENSION = re.compile(r"\bext_modules\s*=|\bExtension\(")
 _COMMAND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 
 
@@ -181,7 +183,8 @@ def detect_library(files: Files) -> Finding | None:
     """A library with one clear module of typed functions; one that is made to be installed may leave types out."""
     sources = python_sources(files)
     finding = _library(files, [source for source in sources if not source.has_main])
-    if finding is None and files.first("setup.py", "setup.cfg", "pyproject.toml"):
+    is_compiled = _EXTENSION.search(files.text("setup.py")) is not None
+    if finding is None and files.first("setup.py", "setup.cfg", "pyproject.toml") and not is_compiled:
         finding = _untyped_library(files, [source for source in sources if source.root in ("", "src", "lib")])
     return python_finding(files, sources, finding) if finding is not None else None
 
@@ -211,7 +214,14 @@ def _untyped_library(files: Files, sources: list[Source]) -> Finding | None:
     if others:
         remarks.append(f"Other modules were passed over: {', '.join(others[:5])}.")
     environment = {"PYTHONPATH": source.root} if source.root else {}
+    shown = {
+        name.rpartition(".")[2]
+        for other in sources
+        if other.is_package and "." not in other.dotted
+        for name in other.imported.values()
+    }
     made = [node for node in public_classes(source) if _is_made_without_arguments(node) and _methods_of(node)]
+    made.sort(key=lambda node: node.name not in shown)
     functions = [
         node for node in public_functions(source) if node.args.vararg is None and node.name != "main"
     ]
