@@ -219,8 +219,8 @@ class Calls:
         with ExitStack() as promise:
             try:
                 opened, key = await self._begun(plan, promise)
-            except (NoProvider, NoProviderAnswered, *_NEXT_ONE_HELPS):
-                moved = await self._moved(plan)
+            except (NoProvider, NoProviderAnswered, *_NEXT_ONE_HELPS) as failure:
+                moved = await self._moved(plan, failure)
                 if moved is None:
                     raise
                 promise.close()
@@ -364,11 +364,15 @@ class Calls:
         promise.enter_context(self._promised(max(affordable)))
         return await self._opened(plan, offers)
 
-    async def _moved(self, plan: Plan) -> Plan | None:
-        """The same call of the version that the name stands for by now; None if it is still the one that was asked."""
+    async def _moved(self, plan: Plan, failure: Refusal) -> Plan | None:
+        """The same call of the version that the name stands for by now; None if it is still the one that was asked.
+
+        One that nobody ran a moment ago is asked again if somebody has begun to.
+        """
         self._directory.look_again()
         choice = await self._directory.choose(plan.asked)
-        if choice.program == plan.choice.program:
+        has_begun = isinstance(failure, NoProvider) and bool(await self._directory.placements(choice))
+        if choice.program == plan.choice.program and not has_begun:
             # What refused a moment ago is not worth keeping.
             self._directory.look_again()
             return None

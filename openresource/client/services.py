@@ -148,7 +148,7 @@ class Directory:
         self._kept_seconds = kept_seconds
         self._kept: dict[tuple[str, At], tuple[float, Any]] = {}
         # Questions that are under way: who asks the same meanwhile gets the same answer.
-        self._asked: dict[tuple[str, At], asyncio.Future[Any]] = {}
+        self._asked: dict[tuple[str, At], tuple[float, asyncio.Future[Any]]] = {}
         self._placements: dict[str, tuple[Any, list[Placement]]] = {}
         self._interfaces: dict[str, Interface] = {}
         # What is published never changes.
@@ -262,13 +262,20 @@ class Directory:
         found = version_that_serves(versions, latest, before, placed)
         if found is None:
             found = max(versions.values(), key=lambda version: version.number)
+        path = f"/placements/{publisher}/{name}"
+        kept = self._kept.get((path, at))
+        if kept is not None and isinstance(placements, dict):
+            # What is asked next about this version must not be older than what it was chosen by.
+            self._keep(
+                f"{path}/{found.program}", at, placements.get(found.program), kept[0] - self._kept_seconds
+            )
         return Choice(publisher, name, found)
 
     async def _version(self, publisher: str, name: str, program: str, at: At) -> Version | None:
         known = self._versions.get((publisher, name, program))
         if known is not None:
             return known
-        record = await self._chain.read(f"/services/{publisher}/{name}/versions/{program}", at)
+        record = await self._read(f"/services/{publisher}/{name}/versions/{program}", at)
         if record is None:
             return None
         version = read_version(program, record)
@@ -315,8 +322,9 @@ class Directory:
         return read_permissions(await self._read(f"/services/{choice.service}/permissions", "final"))
 
     def look_again(self) -> None:
-        """Something is not as it was: nothing that is kept counts any more."""
+        """Something is not as it was: nothing that is kept, or asked already, counts any more."""
         self._kept.clear()
+        self._asked.clear()
         self._asked.clear()
 
     async def interface(self, program: str) -> Interface:
@@ -338,14 +346,16 @@ class Directory:
     async def _shared(self, key: tuple[str, At], ask: Callable[[], Awaitable[Any]]) -> Any:
         """The answer to a question that others may be asking at this moment."""
         asked = self._asked.get(key)
-        if asked is None:
-            asked = asyncio.ensure_future(ask())
+        # An answer that is long in coming tells of a time that is too long ago.
+        if asked is None or asked[0] + self._kept_seconds <= time.monotonic():
+            asked = (time.monotonic(), asyncio.ensure_future(ask()))
             self._asked[key] = asked
-            asked.add_done_callback(lambda done: self._has_answer(key, done))
-        return await asyncio.shield(asked)
+            asked[1].add_done_callback(lambda done: self._has_answer(key, done))
+        return await asyncio.shield(asked[1])
 
     def _has_answer(self, key: tuple[str, At], done: asyncio.Future[Any]) -> None:
-        if self._asked.get(key) is done:
+        asked = self._asked.get(key)
+        if asked is not None and asked[1] is done:
             del self._asked[key]
         if not done.cancelled():
             # Whoever asked may have left; then nobody else looks at a failure.
@@ -366,7 +376,10 @@ class Directory:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
             # Counted from the question: what changed before it was asked is in the answer.
-            self._kept[path, at] = (asked_at + self._kept_seconds, value)
+            ends_at = asked_at + self._kept_seconds
+            kept = self._kept.get((path, at))
+            if kept is None or kept[0] < ends_at:
+                self._kept[path, at] = (ends_at, value)
         return value
 
     async def _publishers_of(self, name: str, at: At) -> list[str]:
