@@ -31,7 +31,7 @@ from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.provider.answers import Answer
 from openresource.provider.calls import Calls, Request, StartedCall
-from openresource.provider.gateway import STREAM_KEPT_BYTES_MAX, Gateway, refusal_json
+from openresource.provider.gateway import LOAD_HEADER, STREAM_KEPT_BYTES_MAX, Gateway, refusal_json
 from openresource.provider.offers import Offer, Offers
 from openresource.provider.statuses import (
     BAD_GATEWAY,
@@ -49,6 +49,7 @@ SESSION_KEY: Final = "openresource-session"
 PAYMENT_KEY: Final = "payment-signature"
 TEST_KEY: Final = "openresource-test"
 RECEIPT_KEY: Final = "openresource-receipt"
+LOAD_KEY: Final = LOAD_HEADER.decode()
 JSON_DEPTH_MAX: Final = 64
 # What gRPC takes by itself; larger inputs have the door that counts bodies before they come.
 REQUEST_BYTES_MAX: Final = 4 << 20
@@ -144,7 +145,9 @@ class ProviderDoor:
                 session=_text(incoming, SESSION_KEY).encode(),
                 payment=_text(incoming, PAYMENT_KEY).encode(),
                 test=_text(incoming, TEST_KEY).encode(),
+                patience_seconds=incoming.patience_seconds,
             )
+            incoming.trailers.append((LOAD_KEY, offer.lane.load_text().decode()))
             try:
                 started = await self._calls.begin(request)
                 reply = None if isinstance(started, Answer) else await self._calls.run(started)

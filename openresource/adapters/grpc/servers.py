@@ -19,6 +19,7 @@ CONNECTION_STREAMS_MAX: Final = 256
 # Requests come before payment: so many at once, each within its bound.
 CALLS_MAX: Final = 128
 REQUEST_SECONDS_MAX: Final = 60.0
+PATIENCE_SECONDS_MAX: Final = 86_400.0
 IDLE_MS_MAX: Final = 600_000
 METADATA_BYTES_MAX: Final = 64 << 10
 DETAILS_CHARACTERS_MAX: Final = 1_000
@@ -52,6 +53,13 @@ class Incoming:
         self.trailers: list[tuple[str, str | bytes]] = []
         self._requests = requests
         self._context = context
+
+    @property
+    def patience_seconds(self) -> float | None:
+        """How long the client waits, as far as it says."""
+        left: float | None = self._context.time_remaining()
+        # The library also says "none" as a very long time.
+        return None if left is None or left > PATIENCE_SECONDS_MAX else max(left, 0.0)
 
     async def messages(self, bytes_max: int) -> list[bytes]:
         """All messages of the request, within bounds."""
