@@ -30,7 +30,8 @@ async def open_door(
     from openresource.market.machines import MachineOffer
     from openresource.provider.hardware import machine_hardware
     from openresource.provider.service import clock_ms
-    from openresource.provider.shells import LEVEL_MIN, Shells, ShellSettings
+    from openresource.provider.shells import LEVEL_MIN, Shells
+    from openresource.provider.visits import ShellSettings
     from openresource.sandbox.computers import prepare_computer
 
     keys, door = ssh_part("keys"), ssh_part("server")

@@ -22,7 +22,8 @@ from openresource.market.machines import MachineOffer
 from openresource.primitives.keys import PrivateKey, generate_key
 from openresource.provider.audits import entries_of
 from openresource.provider.service import clock_ms
-from openresource.provider.shells import LEVEL_MIN, Shells, ShellSettings
+from openresource.provider.shells import LEVEL_MIN, Shells
+from openresource.provider.visits import ShellSettings
 from openresource.sandbox.computers import prepare_computer
 from openresource.sandbox.driver import Limits
 from tests.support.network import NodeProcess, local_node

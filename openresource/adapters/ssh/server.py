@@ -16,7 +16,8 @@ from openresource.adapters.ssh.keys import public_key_of
 from openresource.market.machines import Right
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import checksum_address, is_address
-from openresource.provider.shells import Shells, Visit
+from openresource.provider.shells import Shells
+from openresource.provider.visits import Visit
 from openresource.sandbox.computers import Ended, Said, Terminal
 
 log = logging.getLogger("openresource.adapters.ssh")
