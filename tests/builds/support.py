@@ -115,7 +115,9 @@ def local_registry(patch: pytest.MonkeyPatch) -> Iterator[Registry]:
 
 
 def left_processes() -> set[int]:
-    """The processes below this one."""
+    """The processes below this one, without the launcher that waits for the next program."""
     from openresource.sandbox.proc import descendants
+    from openresource.sandbox.zygotes import zygote_pid
 
+    zygote_pid()
     return set(descendants(os.getpid())[1:])

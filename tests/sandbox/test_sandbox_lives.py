@@ -19,6 +19,7 @@ from openresource.sandbox.pool import ProgramPool
 from openresource.sandbox.proc import descendants
 from openresource.sandbox.releases import load_release
 from openresource.sandbox.uids import take_uid
+from openresource.sandbox.zygotes import zygote_pid
 
 pytestmark = pytest.mark.sandbox
 MANIFEST = 'name = "lives"\n[run]\nkind = "python"\nentry = "program:run"\n'
@@ -32,7 +33,10 @@ LIMITS = Limits(memory_bytes=128 << 20, processes=8)
 
 
 def traces() -> dict[str, object]:
-    """What a program might leave."""
+    """What a program might leave, beside what waits for the next one: the launcher and numbers of users."""
+    zygote_pid()
+    if os.geteuid() == 0:
+        take_uid("test").release()
     mine = f"openresource-{os.getpid()}-"
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
