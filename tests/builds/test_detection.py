@@ -266,6 +266,10 @@ CASES: dict[str, tuple[dict[str, str | bytes], dict[str, Any]]] = {
         {"CMakeLists.txt": "project(demo)\nadd_executable(demo src/main.cpp)\n", "src/main.cpp": "int main() {}"},
         {"kind": "cli", "command": ["./build/demo"]},
     ),
+    "cmake with another name for its program": (
+        {"CMakeLists.txt": "project(demo)\nadd_executable(demo_exe main.c)\nset_target_properties(demo_exe PROPERTIES\n  OUTPUT_NAME \"demo\")", "main.c": "int main() {}"},
+        {"kind": "cli", "command": ["./build/demo"]},
+    ),
     "plain c": (
         {"count.c": "int\nmain(int c, char **v) { return 0; }", "list.c": "int x;"},
         {"kind": "cli", "command": ["./bin/count"], "build.language": "c"},

@@ -21,6 +21,10 @@ _CMAKE_SET = re.compile(
     r"\bset\s*\(\s*(PROGRAM|TARGET|EXECUTABLE|EXE|APP|BINARY)\s+\"?([A-Za-z0-9_.+-]{1,80})\"?\s*\)",
     re.IGNORECASE,
 )
+_CMAKE_OUTPUT = re.compile(
+    r"set_target_properties\s*\(\s*([A-Za-z0-9_.+-]{1,80})\s[^()]{0,400}?OUTPUT_NAME\s+\"?([A-Za-z0-9_.+-]{1,80})\"?",
+    re.IGNORECASE,
+)
 _CMAKE_NAME = re.compile(r"\$\{(?:PROJECT_NAME|CMAKE_PROJECT_NAME)\}")
 _TARGET = re.compile(r"([A-Za-z0-9_.$(){}/-]{1,100})\s*:(?!=)")
 _VARIABLE = re.compile(r"([A-Za-z0-9_]{1,60})\s*[:?+]?=\s*([^\s#]{1,100})")
@@ -118,7 +122,9 @@ def _cmake(files: Files) -> str:
         text = _CMAKE_NAME.sub(project_name, files.text(page))
         for variable, value in _CMAKE_SET.findall(text)[:MAKE_LINES_MAX]:
             text = text.replace(f"${{{variable}}}", value) if len(text) < 1 << 20 else text
-        for name in _ADD_EXECUTABLE.findall(text):
+        renamed = dict(_CMAKE_OUTPUT.findall(text))
+        for target in _ADD_EXECUTABLE.findall(text):
+            name = renamed.get(target, target)
             if _PLAIN.fullmatch(name) and "test" not in name.lower() and "fuzz" not in name.lower():
                 found.append(
                     (name.lower() != files.name.lower(), page.count("/"), f"{folder}/{name}".strip("/"))
