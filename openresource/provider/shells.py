@@ -234,18 +234,19 @@ class Shells:
     async def enter(
         self,
         address: str,
-        right: Right,
+        key: PublicKey,
         *,
         command: str | None,
         terminal: Terminal | None,
         came_from: str,
-        fingerprint: str,
     ) -> Visit:
-        """A session in the guest's computer, which is started if there is none."""
+        """A session in the guest's computer, which is started if there is none.
+
+        A connection may be older than what the chain says now, so it is asked for each session.
+        """
         if command is not None and len(command) > COMMAND_CHARACTERS_MAX:
             raise CommandTooLong(characters=len(command), characters_max=COMMAND_CHARACTERS_MAX)
-        if not right.holds_at(self._clock_ms()):
-            raise RightEnded(address=address)
+        right = await self.admit(address, key)
         guest = self._guests.get(address)
         if guest is None:
             if len(self._guests) >= self.settings.guests_max:
@@ -265,7 +266,7 @@ class Shells:
             address=address,
             right=right.kind,
             until_ms=right.until_ms,
-            key=fingerprint,
+            key=key.fingerprint,
             came_from=came_from,
             command=None if command is None else command[:COMMAND_CHARACTERS_KEPT],
             command_characters=len(command or ""),
@@ -282,7 +283,7 @@ class Shells:
         except Refusal as refusal:
             self.audit.write("failed", session=number, address=address, reason=refusal.message)
             raise
-        visit = Visit(self, guest, shell, number, terminal is not None)
+        visit = Visit(self, guest, shell, number, key, is_terminal=terminal is not None)
         guest.visits.add(visit)
         return visit
 
@@ -374,6 +375,7 @@ class Shells:
                     await self._show_out(guest, RightEnded(address=guest.address).message)
                     return
                 guest.right = right
+                await self._look_at_keys(guest)
             except (NodeAway, BadAnswer) as refusal:
                 log.warning("the right of %s cannot be asked for: %s", guest.address, refusal.message)
         if not guest.right.holds_at(self._clock_ms()):
@@ -385,6 +387,13 @@ class Shells:
                 await visit.end(why)
         if not guest.visits and not guest.opening and now - guest.left_at > self.settings.linger_seconds:
             await self._show_out(guest, "nobody was there any more")
+
+    async def _look_at_keys(self, guest: Guest) -> None:
+        """Ends the sessions of keys that their wallet has taken back."""
+        for key in {visit.key for visit in guest.visits}:
+            if await self._chain.read(f"/ssh_keys/{guest.address}/{key.fingerprint}") is None:
+                for visit in [one for one in guest.visits if one.key == key]:
+                    await visit.end("the wallet has taken its word for this key back")
 
     async def _show_out(self, guest: Guest, why: str) -> None:
         """Ends a guest's computer with everything in it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from openresource.market.machines import Right
+from openresource.market.ssh_keys import PublicKey
 from openresource.primitives.errors import Refusal
 from openresource.provider.audits import TypedLines
 from openresource.sandbox.computers import SESSIONS_MAX, Computer, Ended, Said, Shell
@@ -59,11 +60,14 @@ class House(Protocol):
 class Visit:
     """One session of a guest: a shell or a command, counted, written down and ended in time."""
 
-    def __init__(self, house: House, guest: Guest, shell: Shell, number: int, is_terminal: bool) -> None:
+    def __init__(
+        self, house: House, guest: Guest, shell: Shell, number: int, key: PublicKey, *, is_terminal: bool
+    ) -> None:
         self._house = house
         self._guest = guest
         self._shell = shell
         self.number = number
+        self.key = key
         self._typed = TypedLines() if is_terminal else None
         self.began = self.active = time.monotonic()
         self.bytes_in = self.bytes_out = 0

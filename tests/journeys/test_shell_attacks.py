@@ -75,6 +75,26 @@ def test_shell_a_key_that_was_taken_back_opens_nothing(tmp_path: Path) -> None:
     on_a_stage(tmp_path, work)
 
 
+def test_shell_an_old_connection_is_no_way_around_the_chain(tmp_path: Path) -> None:
+    async def work(stage: Stage) -> None:
+        dismissed, careful = await stage.guest(), await stage.guest()
+        async with stage.connect(dismissed) as first, stage.connect(careful) as second:
+            for connection in (first, second):
+                assert (await connection.run("echo in")).stdout == "in\n"
+            running = asyncio.create_task(second.run("sleep 600"))
+            await stage.admit(dismissed, None)
+            fingerprint = public_key_of(careful.key).fingerprint
+            path = f"/ssh_keys/{careful.wallet.address}/{fingerprint}"
+            await stage.chain.write(path, None, careful.wallet)
+            for connection, words in ((first, "neither owns"), (second, "does not know this key")):
+                refused = await connection.run("echo in")
+                assert refused.exit_status == 254 and words in str(refused.stderr)
+            ended = await asyncio.wait_for(running, 20)
+            assert ended.exit_status == 254 and "taken its word" in str(ended.stderr)
+
+    on_a_stage(tmp_path, work)
+
+
 def test_shell_nothing_is_forwarded_and_no_files_are_served(tmp_path: Path) -> None:
     async def work(stage: Stage) -> None:
         async with stage.connect(stage.owner, agent_forwarding=True) as connection:

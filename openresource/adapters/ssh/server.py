@@ -14,6 +14,7 @@ import asyncssh
 from openresource import __version__
 from openresource.adapters.ssh.keys import public_key_of
 from openresource.market.machines import Right
+from openresource.market.ssh_keys import PublicKey
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import checksum_address, is_address
 from openresource.provider.shells import Shells
@@ -123,7 +124,7 @@ class _Connection(asyncssh.SSHServer):
         self._shells = server.shells
         self._conn: asyncssh.SSHServerConnection | None = None
         self._tried: Counter[str] = Counter()
-        self._admitted: dict[str, tuple[Right, str]] = {}
+        self._admitted: dict[str, tuple[Right, PublicKey]] = {}
         self.is_proven = False
         self.came_from = ""
         self.address = ""
@@ -178,7 +179,7 @@ class _Connection(asyncssh.SSHServer):
         except Refusal as refusal:
             self._shells.note_refused(self.came_from, address, refusal.message, fingerprint)
             return False
-        self._admitted[username] = (right, fingerprint)
+        self._admitted[username] = (right, public)
         return True
 
     def auth_completed(self) -> None:
@@ -195,13 +196,13 @@ class _Connection(asyncssh.SSHServer):
         username = str(self._conn.get_extra_info("username"))
         if not self.is_proven or username not in self._admitted:
             return False
-        right, fingerprint = self._admitted[username]
+        right, key = self._admitted[username]
         channel = self._conn.create_server_channel(
             encoding=None, window=WINDOW_BYTES, max_pktsize=PACKET_BYTES
         )
         # A guest's environment stays outside; the library would keep as much of it as is sent.
         setattr(channel, "_process_env_request", _refuse_environment)  # noqa: B010
-        return channel, _Session(self._shells, self.address, right, fingerprint, self.came_from)
+        return channel, _Session(self._shells, self.address, right, key, self.came_from)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
         return self._no_forwarding(f"a connection to {dest_host[:80]}:{dest_port}")
@@ -229,11 +230,11 @@ class _Connection(asyncssh.SSHServer):
 class _Session(asyncssh.SSHServerSession[bytes]):
     """One channel: what a guest wants is collected, then carried out, then carried on."""
 
-    def __init__(self, shells: Shells, address: str, right: Right, fingerprint: str, came_from: str) -> None:
+    def __init__(self, shells: Shells, address: str, right: Right, key: PublicKey, came_from: str) -> None:
         self._shells = shells
         self._address = address
         self._right = right
-        self._fingerprint = fingerprint
+        self._key = key
         self._came_from = came_from
         self._channel: asyncssh.SSHServerChannel[bytes] | None = None
         self._terminal: Terminal | None = None
@@ -313,11 +314,10 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         try:
             visit = self._visit = await self._shells.enter(
                 self._address,
-                self._right,
+                self._key,
                 command=self._command,
                 terminal=self._terminal,
                 came_from=self._came_from,
-                fingerprint=self._fingerprint,
             )
             if self._command is None:
                 await self._tell(self._welcome(), is_error=self._terminal is None)
