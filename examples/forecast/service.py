@@ -16,6 +16,8 @@ from statsmodels.tsa.stattools import acf
 VALUES_MIN, VALUES_MAX = 8, 5_000
 HORIZON_MAX = 500
 SEASON_MAX = 400
+# The start of a longer season is taken from the first values; to fit each part of it takes minutes.
+FITTED_SEASON_MAX = 24
 # A season counts if so much of the series repeats itself after it.
 SEASON_CORRELATION_MIN = 0.3
 # From the median absolute deviation of a normal distribution to its standard deviation.
@@ -158,6 +160,7 @@ def fit(numbers: np.ndarray, season: int) -> ETSModel:
         damped_trend=True,
         seasonal=("mul" if grows else "add") if has_season else None,
         seasonal_periods=season if has_season else None,
+        initialization_method="estimated" if season <= FITTED_SEASON_MAX else "heuristic",
     )
     with warnings.catch_warnings():
         # A fit that stopped early is still the best one found.

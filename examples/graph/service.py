@@ -7,10 +7,10 @@ from typing import Annotated
 
 import networkx as nx
 
-EDGES_MAX = 20_000
-# Betweenness looks at every pair; above this many nodes it is estimated from so many of them.
-PIVOTS = 200
-PAIRS_MAX = 1_000_000
+EDGES_MAX = 10_000
+# Betweenness looks at every pair of nodes; in larger networks it is estimated from the ways of so many of them.
+EXACT_NODES_MAX, PIVOTS = 500, 64
+PAIRS_MAX = 500_000
 # Louvain's order is drawn at random; the same network shall give the same groups.
 SEED = 0
 
@@ -79,7 +79,7 @@ class Graph:
         plain = nx.Graph(graph)
         groups = nx.community.louvain_communities(plain, weight="weight", seed=SEED)
         ranks = nx.pagerank(graph, weight="weight")
-        pivots = None if len(graph) <= PIVOTS else PIVOTS
+        pivots = None if len(graph) <= EXACT_NODES_MAX else PIVOTS
         between = nx.betweenness_centrality(graph, k=pivots, seed=SEED)
         best = sorted(graph, key=lambda node: (-ranks[node], node))[:top]
         return Analysis(

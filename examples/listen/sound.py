@@ -73,8 +73,8 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     sound = np.empty(count)
     offsets = np.arange(-half + 1, half + 1)
     # In blocks, as each sample looks at its whole neighbourhood.
-    for begin in range(0, count, 1 << 16):
-        places = np.arange(begin, min(begin + (1 << 16), count)) * down / up
+    for begin in range(0, count, 1 << 14):
+        places = np.arange(begin, min(begin + (1 << 14), count)) * down / up
         whole = places.astype(np.int64)
         distance = offsets - (places - whole)[:, None]
         weights = scale * np.sinc(scale * distance) * np.cos(np.pi * distance / (2 * half + 2)) ** 2

@@ -15,6 +15,8 @@ PERIODS_MIN, PERIODS_MAX = 12, 3_000
 LEAD_MAX = 100
 # Past starts from which the forecast is tried; each tells by how much the real need was missed.
 TRIALS_MIN, TRIALS_MAX = 8, 200
+# The start of a longer season is taken from the first periods; to fit each part of it takes minutes.
+FITTED_SEASON_MAX = 24
 
 
 @dataclass
@@ -99,7 +101,7 @@ def fitted(need: np.ndarray, season: int) -> HoltWintersResults:
         damped_trend=True,
         seasonal="add" if season > 1 else None,
         seasonal_periods=season if season > 1 else None,
-        initialization_method="estimated",
+        initialization_method="estimated" if season <= FITTED_SEASON_MAX else "heuristic",
     )
     with warnings.catch_warnings():
         # A fit that stopped early is still the best one found.
