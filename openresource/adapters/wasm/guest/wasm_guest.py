@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 OPTIONS = json.loads(sys.argv[1])
@@ -40,12 +41,23 @@ def loaded(folder: str) -> Any:
 wasmtime = loaded(OPTIONS["engine"])
 
 EXIT_TRAPPED = 134
-FUEL_RECORD = struct.Struct("=Q")
+# Fuel, and the microseconds that went by before the call.
+SHARED_RECORD = struct.Struct("=QQ")
 # A mebibyte: whoever may not have it any more has run out of memory.
 PAGES_ASKED = 16
 WASI = "wasi_snapshot_preview1"
 CLOCK_START_NS = 1_000_000_000_000_000_000
 CLOCK_STEP_NS = 1_000_000
+# Asks the system for something small, as every module does.
+WARMING = """(module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "warm")
+    (i32.store (i32.const 4) (i32.const 8))
+    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 16)))
+    (i32.store (i32.const 4) (i32.const 0))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))"""
 TABLE_ELEMENTS_MAX = 1 << 20
 STACK_BYTES = 1 << 20
 
@@ -100,7 +112,10 @@ class Runner(Guest):
             self.prepared = linker.instantiate_pre(self.module)
         except wasmtime.WasmtimeError as problem:
             sys.exit(f"the module wants what WASI preview 1 does not give: {first_line(problem)}")
-        self.fuel: dict[int, Any] = {}
+        self.linker = linker
+        self.warming = wasmtime.Module(self.engine, WARMING)
+        self.shared: dict[int, Any] = {}
+        self.spare: Forked | None = self.make_spare()
 
     def words(self, call: Call, value: Any) -> list[str]:
         """Arguments where the module is a command, a line of JSON where it reads lines."""
@@ -122,28 +137,73 @@ class Runner(Guest):
             file.write(call.stdin)
         seed = hashlib.sha256(b"\0".join([*(word.encode() for word in words), call.stdin])).digest()
         call.stdin = b""
-        shared = mmap.mmap(-1, FUEL_RECORD.size)
-        self.fuel[call.number] = shared
+        spare, self.spare = self.spare, None
+        if spare is None or os.waitpid(spare.pid, os.WNOHANG)[0]:
+            spare = self.make_spare()
+        order = {"words": words, "given": given, "seed": seed.hex(), "work": call.work}
+        spare.give(json.dumps({**order, "method": call.method["name"]}).encode())
+        self.shared[call.number] = spare.shared
+        self.watch_over(call, spare)
+
+    def make_spare(self) -> "Forked":
+        """A process that has the engine's threads already and waits for a call."""
+        shared = mmap.mmap(-1, SHARED_RECORD.size)
+        orders, ours = os.pipe()
         out, out_child = os.pipe()
         complaints, complaints_child = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.setsid()
-            os.dup2(out_child, 1)
-            os.dup2(complaints_child, 2)
-            become_child(self.control)
             code = EXIT_TRAPPED
             try:
-                code = self.run(call, words, given, seed, shared)
+                os.setsid()
+                os.dup2(out_child, 1)
+                os.dup2(complaints_child, 2)
+                os.close(ours)
+                become_child(self.control)
+                self.warm_up()
+                with os.fdopen(orders, "rb") as file:
+                    order = file.read()
+                if order:
+                    code = self.run(json.loads(order), shared)
             finally:
                 sys.stderr.flush()
                 os._exit(code)
-        os.close(out_child)
-        os.close(complaints_child)
-        self.watch_over(call, Forked(pid, os.fdopen(out, "rb", 0), os.fdopen(complaints, "rb", 0)))
+        for descriptor in (orders, out_child, complaints_child):
+            os.close(descriptor)
+        return Forked(pid, os.fdopen(out, "rb", 0), os.fdopen(complaints, "rb", 0), ours, shared)
 
-    def run(self, call: Call, words: list[str], given: str, seed: bytes, shared: Any) -> int:
+    def warm_up(self) -> None:
+        """Have the engine make what it makes at its first use of the system."""
+        store = wasmtime.Store(self.engine)
+        store.set_fuel(1_000_000)
+        wasi = wasmtime.WasiConfig()
+        wasi.stdin_file = "/dev/null"
+        wasi.inherit_stdout()
+        wasi.preopen_dir(self.options["app"], "/app", False)
+        store.set_wasi(wasi)
+        self.linker.instantiate(store, self.warming).exports(store)["warm"](store)
+
+    def kill(self, call: Call) -> None:
+        """A module starts no processes."""
+        try:
+            os.kill(call.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def leaves_anything(self) -> bool:
+        """The spare process is ours."""
+        return False
+
+    def wipe(self, call: Call) -> None:
+        """Make ready for the next call once this one has left nothing."""
+        super().wipe(call)
+        if self.spare is None:
+            self.spare = self.make_spare()
+
+    def run(self, order: Any, shared: Any) -> int:
         """In the child: one instance from its beginning to its end; the exit code."""
+        warm_us = int(time.process_time() * 1_000_000)
+        words: list[str] = order["words"]
         seconds = int(self.options["call_seconds"]) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         store = wasmtime.Store(self.engine)
@@ -159,21 +219,21 @@ class Runner(Guest):
         wasi = wasmtime.WasiConfig()
         wasi.argv = words
         wasi.env = list(self.options["environment"].items())
-        wasi.stdin_file = given
+        wasi.stdin_file = order["given"]
         wasi.inherit_stdout()
         wasi.inherit_stderr()
         # As the root: compilers' libraries resolve relative paths against it.
-        wasi.preopen_dir(call.work, "/", True)
+        wasi.preopen_dir(order["work"], "/", True)
         wasi.preopen_dir(self.options["app"], "/app", False)
         store.set_wasi(wasi)
-        self.chance.seed = seed
+        self.chance.seed = bytes.fromhex(order["seed"])
         instance = None
         try:
             instance = self.prepared.instantiate(store)
             if "_start" in self.exports:
                 instance.exports(store)["_start"](store)
             else:
-                print(json.dumps(called(instance.exports(store), store, call.method["name"], words[0])))
+                print(json.dumps(called(instance.exports(store), store, order["method"], words[0])))
                 sys.stdout.flush()
             return 0
         except wasmtime.ExitTrap as ended:
@@ -182,14 +242,14 @@ class Runner(Guest):
             sys.stderr.write(f"{why(trap, instance, store)}\n")
             return EXIT_TRAPPED
         finally:
-            shared[:] = FUEL_RECORD.pack(fuel - store.get_fuel())
+            shared[:] = SHARED_RECORD.pack(fuel - store.get_fuel(), warm_us)
 
     def usage_of(self, call: Call) -> bytes:
         """Processor time and fuel."""
-        shared = self.fuel.pop(call.number)
-        fuel: int = FUEL_RECORD.unpack(shared[:])[0]
+        shared = self.shared.pop(call.number)
+        fuel, warm_us = SHARED_RECORD.unpack(shared[:])
         shared.close()
-        return USAGE_FIGURES.pack(round(call.cpu_seconds * 1000), fuel)
+        return USAGE_FIGURES.pack(max(0, round(call.cpu_seconds * 1000 - warm_us / 1000)), fuel)
 
     def chunk(self, call: Call, line: bytes) -> None:
         """One line of a stream, out of its envelope."""
@@ -236,9 +296,19 @@ class Forked:
 
     stdin = None
 
-    def __init__(self, pid: int, stdout: Any, stderr: Any) -> None:
+    def __init__(self, pid: int, stdout: Any, stderr: Any, orders: int, shared: Any) -> None:
         self.pid, self.stdout, self.stderr = pid, stdout, stderr
+        self.shared = shared
         self.returncode: Any = None
+        self._orders = orders
+
+    def give(self, order: bytes) -> None:
+        """Say what to do; a process that has just died says so by its end."""
+        try:
+            with os.fdopen(self._orders, "wb") as file:
+                file.write(order)
+        except BrokenPipeError:
+            return
 
 
 class Chance:
