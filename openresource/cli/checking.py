@@ -141,9 +141,8 @@ async def _probed(running: Any, method: Any) -> dict[str, Any]:
     if method.name == "run":
         words = " ".join(str(answer.get("stdout") or answer.get("stderr") or "").split())
         said = f"{answer.get('stdout')} {answer.get('stderr')}"
-        outcome["ok"] = answer.get("exit_code") in (0, 1, 2) and not any(
-            word in said for word in BROKEN_WORDS
-        )
+        is_usual = answer.get("exit_code") in (0, 1, 2) or "usage" in said.lower()
+        outcome["ok"] = is_usual and not any(word in said for word in BROKEN_WORDS)
         said = f"exit code {answer.get('exit_code')}: {words}"
     else:
         body = answer.get("body")

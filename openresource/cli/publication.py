@@ -64,6 +64,8 @@ async def prepare_folder(
         return prepared
     except Refusal as refusal:
         quote_program(refusal, quiet=quiet)
+        if detected is not None and "stderr" in refusal.facts:
+            refusal._remedy = "Its own words are above. To start it otherwise, `openresource init` writes the page that was detected."
         raise
 
 
