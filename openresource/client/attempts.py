@@ -31,6 +31,7 @@ from openresource.client.outcomes import (
     ANSWERED,
     NOT_DONE,
     UNKNOWN,
+    WAIT_SECONDS_MAX,
     AnswerLost,
     OutcomeUnknown,
     ask_about_lost,
@@ -59,8 +60,8 @@ from openresource.primitives.errors import Refusal
 
 PAYMENT_TRIES_MAX: Final = 5
 BROKEN_TRIES_MAX: Final = 3
-# An answer that is there and breaks off each time is fetched so often.
-FETCH_TRIES_MAX: Final = 5
+# An answer that is there and breaks off each time is fetched again and again for so long.
+FETCH_SECONDS_MAX: Final = 30.0
 # A free call has no number by which a gateway knows it again; it may run twice.
 FREE_TRIES_MAX: Final = 2
 CHANNEL_EXPIRES_SOON: Final = "channel-expires-soon"
@@ -151,8 +152,11 @@ class Attempt:
         self, call: NumberedCall, headers: dict[str, str], failure: Refusal
     ) -> Answer | Streaming:
         """A call that may have arrived: its provider says what became of it before another one is called."""
+        wait_seconds = WAIT_SECONDS_FIRST
         try:
-            for _ in range(FETCH_TRIES_MAX):
+            # It may have come back and not be ready yet: what it has already is worth some patience.
+            fetch_until = time.monotonic() + min(FETCH_SECONDS_MAX, self._plan.left_seconds() / 2)
+            while True:
                 outcome = await resolve(self._wire, call, self._plan)
                 if outcome != ANSWERED:
                     break
@@ -164,6 +168,10 @@ class Attempt:
                     if not isinstance(refused.refusal, ProviderBusy):
                         raise refused.refusal from None
                     failure = refused.refusal
+                if time.monotonic() > fetch_until:
+                    break
+                await asyncio.sleep(wait_seconds)
+                wait_seconds = min(2 * wait_seconds, WAIT_SECONDS_MAX)
         except AnswerNotReceipted:
             call.lose()
             self._distrust(call.held)

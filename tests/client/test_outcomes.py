@@ -203,7 +203,7 @@ def test_an_answer_that_never_arrives_is_known_by_its_receipt(on_a_street: Any) 
             await behind(street, proxy, shop)
             proxy.cut(times=1_000, after=200)
             with pytest.raises(AnswerLost):
-                await buyer.call(service.name, text="x" * 20_000)
+                await buyer.call(service.name, text="x" * 20_000, deadline_seconds=6)
             assert len(shop.runner.calls) == 1 and shop.spent_uain == PRICE_UAIN
             proxy.cut(times=0, after=0)
             assert (await buyer.call(service.name, text="b")).value == "B"
