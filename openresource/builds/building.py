@@ -38,6 +38,7 @@ SBOM_FILE: Final = "sbom.json"
 BUILD_FILE: Final = "build.json"
 LOG_FILE: Final = "log.txt"
 LEFT_OUT: Final = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache"))
+LEFT_OUT_AT_TOP: Final = frozenset(("interface.json",))
 SYSTEM_SECONDS_MAX: Final = 30.0
 
 
@@ -82,7 +83,6 @@ async def build(
     manifest: Manifest,
     *,
     workshop: Workshop,
-    program: str = "",
     progress: Progress = lambda _: None,
 ) -> Built:
     """What a program's folder becomes, from the cache if it was built before; what is in the way is a refusal."""
@@ -106,8 +106,11 @@ async def build(
         )
         is_cached = done is None
         log += done.log if done is not None else []
-    program = program or await asyncio.to_thread(content_cid, folder)
-    entry, done = await _program(workshop, source, plan, registries, dependencies, program, progress)
+    # Without the interface, which is written after the first build: what was tried is what is placed.
+    sources = await asyncio.to_thread(content_cid, folder, LEFT_OUT, LEFT_OUT_AT_TOP)
+    if not sources:
+        raise BuildFailed(name=manifest.name, reason="its files have no content identifier")
+    entry, done = await _program(workshop, source, plan, registries, dependencies, sources, progress)
     is_cached = is_cached and done is None
     log += done.log if done is not None else []
     sbom = json.loads((entry.content / RECORD_FOLDER / SBOM_FILE).read_bytes())
@@ -178,11 +181,11 @@ async def _program(
     plan: Plan,
     registries: Sequence[Registry],
     dependencies: Entry | None,
-    program: str,
+    sources: str,
     progress: Progress,
 ) -> tuple[Entry, Done | None]:
     manifest = source.manifest
-    key = _program_key(plan, program, dependencies, manifest)
+    key = _program_key(plan, sources, dependencies, manifest)
     artifacts = {
         artifact.path: await fetch_artifact(workshop.cache, artifact, workshop.get_block)
         for artifact in manifest.artifacts
@@ -193,6 +196,8 @@ async def _program(
         work = fresh / INSIDE / "work"
         work.parent.mkdir()
         await asyncio.to_thread(copy_plain, source.folder, work, LEFT_OUT)
+        for name in LEFT_OUT_AT_TOP:
+            (work / name).unlink(missing_ok=True)
         done = Done([], [], 0.0)
         if plan.steps:
             progress(f"building {manifest.name} ({plan.language})")
@@ -206,7 +211,7 @@ async def _program(
             done = await carry_out(
                 workshop, manifest.name, fresh, plan.steps, plan.toolchains, reached, layers
             )
-        await asyncio.to_thread(_finish, source, plan, work, dependencies, artifacts, program)
+        await asyncio.to_thread(_finish, source, plan, work, dependencies, artifacts, sources)
         _check_command(source, plan, work, done)
         return await _keep(workshop, "releases", key, fresh, work, plan, done), done
 
@@ -217,7 +222,7 @@ def _finish(
     work: Path,
     dependencies: Entry | None,
     artifacts: dict[str, Entry],
-    program: str,
+    sources: str,
 ) -> None:
     """Put a built folder together: without what was in the way, with its packages, artifacts and papers."""
     for name in plan.dropped:
@@ -228,9 +233,7 @@ def _finish(
     if outputs and plan.steps:
         _keep_only(work, {*source.names}, outputs)
     # A build may write what it likes, but not what was published about the program.
-    for name in (MANIFEST_FILE, "interface.json"):
-        if source.has(name):
-            _replace(source.folder / name, work / name)
+    _replace(source.folder / MANIFEST_FILE, work / MANIFEST_FILE)
     for part, place in plan.carried:
         assert dependencies is not None
         target = work / place
@@ -256,7 +259,6 @@ def _finish(
         manifest.name,
         manifest.version,
         manifest.license,
-        program,
         find_components(plan.language, layer, work),
     )
     papers = work / RECORD_FOLDER
@@ -266,7 +268,7 @@ def _finish(
     papers.mkdir()
     (papers / SBOM_FILE).write_text(json.dumps(sbom, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     record = {
-        "program": program,
+        "sources": sources,
         "language": plan.language,
         "recipe": plan.version,
         "toolchains": [toolchain.identity for toolchain in plan.toolchains],
@@ -366,11 +368,11 @@ def _layer_key(plan: Plan, layer: Layer) -> str:
     return _key("dependencies", plan, digests, steps, layer.remarks)
 
 
-def _program_key(plan: Plan, program: str, dependencies: Entry | None, manifest: Manifest) -> str:
+def _program_key(plan: Plan, sources: str, dependencies: Entry | None, manifest: Manifest) -> str:
     layer = dependencies.key if dependencies is not None else ""
     steps = [[step.words, step.folder, step.environment] for step in plan.steps]
     artifacts = [[artifact.path, artifact.cid] for artifact in manifest.artifacts]
-    return _key("program", plan, program, layer, steps, artifacts, manifest.build.output)
+    return _key("program", plan, sources, layer, steps, artifacts, manifest.build.output)
 
 
 def _key(*parts: Any) -> str:
@@ -406,5 +408,5 @@ def _variables(toolchains: Sequence[Toolchain]) -> tuple[tuple[str, str], ...]:
 
 
 def _as_it_is(folder: Path, manifest: Manifest, plan: Plan) -> Built:
-    sbom = bill_of_materials(manifest.name, manifest.version, manifest.license, "", ())
+    sbom = bill_of_materials(manifest.name, manifest.version, manifest.license, ())
     return Built(folder, manifest, None, (), plan.environment, (), "", sbom, True, 0.0, (), plan.language)

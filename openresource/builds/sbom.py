@@ -80,7 +80,7 @@ def find_components(language: str, dependencies: Path | None, release: Path) -> 
 
 
 def bill_of_materials(
-    name: str, version: str, license: str, program: str, components: tuple[Component, ...]
+    name: str, version: str, license: str, components: tuple[Component, ...]
 ) -> dict[str, Any]:
     """The CycloneDX document; the same program with the same packages gives the same bytes."""
     main: dict[str, Any] = {
@@ -90,8 +90,6 @@ def bill_of_materials(
         "bom-ref": f"program:{name}@{version}",
     }
     main |= _licenses(license)
-    if program:
-        main["externalReferences"] = [{"type": "distribution", "url": f"ipfs://{program}"}]
     parts = [
         {
             "type": "library",

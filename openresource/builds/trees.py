@@ -71,10 +71,12 @@ def copy_plain(source: Path, target: Path, left_out: frozenset[str] = frozenset(
     os.chmod(target, 0o755)
 
 
-def content_cid(folder: Path) -> str:
+def content_cid(
+    folder: Path, left_out: frozenset[str] = frozenset(), left_out_at_top: frozenset[str] = frozenset()
+) -> str:
     """The content identifier of all plain files; empty where a folder or a name is too large for one."""
     try:
-        return _directory(folder).cid.text
+        return _directory(folder, left_out, left_out | left_out_at_top).cid.text
     except Refusal:
         return ""
 
@@ -95,14 +97,14 @@ def use_environment_python(folder: Path) -> None:
         path.chmod(0o755)
 
 
-def _directory(folder: Path) -> Link:
+def _directory(folder: Path, left_out: frozenset[str], left_out_here: frozenset[str]) -> Link:
     entries: dict[str, Link] = {}
     with os.scandir(folder) as found:
         for entry in sorted(found, key=lambda one: one.name):
-            if entry.is_symlink():
+            if entry.is_symlink() or entry.name in left_out_here:
                 continue
             if entry.is_dir():
-                entries[entry.name] = _directory(Path(entry.path))
+                entries[entry.name] = _directory(Path(entry.path), left_out, left_out)
             elif entry.is_file():
                 entries[entry.name] = file_blocks(_parts(entry.path), _forget)
     return directory_block(entries)[0]

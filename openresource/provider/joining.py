@@ -331,7 +331,7 @@ class _Work:
         manifest = await asyncio.to_thread(load_manifest, folder)
         least = max(level, place.min_level, key=rank)
         choice = await asyncio.to_thread(place.drivers.choose, manifest, least)
-        ready = await prepare_release(folder, manifest, place.runtimes, self._workshop, program=program)
+        ready = await prepare_release(folder, manifest, place.runtimes, self._workshop)
         return ready, choice.sandbox
 
     async def _fetched(self, program: str) -> Path:

@@ -508,7 +508,6 @@ class Placements:
                     manifest,
                     self._machine.runtimes,
                     self._machine.workshop,
-                    program=wanted.version.program,
                     progress=lambda words: log.info("%s: %s", name, words),
                 )
         finally:

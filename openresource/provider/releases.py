@@ -96,12 +96,11 @@ async def prepare_release(
     runtimes: Mapping[str, Runtime],
     workshop: Workshop,
     *,
-    program: str = "",
     progress: Progress = lambda _: None,
 ) -> Ready:
     """A program's folder as it will be run, built if it needs that; what it needs and is not here is refused by name."""
     runtime = await asyncio.to_thread(choose_runtime, manifest, runtimes, workshop.cache.folder.parent)
-    built = await build(folder, manifest, workshop=workshop, program=program, progress=progress)
+    built = await build(folder, manifest, workshop=workshop, progress=progress)
     mark_executable(built.folder, manifest)
     return Ready(built.release(runtime), built)
 

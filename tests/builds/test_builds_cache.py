@@ -131,10 +131,13 @@ def test_the_same_content_is_built_once_and_another_one_anew(tmp_path: Path) -> 
     second = made(program(tmp_path / "copy", dict(C)), shop)
     assert second.is_cached and second.build_cid == first.build_cid and second.folder == first.folder
     assert second.seconds < 0.5
+    # The interface is written after the first build, and nothing is built anew for it.
+    published = made(program(tmp_path / "published", {**C, "interface.json": "{}"}), shop)
+    assert published.is_cached and published.build_cid == first.build_cid
     changed = made(program(tmp_path / "other", {**C, "two.c": C["two.c"].replace('"2"', '"3"')}), shop)
     assert not changed.is_cached and changed.build_cid != first.build_cid
     record = json.loads((first.folder / ".openresource" / "build.json").read_text())
-    assert record["program"] and record["toolchains"][0].startswith("c ")
+    assert record["sources"].startswith("bafy") and record["toolchains"][0].startswith("c ")
 
 
 @pytest.mark.sandbox
