@@ -21,7 +21,7 @@ FILE: Final = "file"
 
 class ArtifactMissing(Refusal):
     template = "The artifact {name} ({cid}) cannot be had: {reason}."
-    way_out = "Put it into the content store (`openresource files add`), and publish the program again."
+    way_out = "Put it into the content store of a node (docs/runtimes.md says how), and publish the program."
 
 
 async def fetch_artifact(cache: Cache, artifact: Artifact, get_block: GetBlock | None) -> Entry:

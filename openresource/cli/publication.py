@@ -38,6 +38,7 @@ async def prepare_folder(
     version_for: Callable[[Release], Awaitable[str]] | None = None,
     probe: Callable[[Any, Release], Awaitable[None]] | None = None,
     is_told: bool = False,
+    get_block: Callable[[str], Awaitable[bytes]] | None = None,
 ) -> Any:
     """The folder's release with its examples answered here; what the program said of its failure is shown.
 
@@ -53,7 +54,7 @@ async def prepare_folder(
     try:
         prepared = await prepare(
             folder,
-            await asyncio.to_thread(choose_bench, progress),
+            await asyncio.to_thread(choose_bench, progress, get_block),
             progress,
             version_for,
             additions=additions,
@@ -99,8 +100,10 @@ class Publication:
     async def publish(self, folder: Path) -> dict[str, Any]:
         """Try, publish, wait until it runs; a publication that nobody runs stays on the chain."""
         key = self._key or key_of(self._place)
-        prepared = await prepare_folder(folder, self._progress, quiet=self._quiet)
         async with chain_of(self._place, self._node_url) as chain:
+            prepared = await prepare_folder(
+                folder, self._progress, quiet=self._quiet, get_block=chain.get_block
+            )
             publisher = Publisher(chain, Directory(chain), key, progress=self._progress)
             return await self._live(publisher, prepared, await publisher.publish(prepared))
 
@@ -123,6 +126,7 @@ class Publication:
                 self._progress,
                 quiet=self._quiet,
                 version_for=version_for,
+                get_block=chain.get_block,
             )
             publication = await publisher.publish(prepared)
             try:
@@ -224,15 +228,17 @@ def call_line(manifest: Any) -> str:
     return line if len(line) <= CALL_LINE_CHARACTERS_MAX else " ".join(words[:3]) + " --input example.json"
 
 
-def choose_bench(progress: Callable[[str], None] = note) -> Any:
-    """A bench in the best sandbox that starts here, else a plain one, which is said."""
+def choose_bench(
+    progress: Callable[[str], None] = note, get_block: Callable[[str], Awaitable[bytes]] | None = None
+) -> Any:
+    """A bench in the best sandbox that starts here, else a plain one, which is said; artifacts come by `get_block`."""
     from openresource.cli.sandboxes import find_drivers
     from openresource.cli.trials import PlainBench, SandboxBench
     from openresource.provider.runtimes import cache_folder
 
     drivers = find_drivers()
     if drivers.default is not None:
-        return SandboxBench(drivers, cache_folder(), progress=progress)
+        return SandboxBench(drivers, cache_folder(), progress=progress, get_block=get_block)
     reasons = "; ".join(f"{one.level}: {one.why_not}" for one in drivers.capabilities)
     note(f"No sandbox starts here ({reasons}).")
     note("As the program is your own, it is tried in a plain process of this machine.")
