@@ -13,7 +13,7 @@ import logging
 import secrets
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,6 +68,7 @@ BLOCKS_AT_ONCE: Final = 8
 KEY_LOOK_SECONDS: Final = 1.0
 TAKEN_BYTES: Final = 1 << 18
 FRAMES_WAITING_MAX: Final = 10_000
+SETTLE_SECONDS_MAX: Final = 1.0
 
 GetBlock = Callable[[str], Awaitable[bytes]]
 
@@ -166,12 +167,12 @@ class JoinedMachine:
         """A matter is over."""
         self._matters.pop(number, None)
 
-    def keep(self, work: Awaitable[None]) -> None:
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Something is done beside the rest."""
-        task = asyncio.ensure_future(work)
-        assert isinstance(task, asyncio.Task)
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def start(self, release: Release, level: str, limits: Limits) -> JoinedInstance:
         """An instance there; the machine fetches and builds what it does not have."""
@@ -266,7 +267,7 @@ class JoinedInstance:
         machine = self._machine
         number, matter = machine.ask()
         self._in_flight += 1
-        is_streaming = False
+        goes_on = False
         try:
             await machine.link.send(
                 CALL,
@@ -285,17 +286,18 @@ class JoinedInstance:
             head = (await matter.next()).head()
             reply = ProgramReply(_status(head.get("status")), str(head.get("content_type", ""))[:200], b"")
             if head.get("streams") is True:
-                is_streaming = True
+                goes_on = True
                 reply.body = _JoinedStream(self, machine, number, matter, reply)
                 return reply
             await self._whole(matter, reply)
             return reply
-        except asyncio.CancelledError:
-            machine.keep(machine._say(CANCEL, number))
+        except (asyncio.CancelledError, OutputTooLarge):
+            goes_on = True
+            machine.keep(self.cancel(number, matter))
             raise
         finally:
-            if not is_streaming:
-                self.over(number)
+            if not goes_on:
+                self._over(number)
 
     async def _whole(self, matter: _Matter, reply: ProgramReply) -> None:
         parts: list[bytes] = []
@@ -308,8 +310,18 @@ class JoinedInstance:
         reply.body = b"".join(parts)
         count(reply, frame)
 
-    def over(self, number: int) -> None:
-        """A call has ended, one way or another."""
+    async def cancel(self, number: int, matter: _Matter) -> None:
+        """Nobody waits for a call any more; its place is free once the program is done with it."""
+        try:
+            await self._machine.link.send(CANCEL, number)
+            while (await matter.next()).kind != DONE:
+                continue
+        except ProgramError as ended:
+            log.debug("a call that was cancelled ended: %s", ended.message)
+        finally:
+            self._over(number)
+
+    def _over(self, number: int) -> None:
         self._machine.forget(number)
         self._in_flight -= 1
         self._freed.set()
@@ -399,15 +411,15 @@ class _JoinedStream:
         return frame.payload
 
     async def aclose(self) -> None:
-        """Nobody listens any more."""
+        """Nobody listens any more; the program gets a moment to stop too."""
         if not self._is_over:
-            self._end()
-            if not self._machine.is_lost:
-                await self._machine._say(CANCEL, self._number)
+            self._is_over = True
+            ending = self._machine.keep(self._instance.cancel(self._number, self._matter))
+            await asyncio.wait((ending,), timeout=SETTLE_SECONDS_MAX)
 
     def _end(self) -> None:
         self._is_over = True
-        self._instance.over(self._number)
+        self._instance._over(self._number)
 
 
 class Hub:

@@ -117,6 +117,8 @@ class _Running:
     program: str
     limits: Limits
     is_known_lost: bool = False
+    # Calls that somebody still waits for.
+    calls: int = 0
 
 
 class Joining:
@@ -254,9 +256,10 @@ class _Work:
             case k if k == PART:
                 self._part(frame)
             case k if k == CANCEL:
-                self._bodies.pop(frame.number, None)
                 if frame.number in self._calls:
                     self._calls[frame.number].cancel()
+                elif self._bodies.pop(frame.number, None) is not None:
+                    self._keep(self._link.send(DONE, frame.number, {}))
             case k if k == STOP:
                 self._stop(frame.number)
             case k if k == USAGE:
@@ -447,26 +450,41 @@ class _Work:
     async def _call(self, number: int, head: dict[str, Any], body: bytes) -> None:
         self._joining.calls += 1
         running = self._instances.get(_number(head.get("instance")))
+        if running is None:
+            await self._answer_failed(number, ProgramCrashed(reason="it has ended", stderr=""))
+            return
+        running.calls += 1
         try:
-            if running is None:
-                raise ProgramCrashed(reason="it has ended", stderr="")
-            reply = await running.instance.call(_call_of(head, body))
-            streams = not isinstance(reply.body, bytes)
-            await self._link.send(
-                HEAD,
-                number,
-                {"status": reply.status, "content_type": reply.content_type, "streams": streams},
-            )
-            if isinstance(reply.body, bytes):
-                await self._link.send_body(number, reply.body)
-            else:
-                await self._stream(number, reply.body)
-            figures = {"cpu_ms": reply.cpu_ms, "wall_ms": reply.wall_ms, "fuel": reply.fuel}
-            await self._link.send(DONE, number, figures)
+            await self._answer(number, running, _call_of(head, body))
+        except asyncio.CancelledError:
+            self._keep(self._say_when_free(number, running))
+            raise
         except LinkLost:
             return
         except Refusal as refusal:
             await self._answer_failed(number, refusal)
+        finally:
+            running.calls -= 1
+
+    async def _say_when_free(self, number: int, running: _Running) -> None:
+        """A call that nobody waits for is over when the program is done with it."""
+        await running.instance.until_free(running.calls)
+        await self._link.send(DONE, number, {})
+
+    async def _answer(self, number: int, running: _Running, call: ProgramCall) -> None:
+        reply = await running.instance.call(call)
+        streams = not isinstance(reply.body, bytes)
+        await self._link.send(
+            HEAD,
+            number,
+            {"status": reply.status, "content_type": reply.content_type, "streams": streams},
+        )
+        if isinstance(reply.body, bytes):
+            await self._link.send_body(number, reply.body)
+        else:
+            await self._stream(number, reply.body)
+        figures = {"cpu_ms": reply.cpu_ms, "wall_ms": reply.wall_ms, "fuel": reply.fuel}
+        await self._link.send(DONE, number, figures)
 
     async def _stream(self, number: int, stream: Any) -> None:
         window = self._windows[number] = Window()

@@ -22,6 +22,7 @@ from openresource.sandbox.driver import (
     Limits,
     OutOfMemory,
     OutputTooLarge,
+    Overloaded,
     ProgramCall,
     ProgramCrashed,
     ProgramDidNotStart,
@@ -30,6 +31,7 @@ from openresource.sandbox.driver import (
 )
 from openresource.sandbox.links import (
     CALL,
+    CANCEL,
     DONE,
     FAILED,
     HEAD,
@@ -225,6 +227,9 @@ def test_calls_streams_and_failures_come_as_they_were(tmp_path: Path) -> None:
             await link.send_bytes(PART, head.number, b"x" * 50_000)
         with pytest.raises(OutputTooLarge):
             await calling
+        assert (await link.receive()).kind == CANCEL
+        await link.send(DONE, head.number, {})
+        await asyncio.wait_for(instance.until_free(0), 5)
         # A machine that goes with a call on it.
         calling = asyncio.create_task(instance.call(ProgramCall("m", "/m", b"")))
         await link.receive()
@@ -234,6 +239,41 @@ def test_calls_streams_and_failures_come_as_they_were(tmp_path: Path) -> None:
         assert not instance.alive
         await instance.stop()
         assert machine.used_bytes == 0
+
+    on_a_stage(tmp_path, work)
+
+
+def test_a_place_is_free_when_the_program_over_there_is_done_with_it(tmp_path: Path) -> None:
+    async def work(stage: Stage) -> None:
+        link, machine = await stage.machine()
+        starting = asyncio.create_task(machine.start(RELEASE, "bubblewrap", LIMITS))
+        await answer_start(link)
+        instance = await starting
+        calling = asyncio.create_task(instance.call(ProgramCall("m", "/m", b"")))
+        head = await link.receive()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        cancelled = await link.receive()
+        assert (cancelled.kind, cancelled.number) == (CANCEL, head.number) and instance.in_flight == 1
+        with pytest.raises(Overloaded):
+            await instance.call(ProgramCall("m", "/m", b""))
+        await link.send(DONE, head.number, {})
+        await asyncio.wait_for(instance.until_free(0), 5)
+        # A stream that is left early, with parts of it still on their way.
+        calling = asyncio.create_task(instance.call(ProgramCall("m", "/m", b"")))
+        head = await link.receive()
+        await link.send(HEAD, head.number, {"status": 200, "content_type": "a/b", "streams": True})
+        for _ in range(3):
+            await link.send_bytes(PART, head.number, b"part")
+        reply = await calling
+        assert not isinstance(reply.body, bytes) and await anext(reply.body) == b"part"
+        leaving = asyncio.create_task(reply.body.aclose())
+        assert (await link.receive()).kind == CANCEL and instance.in_flight == 1
+        await link.send(DONE, head.number, {})
+        await leaving
+        assert instance.in_flight == 0
+        with pytest.raises(StopAsyncIteration):
+            await anext(reply.body)
 
     on_a_stage(tmp_path, work)
 
