@@ -127,6 +127,8 @@ class HttpChannel:
         self._health = health
         self._streaming = streaming
         self._requests = requests
+        # What a starting program is asked for that it may not expect.
+        self.asked_for = ""
         self._on_fault = on_fault
         self._loop = asyncio.get_running_loop()
         self._doorway = Doorway(control, on_lost, on_fault)
@@ -140,7 +142,10 @@ class HttpChannel:
             await asyncio.sleep(HEALTH_PAUSE_SECONDS)
         if not self._requests.document_path:
             return {}
-        methods, routes = read_openapi(await self._document())
+        self.asked_for = self._requests.document_path
+        document = await self._document()
+        self.asked_for = ""
+        methods, routes = read_openapi(document)
         self._requests.learn(routes)
         return {"methods": methods} if methods else {}
 
@@ -319,10 +324,7 @@ class HttpChannel:
         try:
             (await self._connection()).close()
         except Broken:
-            raise ProgramDidNotStart(
-                reason=f'asked for {self._requests.document_path}, it ended; openapi = "none" in [run] leaves that out',
-                stderr="",
-            ) from None
+            raise ProgramDidNotStart(reason="it ended", stderr="") from None
         return b""
 
 

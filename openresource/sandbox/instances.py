@@ -295,6 +295,8 @@ async def _ready(
         told = problem.facts["reason"] if isinstance(problem, ProgramDidNotStart) else why.facts["reason"]
         if isinstance(told, str) and told.startswith("it ended"):
             told = why.facts["reason"]
+        if isinstance(channel, HttpChannel) and channel.asked_for:
+            told = f'{told}, asked for {channel.asked_for}; openapi = "none" in [run] leaves that out'
         raise ProgramDidNotStart(reason=told, stderr=process.last_words())
     finally:
         ready.cancel()
