@@ -52,9 +52,11 @@ PRIVATE_NETWORKS: Final = tuple(
     for text in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
         "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-        "::/127", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fc00::/7", "fe80::/10", "ff00::/8",
+        "::/127", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fc00::/7", "fe80::/10", "ff00::/8",
     )
 )  # fmt: skip
+
+TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 _TARGET = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})")
 _METHOD = re.compile(rb"[A-Z]{3,10}")
@@ -118,8 +120,12 @@ def parse_target(text: str) -> Target:
 def is_private(address: str) -> bool:
     """Whether an address belongs to this machine or to networks beside it."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        elif parsed in TRANSLATED:
+            # A machine without IPv4 of its own reaches every such address under this prefix.
+            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
     return any(parsed.version == network.version and parsed in network for network in PRIVATE_NETWORKS)
 
 

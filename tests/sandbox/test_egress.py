@@ -224,8 +224,9 @@ def test_targets_and_addresses_are_read_strictly() -> None:
         "::1",
         "::ffff:10.0.0.1",
         "fe80::1%eth0",
+        "64:ff9b::a00:1",
         "0.0.0.0",
     ):
         assert is_private(address), address
-    for address in ("93.184.216.34", "2606:2800:220:1::1"):
+    for address in ("93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"):
         assert not is_private(address), address

@@ -137,7 +137,9 @@ class Bubblewrap:
             uid = take_uid(LEVEL) if os.geteuid() == 0 else None
             if uid is not None:
                 held.callback(uid.release)
-                make_readable(release.folder)
+                if release.held is None:
+                    # What was built has its modes from the build, and may have very many files.
+                    make_readable(release.folder)
                 for mount in release.mounts:
                     if mount.writable:
                         give_to(mount.source, uid.number)
