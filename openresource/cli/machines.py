@@ -37,7 +37,11 @@ async def make_provider(
     folder.mkdir(mode=0o700, exist_ok=True)
     policy = load_policy(cast(Accept, options["accept"]), options["min_level"], folder / ACCEPT_FILE)
     progress("starting a sandbox to see what this machine gives")
-    drivers = find_drivers(registries=options.get("registries", ()), cluster=options.get("cluster", ""))
+    drivers = find_drivers(
+        registries=options.get("registries", ()),
+        cluster=options.get("cluster", ""),
+        ray=options.get("ray", ""),
+    )
     await asyncio.to_thread(drivers.required)
     settings = Settings(
         folder=folder,

@@ -153,6 +153,12 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, drained and settled · 1 refused · 
     help="Work for the provider that printed KEY (or @FILE with it): no wallet, no open port.",
 )
 @click.option(
+    "--ray",
+    default="",
+    metavar="ADDRESS",
+    help="Place programs on the machines of this Ray cluster, all of them yours. Default: none.",
+)
+@click.option(
     "--shell", "opens_shell", is_flag=True, help="Let the owner, guests and tenants in, each in a sandbox."
 )
 @click.option(
@@ -194,6 +200,7 @@ def provide(
     allowed_network: tuple[str, ...],
     registries: tuple[str, ...],
     cluster: str,
+    ray: str,
     takes_machines: bool,
     pool_port: int,
     pool_endpoint: str | None,
@@ -227,6 +234,7 @@ def provide(
         "allowed_network": allowed_network,
         "registries": registries,
         "cluster": cluster,
+        "ray": ray,
         "warm": warm,
         "idle_seconds": idle,
         "memory_bytes": None if memory is None else int(memory * 2**30),

@@ -13,11 +13,11 @@ from openresource.sandbox.tongues import Channel, Opening, add_tongue
 TOOLS = ("node",)
 
 
-def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Drivers:
+def find_drivers(*, registries: Sequence[str] = (), cluster: str = "", ray: str = "") -> Drivers:
     """The drivers of this machine, the preferred first; none is started before somebody asks.
 
     `registries` are those that may be asked for images by their digest; `cluster` is NAMESPACE or NAMESPACE/RUNTIMECLASS
-    of the Kubernetes cluster that kubectl reaches.
+    of the Kubernetes cluster that kubectl reaches; `ray` is the address of a Ray cluster of this operator's machines.
     """
     from openresource.adapters.bubblewrap.driver import Bubblewrap
     from openresource.adapters.confined.driver import Confined
@@ -46,6 +46,10 @@ def find_drivers(*, registries: Sequence[str] = (), cluster: str = "") -> Driver
         Kubernetes(Cluster(kubectl, "", namespace, runtime_class, tuple(registries))),
         confined,
     ]
+    if ray:
+        from openresource.adapters.ray.driver import RayPlacement
+
+        sandboxes.insert(0, RayPlacement(ray))
     return Drivers(sandboxes)
 
 
