@@ -342,11 +342,12 @@ def test_overload_is_said_before_any_work(tmp_path: Path) -> None:
             for number in range(17)
         ]
         await until(lambda: shop.offer.lane.waiting == 16)
-        records = shop.desk.journal.records
         response = await shop.call("/echo", 17, sequence=17, total_uain=PRICE * 40)
         assert (response.status_code, error_of(response)["code"]) == (503, "overloaded")
         assert response.headers["retry-after"] == "1"
-        assert shop.desk.journal.records == records
+        assert response.headers["openresource-load"].startswith("17/1;")
+        # Its voucher does not count.
+        assert shop.tab.total_uain == PRICE * 30
         gate.set()
         responses = await asyncio.gather(*tasks)
         assert [response.status_code for response in responses] == [200] * 17
