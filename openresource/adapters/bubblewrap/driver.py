@@ -137,8 +137,8 @@ class Bubblewrap:
             uid = take_uid(LEVEL) if os.geteuid() == 0 else None
             if uid is not None:
                 held.callback(uid.release)
-                if release.held is None:
-                    # What was built has its modes from the build, and may have very many files.
+                # What was built has its modes from the build, and may have very many files; not all that is held was.
+                if release.held is None or release.folder.stat().st_mode & 0o005 != 0o005:
                     make_readable(release.folder)
                 for mount in release.mounts:
                     if mount.writable:
