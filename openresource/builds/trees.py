@@ -15,6 +15,9 @@ from openresource.primitives.errors import Refusal
 ENTRIES_MAX: Final = 300_000
 PART_BYTES: Final = 1 << 20
 SHEBANG_BYTES_MAX: Final = 512
+# Linux follows no more of them either.
+LINKS_FOLLOWED_MAX: Final = 40
+LINK_STEPS_MAX: Final = 4_096
 
 
 class TooManyFiles(Refusal):
@@ -27,7 +30,6 @@ def adopt(folder: Path) -> list[str]:
     folder, are removed and told."""
     removed: list[str] = []
     owner = os.geteuid()
-    real = os.path.realpath(folder)
     count = 0
     for parent, folders, files in _walk(folder):
         for name in (*folders, *files):
@@ -39,7 +41,7 @@ def adopt(folder: Path) -> list[str]:
             if status.st_uid != owner:
                 os.chown(path, owner, os.getegid(), follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
-                if os.path.isabs(os.readlink(path)) or not _is_inside(os.path.realpath(path), real):
+                if not _stays_inside(os.path.relpath(path, folder), folder):
                     os.unlink(path)
                     removed.append(os.path.relpath(path, folder))
             elif stat.S_ISDIR(status.st_mode):
@@ -138,8 +140,34 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         layers += [os.path.join(parent, name) for name in folders]
 
 
-def _is_inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder + os.sep)
+def _stays_inside(link: str, folder: Path) -> bool:
+    """Whether a link's way never leaves the folder, so that it leads to the same place wherever the folder is moved."""
+    here: list[str] = []
+    waiting = link.split(os.sep)[::-1]
+    links = 0
+    while waiting:
+        name = waiting.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            if not here:
+                return False
+            here.pop()
+            continue
+        here.append(name)
+        path = os.path.join(folder, *here)
+        if not os.path.lexists(path):
+            # What is not there yet may become a link, and then the way back from it leads elsewhere.
+            return ".." not in waiting
+        if not os.path.islink(path):
+            continue
+        links += 1
+        text = os.readlink(path)
+        waiting += text.split(os.sep)[::-1]
+        if links > LINKS_FOLLOWED_MAX or len(waiting) > LINK_STEPS_MAX or os.path.isabs(text):
+            return False
+        here.pop()
+    return True
 
 
 def _link(source: str, target: str, *, follow_symlinks: bool = True) -> str:

@@ -43,6 +43,8 @@ FULL_LOOK_SECONDS: Final = 3.0
 FREE_BYTES_MIN: Final = 1 << 30
 GUEST: Final = "build_guest.py"
 INSIDE: Final = "inside"
+# What becomes an entry of the cache.
+RESULTS: Final = ("work", "out")
 # What a step needs to know of the sandbox, as the sandbox names it.
 PLACES: Final = (
     ("BUILD_FOLDER", BUILD),
@@ -160,7 +162,7 @@ async def carry_out(
     finally:
         done.seconds = time.monotonic() - began
     try:
-        removed = await asyncio.to_thread(adopt, inside)
+        removed = await asyncio.to_thread(_adopt, name, inside)
     except OSError as problem:
         raise _failed(name, f"it left files that cannot be kept ({problem.strerror})", done.log) from None
     done.log += [f"not kept: {path}" for path in removed[:LAST_LINES]]
@@ -289,6 +291,16 @@ def _shown(
         environment.update(toolchain.environment)
     path = tuple(dict.fromkeys(folder for toolchain in toolchains for folder in toolchain.path))
     return list(shown.values()), tuple(environment.items()), path
+
+
+def _adopt(name: str, inside: Path) -> list[str]:
+    """Own what was left; a result is moved elsewhere later, so its links must not need what lies beside it."""
+    removed = adopt(inside)
+    for part in RESULTS:
+        if (inside / part).is_symlink() or not (inside / part).is_dir():
+            raise _failed(name, f"it put something else in the place of its folder {part}", ())
+        removed += adopt(inside / part)
+    return removed
 
 
 def _lay_out(guest: Path, steps: Sequence[Step], environment: tuple[tuple[str, str], ...]) -> None:
