@@ -127,7 +127,10 @@ def environment(layout: Layout, release: Release, limits: Limits, extra: Mapping
     if layout.egress:
         values.update(PROXY_ENVIRONMENT)
     values.update((name, _placed(layout, name, value)) for name, value in release.environment)
-    values.update(release.manifest.run.environment)
+    if release.manifest.run.kind != "wasm":
+        # A module gets its variables from its worker; among the worker's own some would have libraries load the
+        # publisher's machine code, outside of the engine and into what is kept of modules for everybody.
+        values.update(release.manifest.run.environment)
     values["PYTHONPATH"] = ":".join(_python_path(layout, values.get("PYTHONPATH", "")))
     return {**values, **extra}
 

@@ -17,6 +17,7 @@ from openresource.adapters.wasm.cache import CompiledModules
 from openresource.adapters.wasm.driver import Wasm
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, KindNotServed, Limits, ProgramCall, ProgramDidNotStart
+from openresource.sandbox.layout import Layout, environment
 from openresource.sandbox.releases import load_release
 from tests.sandbox.workers import IDENTITIES
 
@@ -231,3 +232,17 @@ def test_compiled_modules_of_others_are_not_taken(tmp_path: Path) -> None:
     assert modules.find("name") is None
     shutil.copy(path, path.with_name("second.cwasm"))
     assert modules.find("second") is None
+
+
+def test_variables_of_a_module_do_not_reach_the_worker_that_compiles_it(driver: Wasm, tmp_path: Path) -> None:
+    """OpenSSL, which Python's hashes come from, would load what this file names."""
+    manifest = manifest_of() + '[run.environment]\nOPENSSL_CONF = "/app/openssl.cnf"\nGREETING = "hello"\n'
+    folder = module(tmp_path, CHANCE, manifest)
+    (folder / "openssl.cnf").write_text(
+        "openssl_conf = a\n[a]\nproviders = b\n[b]\nevil = c\n[c]\nmodule = /app/evil.so\nactivate = 1\n"
+    )
+    release = load_release(folder)
+    assert release.manifest.run.environment["GREETING"] == "hello"
+    layout = Layout(app="/app", guest="/guest", python="/usr/bin/python3", home="/home")
+    assert not {"OPENSSL_CONF", "GREETING"} & set(environment(layout, release, Limits(), {}))
+    assert run(driver, folder, [("run", {})])[0][0]["exit_code"] == 0
