@@ -54,6 +54,8 @@ JSON_DEPTH_MAX: Final = 64
 # What gRPC takes by itself; larger inputs have the door that counts bodies before they come.
 REQUEST_BYTES_MAX: Final = 4 << 20
 DRAIN_SECONDS: Final = 30.0
+# Messages up to this size become values where they arrive, as that takes less than going elsewhere.
+AT_ONCE_BYTES_MAX: Final = 4 << 10
 
 _log = logging.getLogger("openresource.adapters.grpc")
 
@@ -74,6 +76,8 @@ class ProviderDoor:
         self._calls = calls
         self._mapped: dict[tuple[str, str], tuple[bytes, list[Mapped]]] = {}
         self._ending: set[asyncio.Task[Any]] = set()
+        # One after the other, so that strangers' large requests take one thread and everybody else goes on.
+        self._reading = asyncio.Lock()
         self._server = GrpcServer(self._serve, http_status, refusal_json, request_bytes_max=REQUEST_BYTES_MAX)
 
     @property
@@ -141,7 +145,7 @@ class ProviderDoor:
             request = Request(
                 offer,
                 offer.method_at(f"/{mapped.method}"),
-                canonical(mapped.value_of(messages)),
+                await self._input_of(mapped, messages),
                 session=_text(incoming, SESSION_KEY).encode(),
                 payment=_text(incoming, PAYMENT_KEY).encode(),
                 test=_text(incoming, TEST_KEY).encode(),
@@ -166,6 +170,13 @@ class ProviderDoor:
                 async with aclosing(self._stream(incoming, mapped, started, reply.body)) as parts:
                     async for part in parts:
                         yield part
+
+    async def _input_of(self, mapped: Mapped, messages: list[bytes]) -> bytes:
+        """The input as text; few bytes can stand for very many values, and nobody has paid yet."""
+        if sum(map(len, messages)) <= AT_ONCE_BYTES_MAX:
+            return canonical(mapped.value_of(messages))
+        async with self._reading:
+            return await asyncio.to_thread(lambda: canonical(mapped.value_of(messages)))
 
     async def _again(self, incoming: Incoming, mapped: Mapped, answer: Answer) -> AsyncIterator[bytes]:
         whole = bool(answer.body_file) or not answer.is_whole
