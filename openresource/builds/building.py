@@ -40,6 +40,7 @@ LOG_FILE: Final = "log.txt"
 LEFT_OUT: Final = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache"))
 LEFT_OUT_AT_TOP: Final = frozenset(("interface.json",))
 SYSTEM_SECONDS_MAX: Final = 30.0
+REPORT_BYTES_MAX: Final = 16 << 20
 
 
 class SystemPackageMissing(Refusal):
@@ -308,11 +309,20 @@ def _lock_digest(content: Path) -> str:
     """The digest of the lock that a layer was made from or has resolved."""
     report = content / "report.json"
     if report.is_file():
-        (content / LOCK).write_text(report_lock(report.read_text(encoding="utf-8")), encoding="utf-8")
+        # Packages may have code of their own, which can write here too.
+        with open(report, "rb") as file:
+            told = file.read(REPORT_BYTES_MAX).decode("utf-8", "replace")
         report.unlink()
+        try:
+            lock = report_lock(told)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise BuildFailed(name="the layer", reason="what pip has reported cannot be read") from None
+        (content / LOCK).unlink(missing_ok=True)
+        (content / LOCK).write_text(lock, encoding="utf-8")
     for name in (LOCK, "package-lock.json", "go.sum", "Cargo.lock"):
         if (content / name).is_file():
-            return "sha256:" + hashlib.sha256((content / name).read_bytes()).hexdigest()
+            with open(content / name, "rb") as file:
+                return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     return ""
 
 

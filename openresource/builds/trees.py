@@ -14,7 +14,9 @@ from openresource.primitives.errors import Refusal
 
 ENTRIES_MAX: Final = 300_000
 PART_BYTES: Final = 1 << 20
+BYTES_MAX: Final = 8 << 30
 SHEBANG_BYTES_MAX: Final = 512
+SCRIPT_BYTES_MAX: Final = 16 << 20
 # Linux follows no more of them either.
 LINKS_FOLLOWED_MAX: Final = 40
 LINK_STEPS_MAX: Final = 4_096
@@ -25,12 +27,17 @@ class TooManyFiles(Refusal):
     way_out = "Let it keep only what the program needs: name it in [build] output."
 
 
-def adopt(folder: Path) -> list[str]:
+class FilesTooLarge(Refusal):
+    template = "The build left files that are longer than {bytes_max} bytes together, holes in them included."
+    way_out = "Let it keep only what the program needs: name it in [build] output."
+
+
+def adopt(folder: Path, *, bytes_max: int = BYTES_MAX) -> list[str]:
     """Own everything below a folder, with ordinary modes; links that lead out of it, and what is neither file nor
     folder, are removed and told."""
     removed: list[str] = []
     owner = os.geteuid()
-    count = 0
+    count = size = 0
     for parent, folders, files in _walk(folder):
         for name in (*folders, *files):
             count += 1
@@ -47,6 +54,10 @@ def adopt(folder: Path) -> list[str]:
             elif stat.S_ISDIR(status.st_mode):
                 os.chmod(path, 0o755)
             elif stat.S_ISREG(status.st_mode):
+                # A file of holes takes no room on the disk, and all the time of whoever reads it.
+                size += status.st_size
+                if size > bytes_max:
+                    raise FilesTooLarge(bytes_max=bytes_max)
                 os.chmod(path, 0o755 if status.st_mode & 0o111 else 0o644)
             else:
                 os.unlink(path)
@@ -88,7 +99,7 @@ def use_environment_python(folder: Path) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if not path.is_file() or path.is_symlink():
+        if not path.is_file() or path.is_symlink() or path.stat().st_size > SCRIPT_BYTES_MAX:
             continue
         with open(path, "rb") as file:
             first = file.readline(SHEBANG_BYTES_MAX)

@@ -162,7 +162,7 @@ async def carry_out(
     finally:
         done.seconds = time.monotonic() - began
     try:
-        removed = await asyncio.to_thread(_adopt, name, inside)
+        removed = await asyncio.to_thread(_adopt, name, inside, limits.disk_bytes)
     except OSError as problem:
         raise _failed(name, f"it left files that cannot be kept ({problem.strerror})", done.log) from None
     done.log += [f"not kept: {path}" for path in removed[:LAST_LINES]]
@@ -293,9 +293,9 @@ def _shown(
     return list(shown.values()), tuple(environment.items()), path
 
 
-def _adopt(name: str, inside: Path) -> list[str]:
+def _adopt(name: str, inside: Path, bytes_max: int) -> list[str]:
     """Own what was left; a result is moved elsewhere later, so its links must not need what lies beside it."""
-    removed = adopt(inside)
+    removed = adopt(inside, bytes_max=bytes_max)
     for part in RESULTS:
         if (inside / part).is_symlink() or not (inside / part).is_dir():
             raise _failed(name, f"it put something else in the place of its folder {part}", ())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from openresource.builds.trees import adopt
-from openresource.builds.workshop import BuildFailed
+from openresource.builds.building import _lock_digest
+from openresource.builds.trees import FilesTooLarge, adopt
+from openresource.builds.workshop import BuildFailed, BuildLimits
 from tests.builds.support import made, workshop
 from tests.builds.test_builds_abuse import attack
 
@@ -46,6 +47,24 @@ def test_links_never_leave_the_folder_on_their_way(tmp_path: Path) -> None:
         os.symlink(text, folder / name)
     removed = set(adopt(folder))
     assert removed == {"out and in", "over what is missing", "a/b/far", "absolute", "loop", "through"}
+
+
+@pytest.mark.sandbox
+def test_files_of_holes_are_counted_as_long_as_they_are_to_read(tmp_path: Path) -> None:
+    script = (
+        "for number in range(4):\n    with open(f'hole{number}', 'wb') as file: file.truncate(60 << 20)\n"
+    )
+    with pytest.raises(FilesTooLarge):
+        made(
+            attack(tmp_path, script), workshop(tmp_path, limits=BuildLimits(seconds=60, disk_bytes=200 << 20))
+        )
+
+
+@pytest.mark.parametrize("report", ["no json", "[]", '{"install": [{}]}', "[" * 100_000, '{"install": [1]}'])
+def test_a_report_that_packages_have_written_is_not_believed(tmp_path: Path, report: str) -> None:
+    (tmp_path / "report.json").write_text(report)
+    with pytest.raises(BuildFailed, match="cannot be read"):
+        _lock_digest(tmp_path)
 
 
 @pytest.mark.sandbox
