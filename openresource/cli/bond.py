@@ -157,8 +157,9 @@ def _text(outcome: dict[str, Any]) -> str:
         for one in outcome["leaving"]
     ]
     if outcome["since_ms"]:
+        count = outcome["claims"]
         lines.append(
-            f"  {outcome['claims']} claims since {moment_text(outcome['since_ms'])}, "
+            f"  {count} claim{'s'[: count != 1]} since {moment_text(outcome['since_ms'])}, "
             f"{text_from_uain(outcome['claimed_uain'])} AIN in all"
         )
     else:

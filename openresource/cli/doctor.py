@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from openresource.cli.output import home_option, json_option, network_node_option, show
+from openresource.cli.output import Progress, home_option, json_option, network_node_option, say, show
 from openresource.cli.session import run
 from openresource.client.homes import Home
 from openresource.primitives.errors import Refusal
@@ -50,21 +50,31 @@ Exit codes: 0 everything that is needed is there · 1 something that is needed i
 @click.pass_context
 def doctor(context: click.Context, home: str | None, node_url: str | None, as_json: bool) -> None:
     """Say what this machine can do, and how to make it do more."""
-    findings = list(examine(Home(home), node_url))
+    progress = Progress(quiet=as_json)
+    findings = []
+    # Each line appears when it is known: to start every kind of sandbox may take a quarter of a minute.
+    for one in examine(Home(home), node_url, progress):
+        findings.append(one)
+        if not as_json:
+            progress.clear()
+            say(_text(one))
     is_well = all(one.state != BAD for one in findings)
-    show(
-        {"ok": is_well, "findings": [asdict(one) for one in findings]}, as_json=as_json, text=_text(findings)
-    )
+    if as_json:
+        show({"ok": is_well, "findings": [asdict(one) for one in findings]}, as_json=True, text="")
     if not is_well:
         context.exit(1)
 
 
-def examine(home: Home, node_url: str | None) -> Iterator[Finding]:
+def examine(
+    home: Home, node_url: str | None, progress: Callable[[str], None] = lambda _: None
+) -> Iterator[Finding]:
     """Look at everything; nothing is changed."""
     yield _python()
     yield _kernel()
     yield _server_part()
+    progress("starting each kind of sandbox to see what it gives")
     yield from _sandboxes()
+    progress("asking each compiler for its version")
     yield from _runtimes()
     yield from _room(home)
     yield from _home(home)
@@ -298,11 +308,7 @@ def _tools() -> Iterator[Finding]:
             yield Finding(subject, OK, path)
 
 
-def _text(findings: list[Finding]) -> str:
-    lines = []
-    for one in findings:
-        mark, colour = MARKS[one.state]
-        lines.append(f"{click.style(mark, fg=colour)} {one.subject:<20} {one.found}")
-        if one.remedy:
-            lines.append(f"{'':23}→ {one.remedy}")
-    return "\n".join(lines)
+def _text(one: Finding) -> str:
+    mark, colour = MARKS[one.state]
+    line = f"{click.style(mark, fg=colour)} {one.subject:<20} {one.found}"
+    return f"{line}\n{'':23}→ {one.remedy}" if one.remedy else line

@@ -167,6 +167,9 @@ class Local:
 
     async def ready(self) -> None:
         """Wait for providers and doors; publishing needs only the chain and goes on meanwhile."""
+        self.story.say(
+            f"{self.story.wall_seconds:6.1f} s  two providers start and try what their sandboxes hold"
+        )
         for child in self.supervisor.children[1:]:
             facts = await self.story.step(child.name, child.ready(), _ready_text)
             if child.name == "pages":

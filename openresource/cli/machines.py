@@ -36,7 +36,7 @@ async def make_provider(
     folder = home.ensure() / PROVIDER_FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     policy = load_policy(cast(Accept, options["accept"]), options["min_level"], folder / ACCEPT_FILE)
-    progress("starting a sandbox to see what this machine gives")
+    progress("starting each kind of sandbox to see what this machine gives; it takes some seconds")
     drivers = find_drivers(
         registries=options.get("registries", ()),
         cluster=options.get("cluster", ""),

@@ -209,23 +209,37 @@ def trial_record(prepared: Any) -> dict[str, Any]:
 
 
 def call_line(manifest: Any) -> str:
-    """A command that calls the program's first method, with its example as input where that fits on a line."""
+    """A command that calls a method of the program with its example's input, one that fits on a line if there is."""
+    command = f"openresource call {manifest.name}"
     if not manifest.methods:
-        return f"openresource call {manifest.name} …"
-    method = next((one for one in manifest.methods if one.example is not None), manifest.methods[0])
+        return f"{command} …"
+    lines = [_line_of(manifest, method) for method in manifest.methods if _example_input(method) is not None]
+    if not lines:
+        return _line_of(manifest, manifest.methods[0])
+    fitting = [line for line in lines if len(line) <= CALL_LINE_CHARACTERS_MAX]
+    return fitting[0] if fitting else f"{command} --input FILE.json"
+
+
+def _line_of(manifest: Any, method: Any) -> str:
     words = ["openresource", "call", manifest.name, *([method.name] if len(manifest.methods) > 1 else [])]
-    example = method.example.get("input") if isinstance(method.example, Mapping) else None
-    if not isinstance(example, Mapping):
-        known = GENERIC_INPUTS.get(method.name) if is_generic(method) else None
-        return " ".join(words) + (f" {known}" if known else " …")
+    example = _example_input(method)
+    if example is None:
+        if is_generic(method) and method.name in GENERIC_INPUTS:
+            return " ".join([*words, GENERIC_INPUTS[method.name]])
+        named = (method.input or {}).get("required") or ()
+        return " ".join([*words, *(f"{name}=…" for name in named)] if named else [*words, "…"])
     for name, value in example.items():
         words.append(
             f"{name}={value}"
             if isinstance(value, str)
             else f"{name}:={json.dumps(value, ensure_ascii=False)}"
         )
-    line = shlex.join(words)
-    return line if len(line) <= CALL_LINE_CHARACTERS_MAX else " ".join(words[:3]) + " --input example.json"
+    return shlex.join(words)
+
+
+def _example_input(method: Any) -> Mapping[str, Any] | None:
+    example = method.example.get("input") if isinstance(method.example, Mapping) else None
+    return example if isinstance(example, Mapping) else None
 
 
 def choose_bench(

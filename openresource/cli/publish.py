@@ -166,6 +166,8 @@ def publication_text(outcome: dict[str, Any]) -> str:
     else:
         lines.append("  no test call was made: none of its methods has an example")
     lines.append(f"Call it:  {outcome['call']}")
+    if len(outcome["methods"]) > 1:
+        lines.append(f"All of its methods:  openresource services {outcome['name']} --interface")
     return "\n".join(lines)
 
 

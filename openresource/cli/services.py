@@ -1,5 +1,6 @@
 """`services` and `quote`: what is on offer, what its methods take, and what a call would cost."""
 
+import textwrap
 from typing import Any
 
 import click
@@ -165,6 +166,11 @@ def _placement_record(placement: Any) -> dict[str, Any]:
     }
 
 
+def _short(summary: str) -> str:
+    """A summary on one line; one that was cut ends with a word and says so."""
+    return textwrap.shorten(summary, SUMMARY_CHARACTERS_MAX, placeholder=" …")
+
+
 def _listing_text(record: dict[str, Any], *, is_only: bool = False) -> str:
     if record["from_uain"] is None:
         price = "nobody runs it"
@@ -175,7 +181,7 @@ def _listing_text(record: dict[str, Any], *, is_only: bool = False) -> str:
             f"{' and '.join(record['isolation'])}"
         )
     head = f"{click.style(record['name'], bold=True)} {record['version']}  {price}"
-    lines = [head, f"    {record['summary'][:SUMMARY_CHARACTERS_MAX]}", f"    {record['service']}"]
+    lines = [head, f"    {_short(record['summary'])}", f"    {record['service']}"]
     shown = PLACEMENTS_SHOWN_ALONE if is_only else PLACEMENTS_SHOWN
     lines.extend(
         f"    {one['provider']}: {one['isolation']}, {', '.join(one['words'])}"

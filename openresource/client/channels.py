@@ -53,7 +53,10 @@ LIFETIME_PARAMETER: Final = "/blockchain_params/market/channel_lifetime_ms"
 
 class NotEnoughCoins(Refusal):
     template = "The wallet {address} holds {balance} AIN; {required} AIN are needed for this call."
-    way_out = "Ask somebody for coins, or on a local network: openresource wallet send from a funded home."
+    way_out = (
+        "Ask somebody for coins, or send some from a home of yours that has them, such as the buyer's of "
+        "`openresource up`: openresource wallet send {address} 1 --home FOLDER"
+    )
 
 
 class OverSpendingLimit(Refusal):

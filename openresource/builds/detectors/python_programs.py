@@ -329,7 +329,8 @@ def _library(files: Files, sources: list[Source]) -> Finding | None:
         1: "its main module",
         2: "its only module with typed functions",
     }
-    finding = _of_functions(source, functions, f"{source.dotted} is {why[rank]}, with typed functions")
+    also = "" if rank == 2 else ", with typed functions"
+    finding = _of_functions(source, functions, f"{source.dotted} is {why[rank]}{also}")
     return replace(finding, remarks=(*remarks, *finding.remarks))
 
 
