@@ -14,6 +14,8 @@ from openresource.primitives.errors import Refusal
 
 ENTRIES_MAX: Final = 300_000
 PART_BYTES: Final = 1 << 20
+# Whoever copies or names a folder goes down in it once more for each level.
+DEPTH_MAX: Final = 128
 BYTES_MAX: Final = 8 << 30
 SHEBANG_BYTES_MAX: Final = 512
 SCRIPT_BYTES_MAX: Final = 16 << 20
@@ -24,6 +26,11 @@ LINK_STEPS_MAX: Final = 4_096
 
 class TooManyFiles(Refusal):
     template = "The build left more than {entries_max} files and folders."
+    way_out = "Let it keep only what the program needs: name it in [build] output."
+
+
+class FoldersTooDeep(Refusal):
+    template = "The build left folders that are nested more than {depth_max} times."
     way_out = "Let it keep only what the program needs: name it in [build] output."
 
 
@@ -39,6 +46,8 @@ def adopt(folder: Path, *, bytes_max: int = BYTES_MAX) -> list[str]:
     owner = os.geteuid()
     count = size = 0
     for parent, folders, files in _walk(folder):
+        if parent.count(os.sep) - str(folder).count(os.sep) > DEPTH_MAX:
+            raise FoldersTooDeep(depth_max=DEPTH_MAX)
         for name in (*folders, *files):
             count += 1
             if count > ENTRIES_MAX:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openresource.builds.building import _lock_digest
-from openresource.builds.trees import FilesTooLarge, adopt
+from openresource.builds.trees import FilesTooLarge, FoldersTooDeep, adopt
 from openresource.builds.workshop import BuildFailed, BuildLimits
 from tests.builds.support import made, workshop
 from tests.builds.test_builds_abuse import attack
@@ -58,6 +58,13 @@ def test_files_of_holes_are_counted_as_long_as_they_are_to_read(tmp_path: Path) 
         made(
             attack(tmp_path, script), workshop(tmp_path, limits=BuildLimits(seconds=60, disk_bytes=200 << 20))
         )
+
+
+@pytest.mark.sandbox
+def test_folders_are_not_nested_without_end(tmp_path: Path) -> None:
+    script = "import os\nfor _ in range(1500):\n    os.mkdir('d'); os.chdir('d')\n"
+    with pytest.raises(FoldersTooDeep):
+        made(attack(tmp_path, script), workshop(tmp_path))
 
 
 @pytest.mark.parametrize("report", ["no json", "[]", '{"install": [{}]}', "[" * 100_000, '{"install": [1]}'])
