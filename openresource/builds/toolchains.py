@@ -228,6 +228,8 @@ def java() -> Toolchain:
         mounts.append(Mount(trusted, str(trusted)))
     if home.is_relative_to("/usr"):
         return Toolchain("java", version, real, tuple(mounts), (f"{home}/bin",), (("JAVA_HOME", str(home)),))
+    if _is_someones(home):
+        raise missing("java", f"{real} has no folder of its own: {home} holds more than a JDK")
     target = f"{TOOLCHAIN_FOLDER}/java"
     mounts.append(Mount(home, target))
     return Toolchain(
@@ -255,6 +257,8 @@ def maven() -> Toolchain:
         raise missing("maven")
     java()
     home = Path(os.path.realpath(path)).parent.parent
+    if _is_someones(home):
+        raise missing("maven", f"{path} has no folder of its own: {home} holds more than Maven")
     version = _version(_ask(path, "--version").replace("Apache Maven", ""))
     mounts = [] if home.is_relative_to("/usr") else [Mount(home, f"{TOOLCHAIN_FOLDER}/maven")]
     settings = Path(os.path.realpath(home / "conf"))
@@ -298,8 +302,18 @@ def _prefixed(name: str, command: str, levels: int) -> Toolchain:
     if real.is_relative_to("/usr"):
         return Toolchain(name, version, real)
     prefix = real.parents[levels - 1]
+    if _is_someones(prefix):
+        raise missing(
+            name, f"{real} has no folder of its own: {prefix} holds more than {name}, and builds would see it"
+        )
     target = f"{TOOLCHAIN_FOLDER}/{name}"
     return Toolchain(name, version, real, (Mount(prefix, target),), (f"{target}/bin",))
+
+
+def _is_someones(prefix: Path) -> bool:
+    """Whether a folder is, or holds, somebody's home or what lies there beside programs."""
+    home = Path(os.path.realpath(Path.home()))
+    return home.is_relative_to(prefix) or prefix == home / ".local" or prefix == Path("/home")
 
 
 def _ask(*words: str) -> str:

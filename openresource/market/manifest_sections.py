@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from openresource.market.command_lines import completed
-from openresource.market.generic_methods import generic_methods
+from openresource.market.generic_methods import generic_methods, is_generic
 from openresource.market.manifest_records import (
     GPU_VENDORS,
     KINDS,
@@ -388,12 +388,24 @@ def _size(table: Table, name: str, default: int, minimum: int, maximum: int) -> 
 
 
 def check_concurrency(run: Run, resources: Resources, methods: tuple[Method, ...]) -> None:
-    """Refuse calls at once where the answers could not be told apart."""
+    """Refuse calls at once where the answers could not be told apart, or callers not be kept apart."""
     if run.tongue == "jsonl" and run.kind != "wasm" and len(methods) <= 1 and resources.concurrency > 1:
         raise NotSupported(
             field="resources.concurrency",
             found=str(resources.concurrency),
             remedy="Leave it out: a jsonl program with one method answers line by line.",
+        )
+    if (
+        run.tongue == "cli"
+        and run.kind != "wasm"
+        and any(map(is_generic, methods))
+        and resources.concurrency > 1
+    ):
+        # Whoever writes the whole command line could have the program read what is another caller's.
+        raise NotSupported(
+            field="resources.concurrency",
+            found=str(resources.concurrency),
+            remedy="Leave it out, or declare methods: callers who write the whole command line take turns.",
         )
 
 
