@@ -51,8 +51,9 @@ PRIVATE_NETWORKS: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-        "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-        "::/127", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fc00::/7", "fe80::/10", "ff00::/8",
+        "192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+        "::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fc00::/7", "fe80::/10",
+        "fec0::/10", "ff00::/8",
     )
 )  # fmt: skip
 
@@ -127,6 +128,20 @@ def is_private(address: str) -> bool:
             # A machine without IPv4 of its own reaches every such address under this prefix.
             parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
     return any(parsed.version == network.version and parsed in network for network in PRIVATE_NETWORKS)
+
+
+def is_own(address: str) -> bool:
+    """Whether a public address is this machine's: its firewall lets through from itself what it keeps out otherwise."""
+    bare = address.partition("%")[0]
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        # Nothing is sent; the system only says from where it would be.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((bare, 9))
+            mine = str(probe.getsockname()[0]).partition("%")[0]
+    except OSError:
+        return False
+    return ipaddress.ip_address(mine) == ipaddress.ip_address(bare)
 
 
 class EgressProxy:
@@ -278,7 +293,9 @@ class EgressProxy:
             return [], UNKNOWN_NAME
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         # One private address among public ones is how names are turned against a proxy.
-        if target.host not in self._private_hosts and any(is_private(address) for address in addresses):
+        if target.host not in self._private_hosts and any(
+            is_private(address) or is_own(address) for address in addresses
+        ):
             return [], PRIVATE
         return addresses, ""
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from openresource.adapters.bubblewrap.driver import Bubblewrap
+from openresource.sandbox import egress
 from openresource.sandbox.driver import Limits, ProgramCall
 from openresource.sandbox.egress import (
     EgressLimits,
     EgressProxy,
     InvalidTarget,
+    is_own,
     is_private,
     parse_target,
 )
@@ -167,6 +169,25 @@ async def test_names_that_lead_to_private_addresses_are_refused_unless_the_opera
     assert [one.verdict for one in proxy.log] == ["a private address"] * 2
 
 
+def test_addresses_of_this_machine_are_known_without_being_private() -> None:
+    assert is_own("127.0.0.1")
+    # Of documents, where nothing is.
+    assert not is_own("192.0.2.1") and not is_own("2001:db8::1")
+
+
+def test_a_public_address_of_this_machine_is_no_way_around_its_firewall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(egress, "is_private", lambda address: False)
+
+    @runs
+    async def work() -> None:
+        async with _serving(_echo) as port, EgressProxy([f"127.0.0.1:{port}"]) as proxy:
+            assert b"403" in await _asked(proxy, f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())
+
+    work()
+
+
 @runs
 async def test_bytes_time_and_connections_are_bounded() -> None:
     async def pours(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -225,6 +246,9 @@ def test_targets_and_addresses_are_read_strictly() -> None:
         "::ffff:10.0.0.1",
         "fe80::1%eth0",
         "64:ff9b::a00:1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "fec0::1",
         "0.0.0.0",
     ):
         assert is_private(address), address
