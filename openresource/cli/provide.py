@@ -312,6 +312,7 @@ class Providing:
         with lock:
             async with chain_of(home, self._node_url) as chain:
                 provider = await self._made(chain)
+                self._progress(f"asking the node at {chain.url} which network this is, for at most a minute")
                 if not await _started(provider, stopping):
                     return
                 doors = AsyncExitStack()

@@ -22,9 +22,12 @@ class NotYourService(Refusal):
     way_out = "Name one of your own services, or the home of its publisher with --home."
 
 
+VERSIONS_SHOWN_MAX = 10
+
+
 class NothingToGoBackTo(Refusal):
-    template = "{service} has no version before {version}."
-    way_out = "Publish another one, or name a version: openresource rollback {service} VERSION"
+    template = "{service} has no version before {version}; it has {known}."
+    way_out = "Publish another one, or name one of those: openresource rollback {service} VERSION"
 
 
 @click.command(
@@ -95,7 +98,9 @@ async def _rolled_back(
             else await directory.before(service)
         )
         if version is None:
-            raise NothingToGoBackTo(service=name, version=chosen.version)
+            versions = await directory.versions(service)
+            known = ", ".join(one.version for one in versions[-VERSIONS_SHOWN_MAX:])
+            raise NothingToGoBackTo(service=name, version=chosen.version, known=known)
         choice = Choice(key.address, name, version)
         outcome: dict[str, Any] = {
             "service": service,

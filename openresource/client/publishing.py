@@ -333,7 +333,7 @@ class Publisher:
         began = time.monotonic()
         changed = asyncio.Event()
         refused_at: float | None = None
-        self._progress("waiting for a provider to take it")
+        self._progress(f"waiting for a provider to take it, at most {deadline_seconds:.0f} s")
         follower = asyncio.create_task(self._follow(choice, changed))
         try:
             while True:

@@ -222,6 +222,10 @@ class Directory:
             self.look_again()
             raise
 
+    async def versions(self, service: str, at: At = "final") -> list[Version]:
+        """All that was ever published as `publisher/name`, in the order of their numbers."""
+        return _versions(await self._read(f"/services/{service}", at))
+
     async def chosen(self, service: str, at: At = "final") -> Version:
         """The version that the publisher of `publisher/name` chose, whether or not anybody runs it."""
         publisher, _, name = service.partition("/")
