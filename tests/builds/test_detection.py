@@ -301,6 +301,13 @@ def test_what_is_written_says_why_and_is_read_again(case: str) -> None:
     assert parse_manifest(found.manifest_text).name == "my-tool"
 
 
+def test_a_file_that_only_defines_is_its_function_and_no_command_that_does_nothing() -> None:
+    only = {"tool.py": "import math\nTWO = 2\ndef double(x):\n    return x * TWO\n"}
+    assert run_of(only) == {"kind": "python", "entry": "tool:double", "build.language": "python"}
+    acts = {"tool.py": "def double(x):\n    return x * 2\nprint(double(2))\n"}
+    assert run_of(acts)["kind"] == "cli"
+
+
 def test_an_own_page_goes_before_everything() -> None:
     text = 'name = "x"\n[run]\nkind = "cli"\ncommand = ["./x"]\n'
     found = detect(files_of({"openresource.toml": text, "app.py": CASES["flask"][0]["app.py"]}))

@@ -254,11 +254,29 @@ def detect_script(files: Files) -> Finding | None:
     if not runnable:
         return None
     runnable.sort(key=_script_rank)
+    if len(sources) == 1 and _only_defines(sources[0]):
+        # To run it would do nothing at all, and be called a success.
+        defined = _any_entry(sources[0])
+        if defined is not None:
+            return python_finding(files, sources, defined)
     others = [source.file for source in runnable[1:]]
     finding = _script(runnable[0], f"{runnable[0].file} is a Python program.")
     if others:
         finding = replace(finding, remarks=(f"Other programs were passed over: {', '.join(others[:4])}.",))
     return python_finding(files, sources, finding)
+
+
+def _only_defines(source: Source) -> bool:
+    """Whether a file holds definitions and constants, and no statement that does anything."""
+    return all(
+        isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
+        or (isinstance(part, (ast.Expr, ast.Assign, ast.AnnAssign)) and not _calls(part))
+        for part in source.tree.body
+    )
+
+
+def _calls(part: ast.stmt) -> bool:
+    return any(isinstance(node, (ast.Call, ast.Await)) for node in ast.walk(part))
 
 
 def _typed_entry(source: Source) -> Finding | None:
