@@ -28,7 +28,7 @@ from openresource.adapters.oci.engines import (
     engines_here,
     run_words,
 )
-from openresource.adapters.oci.images import image_id_of, is_digest_reference, probe_archive
+from openresource.adapters.oci.images import image_id_of, is_digest_reference, probe_archive, write_nameless
 from openresource.adapters.oci.profiles import seccomp_profile
 from openresource.market.manifests import MANIFEST_FILE, parse_manifest
 from openresource.sandbox import proc
@@ -268,7 +268,10 @@ class Oci:
             archive = _archive(release, image)
             identity = await asyncio.to_thread(image_id_of, archive)
             if not await engine.has_image(identity):
-                await engine.load(archive)
+                with tempfile.TemporaryDirectory(prefix="openresource-image-") as name:
+                    nameless = Path(name) / "image.tar"
+                    await asyncio.to_thread(write_nameless, archive, nameless)
+                    await engine.load(nameless)
                 if not await engine.has_image(identity):
                     raise ProgramDidNotStart(reason=f"{image} holds another image than it says", stderr="")
             return identity

@@ -6,16 +6,21 @@ import hashlib
 import io
 import json
 import platform
+import posixpath
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from openresource.sandbox.driver import ProgramDidNotStart
 
 DOCUMENT_BYTES_MAX: Final = 4 << 20
 MEMBERS_MAX: Final = 20_000
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+# What engines read of an archive besides its blobs; the last one is names alone.
+_LISTS: Final = ("manifest.json", "index.json")
+_NAMES: Final = "repositories"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:-]{0,254}@sha256:[0-9a-f]{64}")
 
@@ -61,6 +66,61 @@ def image_id_of(archive: Path) -> str:
     if _DIGEST.fullmatch(digest) is None:
         raise _not_an_image(archive, "its configuration has no digest")
     return digest
+
+
+def write_nameless(archive: Path, target: Path) -> None:
+    """The same archive without names of images: an engine would give them away, even those of the operator's own images."""
+    try:
+        with tarfile.open(archive) as source, tarfile.open(target, "w") as made:
+            seen: set[str] = set()
+            for count, member in enumerate(source):
+                name = posixpath.normpath(member.name)
+                if count > MEMBERS_MAX or name in seen or name.startswith(("/", "..")):
+                    raise tarfile.TarError(f"its member {name[:80]} is one too many or leads elsewhere")
+                seen.add(name)
+                _copy_nameless(source, made, member, name)
+    except (OSError, tarfile.TarError, ValueError, TypeError, KeyError, RecursionError) as problem:
+        raise _not_an_image(archive, str(problem)[:200]) from None
+
+
+def _copy_nameless(
+    source: tarfile.TarFile, made: tarfile.TarFile, member: tarfile.TarInfo, name: str
+) -> None:
+    entry = tarfile.TarInfo(name)
+    last = name.rpartition("/")[2]
+    if member.isdir():
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        made.addfile(entry)
+    elif member.issym() and posixpath.basename(member.linkname) not in (*_LISTS, _NAMES, "", ".", ".."):
+        # Older archives point from one layer to another.
+        entry.type, entry.linkname = tarfile.SYMTYPE, member.linkname
+        if last in (*_LISTS, _NAMES):
+            raise tarfile.TarError(f"{name} is a link")
+        made.addfile(entry)
+    elif not member.isfile():
+        raise tarfile.TarError(f"{name[:80]} is not a file")
+    elif last in (*_LISTS, _NAMES) and name != last:
+        raise tarfile.TarError(f"{name[:80]} lies in a folder")
+    elif name != _NAMES:
+        data = source.extractfile(member)
+        assert data is not None, "it is a file"
+        entry.size, entry.mode = member.size, 0o644
+        if name in _LISTS:
+            if member.size > DOCUMENT_BYTES_MAX:
+                raise tarfile.TarError(f"{name} is too long")
+            said = json.dumps(_nameless(name, json.loads(data.read()))).encode()
+            entry.size = len(said)
+            data = io.BytesIO(said)
+        made.addfile(entry, data)
+
+
+def _nameless(name: str, value: Any) -> Any:
+    """A list of images with what tells them apart and nothing else, as engines read members in any case."""
+    if name == "manifest.json":
+        return [{"Config": one["Config"], "RepoTags": [], "Layers": one["Layers"]} for one in value]
+    kept = ("mediaType", "digest", "size", "platform")
+    manifests = [{part: one[part] for part in kept if part in one} for one in value["manifests"]]
+    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
 
 
 def probe_archive() -> bytes:
