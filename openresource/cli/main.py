@@ -113,7 +113,12 @@ def _document_exit_codes(command: click.Command) -> None:
 @click.group(
     cls=LazyGroup,
     epilog=EXIT_CODES
-    + "\n\n\b\nFirst steps:  openresource up\n              openresource call gist text=@letter.txt",
+    + """\n
+\b
+First steps:  openresource up
+              in a second terminal, with the line OPENRESOURCE_HOME=… that it prints:
+              openresource call gist text="One line. Another line."
+              openresource money""",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="openresource")

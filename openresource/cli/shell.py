@@ -35,6 +35,11 @@ class ShellExtraMissing(Refusal):
     way_out = "pip install 'openresource[shell]'"
 
 
+class OwnMachine(Refusal):
+    template = "{machine} is yours: rent would only cost you the network's fee."
+    way_out = "Enter without it: openresource shell {node}"
+
+
 class NoRightYet(Refusal):
     template = "{address} may not enter {machine}."
     way_out = "{how}"
@@ -221,6 +226,8 @@ def _rent(place: Home, node_url: str | None, node: str, minutes: int, dry_run: b
 
         async with chain_of(place, node_url) as chain:
             offer = (await find_machine(chain, node, place.address(), _now_ms())).offer
+            if offer.owner == place.address():
+                raise OwnMachine(machine=offer.machine, node=node)
             if offer.price_uain is None:
                 raise MachineNotForRent(machine=offer.machine, owner=offer.owner)
             cost_uain = offer.price_uain * minutes

@@ -112,6 +112,8 @@ def test_shell_a_tenant_rents_and_comes_in_and_a_stranger_does_not(street: Stree
     planned = street.shell(street.tenant, "attic", "--rent", "5", "--dry-run", "--json").json
     assert planned["cost_uain"] == 5_000 and planned["dry_run"]
     over = street.shell(street.tenant, "attic", "--rent", "1440", "--dry-run")
+    own = street.shell(street.owner, "attic", "--rent", "5")
+    assert own.code == 1 and "is yours" in own.err and own.is_plain()
     assert over.code in (0, 5)
     done = street.shell(street.tenant, "attic", "--rent", "5", "--", "echo rented")
     assert (done.code, done.out) == (0, "rented\n") and "0.005 AIN" in done.err
