@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -140,12 +140,19 @@ class ProviderDoor:
 
     async def _serve(self, incoming: Incoming) -> AsyncGenerator[bytes, None]:
         offer, mapped = self._route(incoming)
-        messages = await incoming.messages(offer.limits.input_bytes)
-        with self._gateway.hold_body(sum(map(len, messages))):
+        with ExitStack() as held:
+            # Counted as they come, for whoever ends no request keeps what has come.
+            messages = await incoming.messages(
+                offer.limits.input_bytes, lambda size: held.enter_context(self._gateway.hold_body(size))
+            )
+            body = await self._input_of(mapped, messages)
+            messages.clear()
+            held.close()
+            held.enter_context(self._gateway.hold_body(len(body)))
             request = Request(
                 offer,
                 offer.method_at(f"/{mapped.method}"),
-                await self._input_of(mapped, messages),
+                body,
                 session=_text(incoming, SESSION_KEY).encode(),
                 payment=_text(incoming, PAYMENT_KEY).encode(),
                 test=_text(incoming, TEST_KEY).encode(),

@@ -61,13 +61,14 @@ class Incoming:
         # The library also says "none" as a very long time.
         return None if left is None or left > PATIENCE_SECONDS_MAX else max(left, 0.0)
 
-    async def messages(self, bytes_max: int) -> list[bytes]:
-        """All messages of the request, within bounds."""
+    async def messages(self, bytes_max: int, hold: Callable[[int], object] = int) -> list[bytes]:
+        """All messages of the request, within bounds; `hold` is told the bytes of each, and may refuse them."""
         found: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 async for message in self._requests:
+                    hold(len(message))
                     found.append(message)
                     size += len(message)
                     if len(found) > REQUESTS_MAX or size > bytes_max:
