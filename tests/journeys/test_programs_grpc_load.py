@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from google.protobuf import descriptor_pb2
 
 from openresource.adapters.grpc.door import ProviderDoor
 from openresource.adapters.grpc.messages import own_methods
+from openresource.adapters.grpc.servers import Incoming
 
 pytestmark = pytest.mark.timeout(60)
 COUNT = 200_000
@@ -28,6 +30,22 @@ def _descriptors() -> bytes:
     many.field.add(name="items", number=1, type=11, label=3, type_name=".a.Empty")
     file.service.add(name="Counting").method.add(name="Count", input_type=".a.Many", output_type=".a.Empty")
     return descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString()
+
+
+def test_messages_are_counted_while_their_request_has_no_end() -> None:
+    nothing: Any = None
+    counted: list[int] = []
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"x" * 10
+        yield b"x" * 20
+        assert counted == [10, 20]
+
+    async def work() -> None:
+        incoming = Incoming("/a.Counting/Count", {}, requests(), nothing)
+        assert len(await incoming.messages(100, counted.append)) == 2
+
+    asyncio.run(work())
 
 
 def test_a_bomb_of_empty_messages_does_not_stop_the_provider() -> None:
