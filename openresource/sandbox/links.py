@@ -170,6 +170,8 @@ def error_of(head: dict[str, Any]) -> ProgramError:
     shown = {str(name)[:64]: fact for name, fact in facts.items()} if isinstance(facts, dict) else {}
     kind = _ERRORS.get(str(head.get("type")), driver.ProgramDidNotStart)
     message, remedy = str(head.get("message", ""))[:4_000], str(head.get("remedy", ""))[:4_000]
+    # It has a place of its own beside the facts.
+    shown.pop("remedy", None)
     shown.setdefault("reason", message)
     shown.setdefault("stderr", "")
     return kind(message, remedy=remedy, **shown)

@@ -298,6 +298,7 @@ def test_a_start_that_fails_over_there_is_told_here(tmp_path: Path) -> None:
         {"type": "os.system", "message": 5},
         {"type": "OutOfMemory", "facts": {"x" * 500: [1]}},
         {"facts": 7},
+        {"type": "ProgramFailed", "facts": {"remedy": "of the facts", "message": 1, "self": 2}},
     ],
 )
 def test_whatever_fails_over_there_is_a_refusal_here(head: dict[str, Any]) -> None:
