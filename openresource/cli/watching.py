@@ -38,6 +38,8 @@ class Watching:
         self._deadline_seconds = deadline_seconds
         self._as_json = as_json
         self._progress = Progress(quiet=as_json)
+        # The service that the first commit has published; who may commit here may not replace another one.
+        self._name = ""
 
     async def once(self, branch: str, *, dry_run: bool) -> dict[str, Any]:
         """Publish the newest commit, or only try it."""
@@ -85,7 +87,8 @@ class Watching:
         self._tell({"commit": tip}, f"{tip[:10]} is new")
         try:
             async with self._exported(branch) as (folder, commit):
-                outcome = await publication.deploy(folder, commit)
+                outcome = await publication.deploy(folder, commit, name=self._name)
+            self._name = str(outcome["service"]).rpartition("/")[2]
         except Refusal as refusal:
             self._refused(tip, refusal)
             return
