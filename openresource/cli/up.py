@@ -197,7 +197,8 @@ class Up:
             "",
             "  Simulated: all wallets and both providers are yours, on one machine; the coins are those of a local network.",
             "  Real: the chain, its rules and blocks; sandboxes; TLS pinned on the chain; vouchers, receipts, claims and balances.",
-            f"  The buyer's home: export OPENRESOURCE_HOME={local.buyer.folder}",
+            f"  The buyer's home, for other terminals: export OPENRESOURCE_HOME={local.buyer.folder}",
+            "  Programs of your own, with that home: openresource provide in one terminal, openresource publish FOLDER in another.",
         ]
         if self._host is None and _is_in_container():
             lines.append(

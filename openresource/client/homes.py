@@ -33,7 +33,7 @@ LOCKS = "locks"
 
 class NoWallet(Refusal):
     template = "There is no wallet in {home}."
-    way_out = "Create one: openresource wallet new"
+    way_out = "Create one: openresource wallet new --home {home}"
 
 
 class WalletExists(Refusal):
