@@ -34,6 +34,8 @@ SWITCHES = (
 DESK, PHONE = 1280, 390
 STRANGER = generate_key(b"stranger".ljust(32, b".")).address
 WAIT_MS = 30_000
+# What a page shows by events takes longer on a busy machine; the condition is the same.
+expect.set_options(timeout=WAIT_MS)
 
 
 # Not for the session: while it runs, its loop occupies this thread, and other modules have loops of their own.
