@@ -192,11 +192,6 @@ def keyword_of(call: ast.Call, name: str) -> object:
     return None
 
 
-def has_keyword(call: ast.Call, name: str) -> bool:
-    """Whether a call gives a keyword at all."""
-    return any(keyword.arg == name for keyword in call.keywords)
-
-
 def _source(file: str, content: bytes, files: Files) -> Source | None:
     try:
         with warnings.catch_warnings():

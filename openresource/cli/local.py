@@ -6,7 +6,6 @@ or a real call; what differs from a network of strangers is that all wallets and
 
 import asyncio
 import json
-import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -328,11 +327,6 @@ def address_of_this_machine() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return LOOPBACK
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a network that was only for once."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ready_text(facts: dict[str, Any]) -> str:

@@ -171,10 +171,6 @@ class Channels:
         finally:
             pace.waiting -= 1
 
-    def find_held(self, name: str) -> OpenChannel | None:
-        """A channel that this process holds."""
-        return self._held.get(name)
-
     async def on_chain(self, name: str) -> ChainChannel:
         """A channel as the final state shows it."""
         buyer, identifier = parse_channel_name(name)

@@ -12,14 +12,12 @@ from openresource.ledger.validators import total_stake
 from openresource.primitives.errors import Refusal
 
 MALFORMED: Final = 90001
-NOT_LONGEST: Final = 90002
 INVALID_PROPOSAL: Final = 90100
 OTHER_SIGNER: Final = 90103
 OTHER_HASH: Final = 90104
 OTHER_VALIDATORS: Final = 90105
 OTHER_STAKE: Final = 90106
 NO_PARENT: Final = 90200
-NO_PARENT_STATE: Final = 90201
 VALIDATOR_COUNT: Final = 90304
 OTHER_PROPOSER: Final = 90305
 LAST_VOTES_FAILED: Final = 90306

@@ -104,17 +104,6 @@ class Transaction:
         )
 
 
-def create_transaction(body: Any, signature: str, chain_id: int) -> Transaction:
-    """A transaction from its parts; hash and signer are the signature's, so verify it before you trust it."""
-    check_body(body)
-    digest = hash_from_signature(signature)
-    try:
-        address = recover_address(digest, signature, chain_id)
-    except Refusal:
-        address = ""
-    return Transaction(body, signature, "0x" + digest.hex(), address, canonical_json(body))
-
-
 def verified_transaction(body: Any, signature: Any, chain_id: int) -> Transaction:
     """A transaction from its parts with its hash and signer recomputed; a signature that does not fit is refused."""
     check_body(body)

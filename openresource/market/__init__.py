@@ -1,4 +1,4 @@
-"""Trade as arithmetic: programs, services, placements, channels, vouchers, receipts, holds and jobs.
+"""Trade as arithmetic: programs, services, placements, channels, vouchers, receipts, holds, jobs, bonds and machines.
 
 It never does I/O, reads a clock or draws chance. Open `channels.py` first: deposit once, promise totals, claim.
 

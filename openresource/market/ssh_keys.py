@@ -51,11 +51,6 @@ def read_public_key(text: str) -> PublicKey:
     return PublicKey(text, sha256(blob).hex())
 
 
-def is_fingerprint(text: str) -> bool:
-    """Whether a text may be a key's fingerprint here: 64 lower-case hex digits."""
-    return _FINGERPRINT.fullmatch(text) is not None
-
-
 def read_ssh_key(fingerprint: str, record: Any) -> PublicKey:
     """A key from its record at `/ssh_keys/<address>/<fingerprint>`."""
     fields = Fields(record, "key")

@@ -55,11 +55,6 @@ class VoucherAhead(Refusal):
     way_out = "Read the channel on the chain again and sign for nonce {expected}."
 
 
-class WrongSessionSecret(Refusal):
-    template = "The session's secret does not belong to the session that the voucher names."
-    way_out = "Send the secret whose hash is in the voucher, or sign a voucher for the new session."
-
-
 class StaleSettleRequest(Refusal):
     template = "The request to settle was signed for {timestamp_ms}; it is {at_ms}."
     way_out = "Set the clock right and sign again; a signature is good for {window_ms} ms."

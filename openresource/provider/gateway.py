@@ -65,7 +65,6 @@ LOAD_HEADER = b"openresource-load"
 DEADLINE_DIGITS_MAX = 9
 BODY_SECONDS_MAX = 60.0
 BODIES_BYTES_MAX = 256 * 1024 * 1024
-SMALL_BODY_BYTES_MAX = 64 * 1024
 # A stream longer than this is sent, but not kept for a retry.
 STREAM_KEPT_BYTES_MAX = 1024 * 1024
 

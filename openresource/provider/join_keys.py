@@ -42,7 +42,7 @@ class JoinKey:
 def read_join_key(text: str) -> JoinKey:
     """A join key from its text."""
     if not text.startswith(KEY_PREFIX) or len(text) > KEY_CHARACTERS_MAX:
-        raise JoinKeyInvalid(reason=f"it does not begin with {KEY_PREFIX}")
+        raise JoinKeyInvalid(reason=f"it does not begin with «{KEY_PREFIX}»")
     encoded = text[len(KEY_PREFIX) :].strip()
     try:
         host, port, pin, secret = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))

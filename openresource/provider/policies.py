@@ -18,7 +18,6 @@ from openresource.primitives.keys import checksum_address, is_address
 from openresource.sandbox.driver import LEVELS
 
 Accept = Literal["all", "own", "list"]
-ACCEPT_MODES: tuple[Accept, ...] = ("all", "own", "list")
 LIST_BYTES_MAX = 1024 * 1024
 LIST_ENTRIES_MAX = 10_000
 WARM_MAX = 256

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from openresource.market.manifests import (
     MANIFEST_CHARACTERS_MAX,
@@ -17,8 +17,7 @@ from openresource.market.manifests import (
     with_documents,
 )
 from openresource.primitives.errors import Refusal
-from openresource.sandbox.driver import Instance, Limits, Release, Runtime, Sandbox, limits_of
-from openresource.sandbox.interfaces import interface_of
+from openresource.sandbox.driver import Release, Runtime
 
 DOCUMENT_BYTES_MAX: Final = 256 << 10
 ENTRIES_MAX: Final = 100_000
@@ -50,17 +49,6 @@ def load_manifest(folder: Path) -> Manifest:
         if (folder / name).is_file():
             documents[name] = _json(folder / name)
     return with_documents(manifest, documents)
-
-
-async def read_interface(sandbox: Sandbox, release: Release, limits: Limits | None = None) -> dict[str, Any]:
-    """The interface of a release; a Python program is loaded for it, inside the sandbox."""
-    if release.manifest.run.tongue not in ("python", "grpc"):
-        return interface_of(release.manifest, {})
-    instance: Instance = await sandbox.start(release, limits or limits_of(release.manifest))
-    try:
-        return interface_of(release.manifest, instance.interface)
-    finally:
-        await instance.stop()
 
 
 def make_readable(folder: Path) -> None:

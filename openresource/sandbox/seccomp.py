@@ -30,7 +30,6 @@ F_SETOWN: Final = 8
 F_SETSIG: Final = 10
 F_SETOWN_EX: Final = 15
 PR_SET_DUMPABLE: Final = 4
-O_ACCMODE: Final = 0o3
 O_CREAT: Final = 0o100
 O_TMPFILE_BIT: Final = 0o20000000
 

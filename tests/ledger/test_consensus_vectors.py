@@ -10,7 +10,7 @@ import pytest
 
 from openresource.ledger.blocks import parse_block
 from openresource.ledger.consensus import Consensus
-from openresource.ledger.consensus_papers import ConsensusRefused, is_proposal
+from openresource.ledger.consensus_papers import VOTED_AGAINST, ConsensusRefused, is_proposal, vote_body
 from openresource.ledger.transactions import sign_transaction, trusted_transaction
 from openresource.primitives.keys import PrivateKey
 from openresource.primitives.values import deep_equal
@@ -38,6 +38,7 @@ def test_chain_vectors(case: Any, document: Any) -> None:
             check_made(consensus, one, place)
             consensus.add_block(one.block, one.proposal)
             for vote in one.votes:
+                check_vote(consensus, one.block, vote, place)
                 consensus.add_vote(vote)
         tip = consensus.tip()
         notarised = moment["last_notarized"]
@@ -118,10 +119,12 @@ def refused_blocks(document: Any) -> dict[str, Any]:
 def take_refused(consensus: Consensus, entry: Any, place: str) -> None:
     """A wrong block is refused; the votes against it are kept."""
     proposal = entry["transactions"][0]
-    with pytest.raises(ConsensusRefused):
+    with pytest.raises(ConsensusRefused) as refused:
         consensus.add_block(entry["block"], proposal)
+    assert refused.value.refusal_code in VOTED_AGAINST, place
     consensus.keep_offence(entry["block"], proposal)
     for vote in entry["votes"]:
+        check_vote(consensus, entry["block"], vote, place)
         consensus.add_vote(vote)
 
 
@@ -135,6 +138,15 @@ def check_made(consensus: Consensus, one: Round, place: str) -> None:
         assert deep_equal(made[name], said), f"{place} {name}"
     signed = sign_transaction(body, key_of(block["proposer"]), consensus.network.chain_id)
     assert deep_equal(signed.to_json(), one.proposal), place
+
+
+def check_vote(consensus: Consensus, block: Any, vote: Any, place: str) -> None:
+    """We would give the same vote, bit for bit."""
+    body, voter = vote["tx_body"], vote["address"]
+    value = body["operation"]["value"]
+    ours = vote_body(block, voter, value["stake"], body["timestamp"], is_against=value["is_against"])
+    signed = sign_transaction(ours, key_of(voter), consensus.network.chain_id)
+    assert deep_equal(signed.to_json(), vote), place
 
 
 def key_of(address: str) -> PrivateKey:
