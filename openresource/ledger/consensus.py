@@ -7,10 +7,11 @@ blocks, proposals and votes, and takes away what has become final.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from openresource.ledger.blocks import build_block, parse_block
+from openresource.ledger.consensus_entries import Entry, Offence, Wire
 from openresource.ledger.consensus_papers import (
     CONFLICT,
     EVIDENCE_FAILED,
@@ -22,6 +23,7 @@ from openresource.ledger.consensus_papers import (
     MALFORMED_PROPOSAL,
     NO_LAST_PROPOSAL,
     NO_PARENT,
+    NOT_LONGEST,
     NOT_NOTARISED,
     OFFENSE_COUNT,
     OFFENSE_TYPE,
@@ -48,7 +50,7 @@ from openresource.ledger.consensus_papers import (
     vote_value,
 )
 from openresource.ledger.draft import NetworkDomain
-from openresource.ledger.execution import Execution, Executor
+from openresource.ledger.execution import Execution, Executor, TxObserver
 from openresource.ledger.machine import bandages_after
 from openresource.ledger.pool import CONSENSUS_PREFIX
 from openresource.ledger.profile import Network
@@ -73,48 +75,8 @@ from openresource.primitives.errors import Refusal
 from openresource.primitives.numbers import is_number, to_double
 from openresource.primitives.values import deep_equal
 
-Wire = dict[str, Any]
-
 CONSECUTIVE_EPOCHS: Final = 3
 PROPOSAL_OPERATIONS_MAX: Final = 2
-
-
-class Entry:
-    """A block that is not dropped yet: with its proposal, its votes, and the state after it."""
-
-    __slots__ = ("block", "executor", "hash", "proposal", "state", "tally", "votes")
-
-    def __init__(self, block: dict[str, Any], executor: Executor, proposal: Wire | None) -> None:
-        self.block: dict[str, Any] = block
-        self.hash: str = block["hash"]
-        self.executor: Executor = executor
-        self.state: State = executor.state
-        self.proposal: Wire | None = proposal
-        self.votes: list[Wire] = []
-        self.tally: Any = 0
-
-    @property
-    def number(self) -> int:
-        """The block's number."""
-        number: int = self.block["number"]
-        return number
-
-    @property
-    def epoch(self) -> int:
-        """The block's epoch."""
-        epoch: int = self.block["epoch"]
-        return epoch
-
-
-class Offence:
-    """A block that was refused, with its proposal and the votes against it: evidence for a later block."""
-
-    __slots__ = ("block", "proposal", "votes")
-
-    def __init__(self, block: dict[str, Any], proposal: Wire | None) -> None:
-        self.block: dict[str, Any] = block
-        self.proposal: Wire | None = proposal
-        self.votes: list[Wire] = []
 
 
 class Consensus:
@@ -132,6 +94,9 @@ class Consensus:
         self._offences: dict[str, Offence] = {}
         self._seen: set[str] = set()
         self._highest: int = first.number
+        # Who runs a node may know transactions already, or watch what blocks write.
+        self.recall: Callable[[Any], Transaction | None] | None = None
+        self.observer: TxObserver | None = None
 
     # -- blocks -----------------------------------------------------------------------------------------------------
 
@@ -152,8 +117,10 @@ class Consensus:
         parsed_proposal = None if proposal is None else self._check_proposal(block, proposal)
         parent = self._parent_of(block)
         executor = self._executor_on(parent)
+        executor.observer = self.observer
+        entry = Entry(block, executor, proposal)
         self._check_validators(block, parent, executor)
-        self._execute_last_votes(block, executor)
+        self._execute_last_votes(entry)
         self._register_last_votes(block)
         if not self.is_notarised(block["last_hash"]):
             raise ConsensusRefused(
@@ -166,11 +133,17 @@ class Consensus:
                     number, NO_LAST_PROPOSAL, "the proposal of the block before it is missing"
                 )
         self._check_evidence(block, parent, executor, parsed_proposal)
-        self._execute_transactions(block, executor)
+        self._execute_transactions(entry)
+        executor.observer = None
         if parsed_proposal is not None:
-            self._try_proposal(block, executor, parsed_proposal)
-        self._put(Entry(block, executor, proposal))
-        return self._entries[block["hash"]]
+            self._try_proposal(entry, parsed_proposal)
+        self._put(entry)
+        return entry
+
+    def check_extends(self, entry: Entry) -> None:
+        """Refuses a live proposal that builds on another block than the longest chains' ends; the block is kept."""
+        if entry.number > 1 and all(tip.hash != entry.block["last_hash"] for tip in self.longest_tips()):
+            raise ConsensusRefused(entry.number, NOT_LONGEST, "it does not extend one of the longest chains")
 
     def keep_offence(self, wire: Any, proposal: Wire | None) -> None:
         """Keeps a block that was refused, so that votes against it can become evidence."""
@@ -374,12 +347,14 @@ class Consensus:
                     number, OTHER_PROPOSER, f"its proposer is {block['proposer']}, the draw gives {expected}"
                 )
 
-    def _execute_last_votes(self, block: Mapping[str, Any], executor: Executor) -> None:
+    def _execute_last_votes(self, entry: Entry) -> None:
+        block = entry.block
         number: int = block["number"]
         for wire in block["last_votes"]:
             execution = self._executed(
-                executor, self._readable(wire, number, LAST_VOTES_FAILED), block, False
+                entry.executor, self._readable(wire, number, LAST_VOTES_FAILED), block, False
             )
+            entry.vote_executions.append(execution)
             if execution.is_precheck_failure:
                 raise ConsensusRefused(number, LAST_VOTES_FAILED, "one of its last votes may not be executed")
 
@@ -437,7 +412,9 @@ class Consensus:
             if self._executed(executor, vote, block, False).is_precheck_failure:
                 raise ConsensusRefused(number, EVIDENCE_FAILED, "a vote in its evidence may not be executed")
 
-    def _execute_transactions(self, block: Mapping[str, Any], executor: Executor) -> None:
+    def _execute_transactions(self, entry: Entry) -> None:
+        block = entry.block
+        executor = entry.executor
         number: int = block["number"]
         receipts: list[Any] = []
         gas_amount_total: Any = 0
@@ -447,6 +424,7 @@ class Consensus:
             execution = executor.execute(
                 transaction, number, block["timestamp"], block["timestamp"], skip_fees=number == 0
             )
+            entry.executions.append(execution)
             receipts.append(receipt_of(execution.result))
             gas_amount_total += _number(execution.result.get("gas_amount_charged"))
             gas_cost_total += _number(execution.result.get("gas_cost_total"))
@@ -466,14 +444,13 @@ class Consensus:
                 number, OTHER_STATE, f"its state hash is {block['state_proof_hash']}, not {state_hash}"
             )
 
-    def _try_proposal(self, block: Mapping[str, Any], executor: Executor, proposal: Transaction) -> None:
+    def _try_proposal(self, entry: Entry, proposal: Transaction) -> None:
         if not is_proposal(proposal):
-            raise ConsensusRefused(block["number"], MALFORMED_PROPOSAL, "its proposal has another form")
-        scratch = Executor(self.network, State(executor.state.tree.fork()), self.domain)
-        if self._executed(scratch, proposal, block, True).has_failed:
-            raise ConsensusRefused(
-                block["number"], PROPOSAL_FAILED, "its proposal cannot be executed after it"
-            )
+            raise ConsensusRefused(entry.number, MALFORMED_PROPOSAL, "its proposal has another form")
+        execution = self._executed(self._executor_on(entry), proposal, entry.block, True)
+        if execution.has_failed:
+            raise ConsensusRefused(entry.number, PROPOSAL_FAILED, "its proposal cannot be executed after it")
+        entry.proposal_execution = execution
 
     def _put(self, entry: Entry) -> None:
         other = self._entries.get(self._by_epoch.get(entry.epoch, ""))
@@ -619,8 +596,12 @@ class Consensus:
         execution = executor.execute(transaction, number, time_ms, time_ms, skip_fees=True)
         return not execution.has_failed
 
+    def _transaction(self, wire: Any) -> Transaction:
+        known = None if self.recall is None else self.recall(wire)
+        return transaction_from_json(wire, self.network.chain_id) if known is None else known
+
     def _consensus_transaction(self, wire: Any) -> Transaction:
-        transaction = transaction_from_json(wire, self.network.chain_id)
+        transaction = self._transaction(wire)
         if transaction.nonce != UNORDERED_NONCE:
             raise NotAConsensusTransaction(reason="its nonce is not -1")
         operation = transaction.operation
@@ -633,7 +614,7 @@ class Consensus:
 
     def _readable(self, wire: Any, number: int, code: int) -> Transaction:
         try:
-            return transaction_from_json(wire, self.network.chain_id)
+            return self._transaction(wire)
         except Refusal as refusal:
             raise ConsensusRefused(
                 number, code, f"a transaction in it is not valid: {refusal.message}"

@@ -12,6 +12,7 @@ from openresource.ledger.validators import total_stake
 from openresource.primitives.errors import Refusal
 
 MALFORMED: Final = 90001
+NOT_LONGEST: Final = 90002
 INVALID_PROPOSAL: Final = 90100
 OTHER_SIGNER: Final = 90103
 OTHER_HASH: Final = 90104

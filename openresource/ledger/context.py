@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from openresource.ledger.draft import Change, NetworkDomain
@@ -10,6 +10,9 @@ from openresource.ledger.profile import Network
 from openresource.ledger.rule_evaluation import eval_write_rule
 from openresource.ledger.state import Limits, State
 from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
+
+# Who wrote, the labels below /values, what stood there, what stands there now.
+WriteObserver = Callable[[Auth, list[str], Any, Any], None]
 
 LOWER_CASE_NAMES = "allow_lower_case_app_names_only"
 
@@ -46,6 +49,7 @@ class TxContext:
         "mistakes",
         "network",
         "nonce",
+        "observer",
         "state",
         "timestamp",
         "tx_hash",
@@ -71,6 +75,8 @@ class TxContext:
         self.block_number: int = block.block_number
         self.block_time: int = block.block_time
         self.executed_at: int = executed_at
+        # Is told of every value that is written, with what stood there before; None where nobody looks.
+        self.observer: WriteObserver | None = None
         self.changes: list[Change] = []
         # What went wrong inside of natives, for the node's log; never part of a result.
         self.mistakes: list[str] = []

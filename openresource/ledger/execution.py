@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
-from openresource.ledger.context import BlockContext, TxContext
+from openresource.ledger.context import BlockContext, TxContext, WriteObserver
 from openresource.ledger.draft import Change, NetworkDomain
 from openresource.ledger.fees import (
     ServiceGas,
@@ -36,6 +37,9 @@ from openresource.ledger.transactions import ORDERED_BY_TIME_NONCE, SET, UNORDER
 from openresource.ledger.verdicts import Auth
 from openresource.primitives.numbers import is_number, number_text
 
+# Called before a transaction runs; what it returns is told of the writes.
+TxObserver = Callable[[Transaction], WriteObserver]
+
 REGISTRATION_FLAG: Final = "extend_account_registration_gas_amount"
 _STAKING_HELP: Final = "For more information see https://docs.ainetwork.ai/ain-blockchain/staking"
 
@@ -56,7 +60,7 @@ class Execution:
 class Executor:
     """Executes transactions on one working state."""
 
-    __slots__ = ("_block", "_operations", "domain", "network", "recent", "state")
+    __slots__ = ("_block", "_operations", "domain", "network", "observer", "recent", "state")
 
     def __init__(self, network: Network, state: State, domain: NetworkDomain) -> None:
         self.network: Network = network
@@ -64,6 +68,8 @@ class Executor:
         self.domain: NetworkDomain = domain
         self._operations: Operations = Operations()
         self._block: BlockContext | None = None
+        # Is told of the writes of each transaction as they happen, also of one that fails in the end.
+        self.observer: TxObserver | None = None
         # Hashes of transactions that may not come again, with the time of their block.
         self.recent: dict[str, int] = {}
 
@@ -89,6 +95,9 @@ class Executor:
             transaction.hash,
             executed_at if profile.unstake_reads_wall_clock else block_time,
         )
+        observer = self.observer
+        if observer is not None and not is_dry_run:
+            context.observer = observer(transaction)
         refusal = precheck(transaction, context, self.recent, not skip_fees)
         if refusal is not None:
             return Execution(refusal, True, True)

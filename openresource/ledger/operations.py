@@ -132,13 +132,16 @@ class Operations:
                 message = f"Non-writable path with shard config: {closed}"
                 return refused(SET_VALUE_NOT_WRITABLE, message, unit)
         match = match_function(state, labels) if auth.addr or auth.fid else NO_FUNCTIONS
-        previous: Any = state.read_value(labels) if match.has_functions else None
+        observer = context.observer
+        previous: Any = state.read_value(labels) if match.has_functions or observer is not None else None
         state.write_value(labels, value)
         context.changes.append(Change(("values", *labels), value, BY_USER if auth.fid is None else BY_NATIVE))
         if not match.has_functions:
             result = succeeded(unit)
             if value is not None and way.state_depth > 0:
                 delete_all(gc_targets_on(way, state, labels), context)
+            if observer is not None:
+                observer(auth, labels, previous, value)
             return result
         config_writes = state.config_writes
         result = self._calls.run_all(triggers_of(match, labels, value, previous), unit, auth, context)
@@ -148,6 +151,8 @@ class Operations:
                 collect_garbage(labels, context)
             elif way.state_depth > 0:
                 delete_all(gc_targets_on(way, state, labels), context)
+        if observer is not None and result["code"] == SUCCESS:
+            observer(auth, labels, previous, value)
         return result
 
     def _are_valid(self, labels: list[str], limit: int, is_strict: bool) -> bool:
