@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS spendings (
     provider TEXT NOT NULL, receipt TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS spendings_by_time ON spendings (at_ms);
+CREATE TABLE IF NOT EXISTS unreceipted (
+    channel TEXT NOT NULL, nonce INTEGER NOT NULL, spending INTEGER NOT NULL, PRIMARY KEY (channel, nonce)
+);
 CREATE TABLE IF NOT EXISTS receipts (id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, receipt TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS receipts_by_time ON receipts (at_ms);
 CREATE TABLE IF NOT EXISTS standings (
@@ -232,6 +235,13 @@ class Books:
                     "INSERT INTO spendings (at_ms, amount_uain, service, provider, receipt) VALUES (?,?,?,?,?)",
                     (at_ms, amount_uain, service, provider, receipt_id),
                 )
+                if amount_uain and (entry is None or entry.purse.nonce != receipt.get("nonce")):
+                    # Its claim was seen before it: then its price stands in the books already.
+                    db.execute(
+                        "UPDATE spendings SET amount_uain = MAX(0, amount_uain - ?) WHERE id ="
+                        " (SELECT spending FROM unreceipted WHERE channel = ? AND nonce = ?)",
+                        (amount_uain, receipt.get("channel"), receipt.get("nonce")),
+                    )
             db.execute("COMMIT")
             if fresh and self._spent is not None:
                 self._spent.total_uain += amount_uain
@@ -242,6 +252,30 @@ class Books:
                     "DELETE FROM receipts WHERE at_ms < (SELECT at_ms FROM receipts ORDER BY at_ms DESC LIMIT 1 OFFSET ?)",
                     (RECEIPTS_KEPT_MAX,),
                 )
+
+    def save_claim(self, entry: ChannelEntry, *, nonce: int, amount_uain: int, at_ms: int) -> None:
+        """The purse after a claim, and what the claim took for calls without a receipt, in one step.
+
+        A receipt that is found later takes the place of its part.
+        """
+        with self._work() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(
+                "UPDATE channels SET purse = ?, changed_at_ms = ? WHERE name = ?",
+                (_purse_text(entry.purse), at_ms, entry.name),
+            )
+            service = f"{entry.publisher}/{entry.service}"
+            known = db.execute(
+                "SELECT 1 FROM unreceipted WHERE channel = ? AND nonce = ?", (entry.name, nonce)
+            ).fetchone()
+            if amount_uain and known is None:
+                spending = db.execute(
+                    "INSERT INTO spendings (at_ms, amount_uain, service, provider, receipt) VALUES (?,?,?,?,'')",
+                    (at_ms, amount_uain, service, entry.provider),
+                ).lastrowid
+                db.execute("INSERT INTO unreceipted VALUES (?,?,?)", (entry.name, nonce, spending))
+                self._spent = None
+            db.execute("COMMIT")
 
     def spent_uain(self, since_ms: int) -> int:
         """What calls have cost since a moment."""
@@ -367,6 +401,8 @@ def _purse_text(purse: Purse) -> str:
             "early": {str(number): digest.hex() for number, digest in purse.early.items()},
             "inherited_uain": purse.inherited_uain,
             "given_up_uain": purse.given_up_uain,
+            "behind": {str(number): price for number, price in purse.behind.items()},
+            "claimed_before_uain": purse.claimed_before_uain,
         }
     )
 
@@ -388,4 +424,6 @@ def _purse_of(text: str) -> Purse:
         early={int(number): bytes.fromhex(digest) for number, digest in record["early"].items()},
         inherited_uain=record["inherited_uain"],
         given_up_uain=record.get("given_up_uain", 0),
+        behind={int(number): price for number, price in record.get("behind", {}).items()},
+        claimed_before_uain=record.get("claimed_before_uain", None if record["nonce"] else 0),
     )

@@ -12,12 +12,12 @@ import json
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from openresource.client.attempts import Attempt
-from openresource.client.books import Books
+from openresource.client.books import Books, ChannelEntry
 from openresource.client.chain import Chain, TransactionRefused
 from openresource.client.channels import Channels, OverSpendingLimit
 from openresource.client.envelopes import (
@@ -81,6 +81,9 @@ CALL_SECONDS: Final = 120.0
 PROVIDERS_TRIED_MAX: Final = 2
 SETTLE_SECONDS: Final = 60.0
 SETTLE_TRIES_MAX: Final = 3
+# A start waits no longer than this for what became of the calls of a process that was killed.
+LOOK_BACK_SECONDS_MAX: Final = 5.0
+LOOK_BACK_CHANNELS_MAX: Final = 32
 # When everybody is full, a call waits for room at most so long, and never less than a moment between two looks.
 FULL_SECONDS_MAX: Final = 10.0
 REST_SECONDS_MIN: Final = 0.05
@@ -252,18 +255,41 @@ class Calls:
         """Whom a call would ask now, in order, with the figures behind it; nothing is asked."""
         return self._standings.choose(choice, offers)
 
+    async def look_back(self) -> None:
+        """Bring the books to what the chain and the providers say of calls whose end an earlier process did not see.
+
+        A provider may have claimed for them and left; then nobody would ask before the next call that goes there.
+        """
+        channels = self._books.channels(self._network.genesis_hash, with_closed=True)
+        doubtful = [entry for entry in channels if entry.purse.is_doubtful][:LOOK_BACK_CHANNELS_MAX]
+        if doubtful:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_BACK_SECONDS_MAX):
+                    await asyncio.gather(*(self._look_at(entry) for entry in doubtful))
+
+    async def _look_at(self, entry: ChannelEntry) -> None:
+        # Another process pays from it, or somebody is away: it stays doubtful, and the next start looks again.
+        with suppress(Refusal), self._channels.borrowed(entry.name) as held:
+            await self._channels.refresh(held)
+            if held.lost:
+                await self._ask_about_lost(held)
+
+    async def _ask_about_lost(self, held: OpenChannel) -> Placement:
+        """What became of calls whose end nobody saw, from the channel's provider wherever it is now."""
+        entry = held.entry
+        choice = await self._directory.choose(f"{entry.publisher}/{entry.service}@{entry.program}")
+        for placement in await self._directory.all_placements(choice):
+            if placement.provider == entry.provider and placement.endpoint:
+                await ask_about_lost(self._desk, self._wire(placement), held)
+                return placement
+        raise NoProvider(service=choice.service, version=choice.version.version)
+
     async def settle(self, name: str) -> dict[str, Any]:
         """Ask a channel's provider to claim and send the rest back at once."""
         held = self._channels.hold(name)
-        terms = (await self._channels.refresh(held)).terms
-        choice = await self._directory.choose(f"{terms.publisher}/{terms.name}@{terms.program}")
-        for placement in await self._directory.all_placements(choice):
-            if placement.provider == terms.provider and placement.endpoint:
-                break
-        else:
-            raise NoProvider(service=choice.service, version=choice.version.version)
+        await self._channels.refresh(held)
         # What became of calls whose end nobody saw is asked while their receipts are at hand.
-        await ask_about_lost(self._desk, self._wire(placement), held)
+        placement = await self._ask_about_lost(held)
         for tries_left in reversed(range(SETTLE_TRIES_MAX)):
             try:
                 settled = await self._settled(held, placement)
@@ -274,9 +300,9 @@ class Calls:
                 if not tries_left:
                     raise
         # The chain decides, not the provider's word.
-        left_uain = (await self._channels.on_chain(name)).channel.value_uain
+        left_uain = (await self._channels.refresh(held)).channel.value_uain
         if left_uain:
-            raise NotSettled(provider=terms.provider, channel=name, left=text_from_uain(left_uain))
+            raise NotSettled(provider=placement.provider, channel=name, left=text_from_uain(left_uain))
         self._channels.mark_closed(name)
         return settled
 

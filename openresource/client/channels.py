@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from openresource.market.purses import (
     open_purse,
     plan_addition,
     plan_deposit,
+    unbooked_uain,
 )
 from openresource.market.vouchers import SESSION_SECRET_BYTES, Voucher, session_hash, sign_voucher
 from openresource.primitives.amounts import UAIN_MAX, text_from_uain
@@ -190,7 +192,14 @@ class Channels:
         shown, purse = found.channel, held.purse
         held.serves_until_ms = found.serves_until_ms
         if shown.nonce != purse.nonce:
-            held.keep(next_nonce(purse, shown.nonce, shown.value_uain, shown.expires_at_ms))
+            amount_uain, at_ms = unbooked_uain(purse, shown.claimed_uain), self._clock_ms()
+            held.begin_nonce(
+                next_nonce(purse, shown.nonce, shown.value_uain, shown.expires_at_ms, shown.claimed_uain),
+                # The chain's word is the last one: what it took is spent, with a receipt or without.
+                lambda entry: self._books.save_claim(
+                    entry, nonce=purse.nonce, amount_uain=amount_uain, at_ms=at_ms
+                ),
+            )
         else:
             held.keep(replace(purse, deposit_uain=shown.value_uain, expires_at_ms=shown.expires_at_ms))
         return found
@@ -236,6 +245,18 @@ class Channels:
         if self._books.channel(name) is None:
             raise ChannelNotInBooks(channel=name)
         return self._take(name)
+
+    @contextmanager
+    def borrowed(self, name: str) -> Iterator[OpenChannel]:
+        """A channel for a look at it; given back afterwards unless this process pays from it anyway."""
+        is_ours = name in self._held
+        held = self.hold(name)
+        try:
+            yield held
+        finally:
+            if not is_ours:
+                self._held.pop(name, None)
+                held.close()
 
     async def open(
         self,

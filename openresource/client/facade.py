@@ -124,6 +124,7 @@ class AsyncClient:
                 self._calls = Calls(
                     self.home, self.chain, self.books, self._channels, self.directory, network
                 )
+                await self._calls.look_back()
             return self._calls
 
     # Services

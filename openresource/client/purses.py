@@ -17,6 +17,7 @@ from openresource.market.purses import (
     Purse,
     count_receipt,
     drop_call,
+    forget_behind,
     next_voucher,
     resume,
     start_call,
@@ -56,7 +57,7 @@ class OpenChannel:
         self._sign = sign
         self._waited_for: set[int] = set()
         # Calls whose end nobody saw, of this process or of one before it, with their prices.
-        self.lost: dict[int, int] = dict(entry.purse.in_flight)
+        self.lost: dict[int, int] = {**entry.purse.behind, **entry.purse.in_flight}
         # The largest total that the gateway is known to have a voucher for.
         self._delivered_uain = -1
         self._ended = asyncio.Event()
@@ -98,13 +99,21 @@ class OpenChannel:
     def count(self, sequence: int, receipt: CallReceipt, digest: bytes) -> ChannelEntry | None:
         """Count a checked receipt; the caller writes the entry down together with the spending.
 
-        None if the channel went on to another nonce: then the receipt was claimed and the purse is past it.
+        None if it was counted or given up before: then the purse is past it.
         """
         self._end(sequence)
         self.lost.pop(sequence, None)
-        if receipt.nonce != self.purse.nonce or sequence not in self.purse.in_flight:
+        purse = self.purse
+        if sequence in purse.behind:
+            price_uain = purse.behind[sequence]
+            purse = forget_behind(purse, sequence)
+            if receipt.nonce == purse.nonce:
+                # Sent before a claim and done after it.
+                purse = replace(purse, in_flight={**purse.in_flight, sequence: price_uain})
+        elif receipt.nonce != purse.nonce or sequence not in purse.in_flight:
             return None
-        purse, _ = count_receipt(self.purse, sequence, receipt.completed, receipt.price_uain, digest)
+        if sequence in purse.in_flight:
+            purse, _ = count_receipt(purse, sequence, receipt.completed, receipt.price_uain, digest)
         self.entry = replace(self.entry, purse=purse)
         return self.entry
 
@@ -122,8 +131,9 @@ class OpenChannel:
     def lose(self, sequence: int) -> None:
         """A call ended without a word from the gateway; it is asked before the next call."""
         self._end(sequence)
-        if sequence in self.purse.in_flight:
-            self.lost[sequence] = self.purse.in_flight[sequence]
+        for calls in (self.purse.in_flight, self.purse.behind):
+            if sequence in calls:
+                self.lost[sequence] = calls[sequence]
 
     def give_up(self, sequence: int) -> None:
         """Nobody can say what became of a lost call; the gateway may count it yet."""
@@ -145,10 +155,14 @@ class OpenChannel:
 
     def keep(self, purse: Purse, *, is_synced: bool = True) -> None:
         """Replace the purse, in memory and on disk."""
-        if purse.nonce != self.purse.nonce:
-            self._delivered_uain = -1
         self.entry = replace(self.entry, purse=purse)
         self._save(self.entry, is_synced)
+
+    def begin_nonce(self, purse: Purse, save: Callable[[ChannelEntry], None]) -> None:
+        """A claim is final: the purse under the next nonce, written down together with what the claim took."""
+        self._delivered_uain = -1
+        self.entry = replace(self.entry, purse=purse)
+        save(self.entry)
 
     def last_voucher(self) -> Voucher:
         """What is promised so far, unsigned; nothing at all after a claim."""

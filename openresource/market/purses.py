@@ -80,6 +80,10 @@ class Purse:
     inherited_uain: int = 0
     # The prices of calls given up without knowing what became of them: how much a gateway may count beyond receipts.
     given_up_uain: int = 0
+    # Calls of earlier nonces whose end nobody saw, with their prices: a claim may have paid for them.
+    behind: Mapping[int, int] = field(default_factory=dict)
+    # What the chain showed as claimed when this nonce began; None if that is not known.
+    claimed_before_uain: int | None = 0
 
     @property
     def in_flight_uain(self) -> int:
@@ -90,6 +94,11 @@ class Purse:
     def at_risk_uain(self) -> int:
         """What is signed beyond checked receipts: the most that a dishonest gateway could take."""
         return max(0, self.signed_uain - self.earned_uain - self.inherited_uain)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a provider may have earned what the books do not know: more is signed than receipts show."""
+        return bool(self.behind) or self.signed_uain > self.earned_uain
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +263,19 @@ def drop_call(purse: Purse, sequence: int, *, gives_up: bool = False) -> Purse:
     A call that a gateway refused for its payment is dropped first, then the gateway's answer is taken with `resume`,
     and then the call starts anew under the next number: so neither side counts it twice.
     """
+    if sequence in purse.behind:
+        return forget_behind(purse, sequence)
     in_flight = dict(purse.in_flight)
     price_uain = in_flight.pop(sequence, 0)
     given_up_uain = purse.given_up_uain + price_uain * gives_up
     return replace(purse, in_flight=in_flight, given_up_uain=given_up_uain)
+
+
+def forget_behind(purse: Purse, sequence: int) -> Purse:
+    """It is known what became of a call of an earlier nonce; this nonce's totals never held it."""
+    return replace(
+        purse, behind={number: price for number, price in purse.behind.items() if number != sequence}
+    )
 
 
 def resume(purse: Purse, answer: GatewayState, *, risk_uain_max: int) -> Purse:
@@ -285,8 +303,17 @@ def resume(purse: Purse, answer: GatewayState, *, risk_uain_max: int) -> Purse:
     return replace(purse, inherited_uain=inherited)
 
 
-def next_nonce(purse: Purse, nonce: int, deposit_uain: int, expires_at_ms: int) -> Purse:
-    """After a final claim: the same session and numbering, totals from 0."""
+def unbooked_uain(purse: Purse, claimed_uain: int) -> int:
+    """What claims took since this nonce began beyond the receipts that were counted under it."""
+    if purse.claimed_before_uain is None:
+        return 0
+    return max(0, claimed_uain - purse.claimed_before_uain - purse.earned_uain)
+
+
+def next_nonce(
+    purse: Purse, nonce: int, deposit_uain: int, expires_at_ms: int, claimed_uain: int | None = None
+) -> Purse:
+    """After a final claim: the same session and numbering, totals from 0; open calls are asked about still."""
     return Purse(
         channel=purse.channel,
         nonce=nonce,
@@ -294,6 +321,8 @@ def next_nonce(purse: Purse, nonce: int, deposit_uain: int, expires_at_ms: int) 
         expires_at_ms=expires_at_ms,
         session=purse.session,
         next_sequence=purse.next_sequence,
+        behind={**purse.behind, **purse.in_flight},
+        claimed_before_uain=claimed_uain,
     )
 
 

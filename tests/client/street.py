@@ -328,6 +328,13 @@ class Street:
         """Any transaction, so that the chain's clock goes on."""
         await self.node.fund(new_key().address, 1)
 
+    async def claimed_uain(self, buyer: AsyncClient) -> int:
+        """What providers have claimed of all channels of a buyer and still may: what the chain says and what shops count."""
+        claimed_uain = sum(shop.spent_uain for shop in self.shops)
+        for name in await channel_names(buyer):
+            claimed_uain += (await self.chain.read(f"/channels/{name}/state"))["claimed_uain"]
+        return claimed_uain
+
     async def supply_uain(self) -> int:
         """All coins, counted holder by holder."""
         return int((await self.chain.rpc("ore_supply", {"at": "final"}))["total_uain"])

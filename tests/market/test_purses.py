@@ -179,6 +179,22 @@ def test_a_new_nonce_starts_from_zero_with_the_same_session() -> None:
     assert started.voucher is not None and started.voucher.total_uain == 100
 
 
+def test_what_a_claim_took_for_calls_without_an_end_is_known_and_asked_about() -> None:
+    one, _ = purses.start_call(purse(), PRICE, risk_uain_max=PRICE)
+    assert one.is_doubtful and not purse().is_doubtful
+    assert purses.unbooked_uain(one, PRICE) == PRICE
+    moved = purses.next_nonce(one, 1, 900, 60_000, PRICE)
+    assert moved.is_doubtful and moved.behind == {0: PRICE} and not moved.in_flight
+    assert purses.unbooked_uain(moved, PRICE) == 0
+    assert purses.unbooked_uain(moved, PRICE + 30) == 30
+    # A claim of less than the receipts show owes nobody anything.
+    assert purses.unbooked_uain(moved, 0) == 0
+    known = purses.drop_call(moved, 0, gives_up=True)
+    assert not known.is_doubtful and known.given_up_uain == 0
+    # Where the books of an earlier version do not say what was claimed before, nothing is guessed.
+    assert purses.unbooked_uain(purses.next_nonce(one, 1, 900, 60_000), PRICE) == 0
+
+
 class PurseAndTab(RuleBasedStateMachine):
     """An honest buyer and an honest gateway over a bad line: messages are lost, both keep within their bounds."""
 
