@@ -17,10 +17,10 @@ from openresource.market.hardware import (
     read_hardware,
     read_word,
 )
-from openresource.market.papers import hex_text, paper_digest, paper_signer, sign_paper
+from openresource.market.papers import PaperNotSigned, hex_text, paper_digest, paper_signer, sign_paper
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
-from openresource.primitives.keys import PrivateKey
+from openresource.primitives.keys import InvalidSignature, PrivateKey, address_of, recover_public_key
 
 TLS_KEY_TYPE: Final = "TlsKey(address provider,string endpoint,bytes32 key)"
 TEST_CALL_TYPE: Final = "TestCall(address publisher,bytes32 program,uint64 timestamp)"
@@ -152,6 +152,21 @@ def check_tls_key(
     recovered = paper_signer(tls_key_digest(provider, endpoint, tls_key, network), signature)
     if recovered != provider:
         raise TlsKeyNotSignedByProvider(endpoint=endpoint, recovered=recovered, provider=provider)
+
+
+def provider_public_key(placement: Placement, network: NetworkDomain) -> bytes:
+    """The public key of the provider's wallet, for what only it may read; the signature of its TLS key tells it."""
+    digest = tls_key_digest(placement.provider, placement.endpoint, placement.tls_key, network)
+    try:
+        public_key = recover_public_key(digest, placement.tls_signature)
+    except InvalidSignature as error:
+        raise PaperNotSigned(reason=error.reason) from error
+    recovered = address_of(public_key)
+    if recovered != placement.provider:
+        raise TlsKeyNotSignedByProvider(
+            endpoint=placement.endpoint, recovered=recovered, provider=placement.provider
+        )
+    return public_key
 
 
 def digest_of_test_call(publisher: str, program: str, timestamp_ms: int, network: NetworkDomain) -> bytes:

@@ -190,6 +190,11 @@ def verify_signature(data: str | dict[str, Any], signature: str, address: str, c
 
 def recover(digest: bytes, signature: bytes) -> str:
     """The address behind 65 bytes r‖s‖v over a digest (v = 0, 1, 27 or 28); a high s is refused as malleable."""
+    return address_of(recover_public_key(digest, signature))
+
+
+def recover_public_key(digest: bytes, signature: bytes) -> bytes:
+    """The 64 bytes of the public key behind 65 bytes r‖s‖v over a digest."""
     if len(signature) != 65 or len(digest) != 32:
         raise InvalidSignature(reason="a digest has 32 bytes and a signature 65")
     v = signature[64]
@@ -199,7 +204,7 @@ def recover(digest: bytes, signature: bytes) -> str:
         raise InvalidSignature(reason="its last byte is none of 0, 1, 27 and 28")
     if signature[32:64] > _HALF_ORDER_BYTES:
         raise InvalidSignature(reason="its s lies in the upper half of the curve's order")
-    return address_of(_recover_key(digest, signature[:64] + bytes((v,))))
+    return _recover_key(digest, signature[:64] + bytes((v,)))
 
 
 def _digest_of(data: str | dict[str, Any]) -> bytes:
