@@ -205,6 +205,19 @@ class Consensus:
         self._seen.add(transaction.hash)
         offence.votes.append(wire)
 
+    def papers(self) -> list[Wire]:
+        """The proposals and votes of all blocks that are kept, refused ones included."""
+        papers: list[Wire] = []
+        for entry in self._entries.values():
+            if entry.proposal is not None:
+                papers.append(entry.proposal)
+            papers.extend(entry.votes)
+        for offence in self._offences.values():
+            if offence.proposal is not None:
+                papers.append(offence.proposal)
+            papers.extend(offence.votes)
+        return papers
+
     # -- what stands ------------------------------------------------------------------------------------------------
 
     def longest_tips(self) -> list[Entry]:
