@@ -114,6 +114,8 @@ class ProgramCall:
     content_type: str = JSON_TYPE
     deadline_seconds: float = 30.0
     http_method: str = "POST"
+    # Whether the program is stopped when its caller goes and it does not give up by itself.
+    ends_with_caller: bool = False
 
 
 class ProgramStream(Protocol):

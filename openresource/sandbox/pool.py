@@ -42,6 +42,9 @@ QUICK_RESTARTS: Final = 3
 GROW_SECONDS: Final = 0.05
 # Before a warm instance that died is started again without a call.
 REFILL_SECONDS: Final = 0.05
+# A program whose caller has gone has so long to give up by itself, where the call says that the work ends then.
+INTERRUPT_SECONDS: Final = 0.5
+LEAVING_SECONDS: Final = 0.01
 # How quickly the mean time of a call follows the newest one.
 NEWEST_SHARE: Final = 0.1
 
@@ -54,12 +57,14 @@ class PoolClosed(ProgramError):
 class _Slot:
     """One place for an instance, with the calls that run on it."""
 
-    __slots__ = ("idle_since", "instance", "running", "share", "starting")
+    __slots__ = ("idle_since", "instance", "left", "running", "share", "starting")
 
     def __init__(self) -> None:
         self.instance: Instance | None = None
         self.starting: asyncio.Task[Instance] | None = None
         self.running = 0
+        # How many of them run on although their callers have gone.
+        self.left = 0
         self.idle_since = 0.0
         self.share: Share | None = None
 
@@ -158,7 +163,7 @@ class ProgramPool:
                 await self._wake_up(slot.share, call.deadline_seconds)
             reply = await instance.call(call)
         except asyncio.CancelledError:
-            self._leave_when_free(slot, instance)
+            self._leave_when_free(slot, instance, interrupts=call.ends_with_caller)
             raise
         except BaseException:
             self._leave(slot)
@@ -362,18 +367,45 @@ class ProgramPool:
             self.idle_stops += 1
             await self._stop(slot)
 
-    def _leave_when_free(self, slot: _Slot, instance: Instance | None) -> None:
+    def _leave_when_free(self, slot: _Slot, instance: Instance | None, *, interrupts: bool) -> None:
         """The caller has gone, but the program may still be busy with what it asked."""
-        if instance is None or not instance.alive or instance.in_flight < slot.running:
+        if instance is None or not instance.alive:
             self._leave(slot)
-            return
-        self._keep(self._await_free(slot, instance))
+        elif instance.in_flight >= slot.running:
+            slot.left += 1
+            self._keep(self._await_free(slot, instance, interrupts))
+        elif interrupts and slot.running == 1:
+            # The line to it was cut, and nobody knows whether it works on.
+            self._keep(self._interrupt(slot, instance))
+        else:
+            self._leave(slot)
 
-    async def _await_free(self, slot: _Slot, instance: Instance) -> None:
+    async def _await_free(self, slot: _Slot, instance: Instance, interrupts: bool) -> None:
         # Several callers may have gone at once: each gives back one place for one call that has ended.
+        ends_at = time.monotonic() + INTERRUPT_SECONDS
         while instance.alive and instance.in_flight >= slot.running:
-            await instance.until_free(slot.running - 1)
+            left_seconds = max(0.0, ends_at - time.monotonic()) if interrupts else None
+            try:
+                async with asyncio.timeout(left_seconds):
+                    await instance.until_free(slot.running - 1)
+                # A caller whose answer has just come gives back its own place first.
+                await asyncio.sleep(LEAVING_SECONDS)
+            except TimeoutError:
+                ends_at = time.monotonic() + INTERRUPT_SECONDS
+                # Who shares the instance is not to lose a call by it.
+                if slot.left == slot.running:
+                    slot.left -= 1
+                    await self._interrupt(slot, instance)
+                    return
+        slot.left -= 1
         self._leave(slot)
+
+    async def _interrupt(self, slot: _Slot, instance: Instance) -> None:
+        """Stop an instance that works for nobody any more; that it ends is no fault of the program's."""
+        if slot.instance is instance:
+            await self._stop(slot)
+        self._leave(slot)
+        self._refill()
 
     def _wake_one(self) -> None:
         while self._waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from openresource.sandbox.driver import (
     Release,
     Usage,
 )
-from openresource.sandbox.pool import QUICK_RESTARTS, PoolClosed, ProgramPool
+from openresource.sandbox.pool import INTERRUPT_SECONDS, QUICK_RESTARTS, PoolClosed, ProgramPool
 
 RELEASE = Release(Path("/nowhere"), parse_manifest('name = "x"\n[run]\nkind = "python"\nentry = "a:b"'))
 
@@ -194,6 +195,43 @@ def test_a_place_is_free_only_when_the_program_is_done_with_a_caller_who_has_lef
         for gate in sandbox.instances[0].gates:
             gate.set()
         assert [reply.body for reply in await asyncio.gather(*waiting)] == [b"hi", b"hi"]
+        await made.close()
+
+    run(test)
+
+
+def test_work_that_ends_with_its_caller_is_stopped_when_the_program_does_not_give_up() -> None:
+    async def test(sandbox: FakeSandbox, now: list[float]) -> None:
+        made = pool(sandbox, now, warm=1)
+        for _ in range(2 * QUICK_RESTARTS):
+            leaver = asyncio.ensure_future(made.call(replace(call("wait"), ends_with_caller=True)))
+            await until(lambda: bool(sandbox.instances) and len(sandbox.instances[-1].gates) == 1)
+            instance = sandbox.instances[-1]
+            leaver.cancel()
+            await asyncio.gather(leaver, return_exceptions=True)
+            await until(lambda instance=instance: instance.stopped)
+        # The program is not to blame, so the next one starts at once.
+        assert (await made.call(call())).body == b"hi"
+        await made.close()
+
+    run(test)
+
+
+def test_work_that_ends_with_its_caller_is_not_ended_while_another_caller_waits_for_the_same_instance() -> (
+    None
+):
+    async def test(sandbox: FakeSandbox, now: list[float]) -> None:
+        made = pool(sandbox, now, concurrency=2)
+        leaver = asyncio.ensure_future(made.call(replace(call("wait"), ends_with_caller=True)))
+        stayer = asyncio.ensure_future(made.call(call("wait")))
+        await until(lambda: bool(sandbox.instances) and len(sandbox.instances[0].gates) == 2)
+        leaver.cancel()
+        await asyncio.gather(leaver, return_exceptions=True)
+        await asyncio.sleep(1.5 * INTERRUPT_SECONDS)
+        assert sandbox.instances[0].alive
+        sandbox.instances[0].gates[1].set()
+        assert (await stayer).body == b"hi"
+        await until(lambda: sandbox.instances[0].stopped)
         await made.close()
 
     run(test)
