@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Route, expect, sync_playwright
 
 from openresource.primitives.keys import generate_key
 from tests.cli.support import Serving, serving
@@ -238,6 +238,21 @@ def test_blocks_and_transactions_appear_without_reloading(
         assert page.evaluate("window.stayed") is True
         row.locator("a").click()
         expect(page.locator("h1")).to_contain_text("Transfer")
+
+
+def test_a_page_follows_the_chain_although_its_scripts_come_one_long_after_the_other(
+    browser: Browser, pages: Serving
+) -> None:
+    with opened(browser, pages.facts["url"]) as page:
+        held: list[Route] = []
+        page.route("**/vendor/hx-sse.min.js", lambda route: held.append(route))
+        with page.expect_request("**/vendor/hx-sse.min.js"):
+            page.goto(f"{address(pages)}/blocks", wait_until="commit")
+        # What the first script does as soon as it can, it has done before the second one arrives.
+        page.wait_for_function("window.htmx !== undefined")
+        page.evaluate("new Promise(done => setTimeout(done, 100))")
+        with page.expect_request("**/live/blocks"):
+            held.pop().continue_()
 
 
 def test_the_search_narrows_while_one_types_and_the_address_follows(
