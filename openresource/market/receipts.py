@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -28,6 +29,7 @@ FACTS_DEPTH_MAX: Final = 6
 CHILDREN_MAX: Final = 64
 SALT_BYTES: Final = 32
 
+_RECEIPT_ID: Final = re.compile("0x[0-9a-f]{64}")
 _RECEIPT_TYPE_HASH: Final = keccak(RECEIPT_TYPE.encode())
 _SIGNED_MEMBERS: Final = frozenset(
     ("channel", "nonce", "session", "sequence", "completed", "program", "input", "output", "price_uain")
@@ -91,9 +93,14 @@ def call_facts(
     salt: bytes,
     method: str = "",
     children: tuple[str, ...] = (),
+    inner_uain: int = 0,
     checked: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The members of a receipt that its digest covers through their hash; `children` are ids of inner receipts."""
+    """The members of a receipt that its digest covers through their hash.
+
+    `children` are the ids of the receipts of calls below this one, and `inner_uain` is what all of those cost, which
+    the buyer has paid to others: it is no part of the price.
+    """
     assert len(salt) == SALT_BYTES and len(children) <= CHILDREN_MAX
     return {
         "service": service,
@@ -112,6 +119,7 @@ def call_facts(
         "finished_at_ms": finished_at_ms,
         "salt": hex_text(salt),
         "children": list(children),
+        **({"inner_uain": inner_uain} if children else {}),
         "checked": list(checked),
     }
 
@@ -217,6 +225,18 @@ def receipt_salt(receipt: CallReceipt) -> bytes:
     return Fields(receipt.facts, "receipt").digest("salt")
 
 
+def receipt_children(receipt: CallReceipt) -> tuple[str, ...]:
+    """The ids of the receipts of calls below a call."""
+    children = receipt.facts.get("children", ())
+    return tuple(children) if isinstance(children, list | tuple) else ()
+
+
+def receipt_inner_uain(receipt: CallReceipt) -> int:
+    """What the calls below a call cost, as its receipt says."""
+    inner_uain = receipt.facts.get("inner_uain", 0)
+    return inner_uain if isinstance(inner_uain, int) else 0
+
+
 def check_receipt(
     receipt: CallReceipt,
     network: NetworkDomain,
@@ -277,6 +297,21 @@ def _check_facts(facts: dict[str, Any]) -> None:
     for member in ("cpu_ms", "wall_ms", "bytes_in", "bytes_out"):
         usage.integer(member)
     usage.optional_integer("fuel", 0)
+    fields.optional_integer("inner_uain", 0)
+    _check_children(fields)
+
+
+def _check_children(fields: Fields) -> None:
+    children = fields.take("children")
+    if children is None:
+        return
+    if not isinstance(children, list) or len(children) > CHILDREN_MAX:
+        raise fields.wrong("children", f"must be a list of at most {CHILDREN_MAX} receipts' ids")
+    for child in children:
+        if not isinstance(child, str) or _RECEIPT_ID.fullmatch(child) is None:
+            raise fields.wrong("children", "must hold ids of receipts: 0x and 64 hex digits")
+    if len(set(children)) != len(children):
+        raise fields.wrong("children", "must list each receipt once")
 
 
 def _depth(value: Any, depth_max: int) -> int:
