@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
+from openresource.cli.follow import follow
 from openresource.cli.output import home_option, json_option, network_node_option, note, show
 from openresource.cli.session import chain_of, run
 from openresource.client.homes import Home
@@ -98,3 +99,6 @@ def status(home: str | None, node_url: str | None, as_json: bool) -> None:
         )
 
     show({"url": url, **facts}, as_json=as_json, text=text)
+
+
+node.add_command(follow)

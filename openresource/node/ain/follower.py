@@ -103,8 +103,7 @@ class Follower:
     def begin(cls, network: Network, wire: Any, genesis_hash: str = "") -> Follower:
         """From the genesis block: its transactions are executed on the blank state, and all its hashes compared."""
         block = _parsed(wire, 0)
-        if genesis_hash and block["hash"] != genesis_hash:
-            raise OtherChain(found=block["hash"], network=network.name, expected=genesis_hash)
+        check_genesis_hash(network, str(block["hash"]), genesis_hash)
         if block["number"] != 0 or block["last_hash"] != "":
             raise _difference(block, "place", "the first block of a chain", f"number {block['number']}")
         tree = Tree("ain")
@@ -281,6 +280,17 @@ class Follower:
                 else:
                     places.append(Place(path, str(ours), theirs or "nothing"))
         return places
+
+
+def check_genesis_hash(network: Network, found: str, expected: str) -> None:
+    """Refuses the chain of another network; an empty expectation lets every first block begin one."""
+    if expected and found != expected:
+        raise OtherChain(found=found, network=network.name, expected=expected)
+
+
+def genesis_hash_in(wire: Any) -> str:
+    """The hash of a first block, from what it says."""
+    return str(_parsed(wire, 0)["hash"])
 
 
 def _parsed(wire: Any, number: int) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class BlockMissing(Refusal):
     way_out = "Ask another node; this one may not keep its old blocks."
 
 
+def checkpoint_file(folder: Path, network: str, genesis_hash: str) -> Path:
+    """Where the checkpoint of a chain is kept."""
+    return folder / f"{network}-{genesis_hash[2:14]}.json.gz"
+
+
 def read_checkpoint(file: Path) -> Any:
     """A checkpoint from its file; None if there is none."""
     if not file.exists():
@@ -82,7 +87,7 @@ class Following:
         source: Source,
         *,
         url: str,
-        file: Path | None = None,
+        folder: Path | None = None,
         genesis_hash: str = "",
         on_block: Callable[[Verified], None] = lambda verified: None,
         clock: Callable[[], float] = time.monotonic,
@@ -90,7 +95,8 @@ class Following:
         self._network = network
         self._source = source
         self._url = url
-        self._file = file
+        self._folder = folder
+        self._file: Path | None = None
         self._genesis_hash = genesis_hash
         self._on_block = on_block
         self._clock = clock
@@ -115,20 +121,23 @@ class Following:
                     await asyncio.sleep(POLL_SECONDS)
                     last = await self._source.last_number()
                     continue
-                await self._fetch(blocks, follower.number + 1, min(follower.number + AHEAD, target + 1), last)
+                await self._fetch(blocks, follower.number + 1, min(follower.number + AHEAD, target), last)
                 await self._take(follower, blocks)
         finally:
             self._keep(follower)
 
     async def _begin(self) -> Follower:
+        first = await self._block(0, 0)
+        check_genesis_hash(self._network, genesis_hash_in(first), self._genesis_hash)
+        if self._folder is not None:
+            # Anybody may begin a local network of the same name anew.
+            self._file = checkpoint_file(self._folder, self._network.name, genesis_hash_in(first))
         kept = None if self._file is None else read_checkpoint(self._file)
         if kept is not None:
             follower = Follower.resume(self._network, kept)
-            if self._genesis_hash and follower.genesis_hash != self._genesis_hash:
-                raise CheckpointInvalid(reason="it belongs to a chain with another first block")
             self.resumed_at = self._kept_number = follower.number
         else:
-            follower = Follower.begin(self._network, await self._block(0, 0), self._genesis_hash)
+            follower = Follower.begin(self._network, first)
         self.follower = follower
         return follower
 
