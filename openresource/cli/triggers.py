@@ -76,7 +76,7 @@ async def trigger_program(client: AsyncClient, choice: Choice, method: str, valu
     status = await chain.status()
     info = await chain.submit_final(set_value(path, value), key)
     job, state = await _finished(client, path, since=f"{status.height}:0")
-    if state.get("status") != "DONE":
+    if state.get("status") != "ACCEPTED":
         raise JobNotDone(path=path, reason=state.get("reason") or state.get("status"), job=job)
     milliseconds = round((time.monotonic() - began) * 1000)
     result = json_value(await chain.read(result_path))

@@ -103,7 +103,7 @@ def test_an_event_becomes_a_job_and_its_result_returns_to_the_designated_path() 
     finish(chain, job, execution_record({"text": "a cat"}, usage={"cpu_ms": 3}))
     assert chain.get(f"/apps/{APP}/answers/k1") == {"text": "a cat"}
     state = chain.get(f"/jobs/{job}/state")
-    assert (state["status"], state["paid_uain"], state["returned_uain"]) == ("DONE", 700, 300)
+    assert (state["status"], state["paid_uain"], state["returned_uain"]) == ("ACCEPTED", 700, 300)
     assert chain.balance(TREASURY) == 14
     assert chain.balance(PUBLISHER.address) == 200
     assert chain.balance(PROVIDER.address) == 486
@@ -166,10 +166,10 @@ def test_a_lease_that_runs_out_leaves_the_job_to_the_next() -> None:
         finish(chain, job, execution_record("too late"))
     lease(chain, job)
     finish(chain, job, execution_record("in time"))
-    assert status(chain, job) == "DONE"
+    assert status(chain, job) == "ACCEPTED"
     # The entry of the second lease finds nothing to do.
     chain.wait(PARAMETERS[JOB_LEASE_MS])
-    assert status(chain, job) == "DONE"
+    assert status(chain, job) == "ACCEPTED"
 
 
 def test_a_deadline_returns_the_budget() -> None:

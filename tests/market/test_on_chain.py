@@ -277,7 +277,7 @@ def test_a_write_starts_a_job_whose_result_comes_back_and_starts_the_next(chain:
     good(chain.set("provider", f"/jobs/{job}/leases/{PROVIDER}", {"at_ms": chain.now_ms}))
     good(chain.set("provider", f"/jobs/{job}/executions/{PROVIDER}", execution_record({"text": "a cat"})))
     assert chain.value(f"/apps/{APP}/answers/k1") == {"text": "a cat"}
-    assert chain.value(f"/jobs/{job}/state/status") == "DONE"
+    assert chain.value(f"/jobs/{job}/state/status") == "ACCEPTED"
     assert chain.balance(PROVIDER) == 486
     (next_job,) = set(chain.value("/jobs")) - {job}
     assert chain.value(f"/jobs/{next_job}/request/source") == f"/apps/{APP}/answers/k1"

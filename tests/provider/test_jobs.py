@@ -73,7 +73,7 @@ def test_a_write_becomes_a_result_and_the_provider_is_paid(tmp_path: Path) -> No
             return found if isinstance(found, dict) and len(found) == 3 else None
 
         assert await until(results) == {"k0": "SOUP 0", "k1": "SOUP 1", "k2": "SOUP 2"}
-        assert [state["status"] for state in await job_states(market)] == ["DONE"] * 3
+        assert [state["status"] for state in await job_states(market)] == ["ACCEPTED"] * 3
         assert await market.chain.balance(provider.address) == 3 * 78
         assert await market.chain.balance(f"holds|market|{APP}:default") == 1_000_000 - 300
 

@@ -94,6 +94,8 @@ def lease_job(draft: Draft, call: NativeCall) -> None:
     fields.optional_integer("at_ms", 0)
     fields.finish()
     leased = step(job, state.status, "lease")
+    if state.status != REQUESTED:
+        raise JobStepNotAllowed(job=job, status=state.status, step="lease")
     if draft.get(JOBS, job, "executions", provider) is not None:
         raise JobStepNotAllowed(job=job, status="already tried by this provider", step="lease")
     if call.at >= request["deadline_ms"]:
