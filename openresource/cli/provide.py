@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -285,10 +286,39 @@ def owner_of(text: str | None) -> str:
     return checksum_address(text) if text else ""
 
 
+def defaults() -> dict[str, Any]:
+    """The options of somebody who gives none."""
+    from openresource.provider.fleets import IDLE_SECONDS_DEFAULT, WARM_DEFAULT
+
+    return {
+        "accept": "own",
+        "min_level": "confined",
+        "port": 0,
+        "host": "127.0.0.1",
+        "endpoint": "",
+        "bond_uain": 0,
+        "ask_uain": None,
+        "capacity": 1,
+        "warm": WARM_DEFAULT,
+        "idle_seconds": IDLE_SECONDS_DEFAULT,
+        "runtimes": (),
+        "opens_shell": False,
+    }
+
+
 class Providing:
     """A provider in this process, and what it says."""
 
-    def __init__(self, home: Home, node_url: str | None, options: dict[str, Any], as_json: bool) -> None:
+    def __init__(
+        self,
+        home: Home,
+        node_url: str | None,
+        options: dict[str, Any],
+        as_json: bool,
+        *,
+        wrap: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._wrap = wrap
         self._home = home
         self._node_url = node_url
         self._options = options
@@ -380,7 +410,10 @@ class Providing:
     async def _made(self, chain: Any) -> Any:
         from openresource.cli.machines import make_provider
 
-        return await make_provider(self._home, chain, key_of(self._home), self._options, self._progress)
+        provider = await make_provider(self._home, chain, key_of(self._home), self._options, self._progress)
+        if self._wrap is not None:
+            provider.wrap_runners(self._wrap)
+        return provider
 
     def _ready(self, provider: Any) -> None:
         facts = {

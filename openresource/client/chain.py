@@ -362,6 +362,14 @@ class Chain:
         """Give the node files by relative path, as one folder; returns its CID."""
         return await content.put_files(files, self.put_block)
 
+    async def put_bytes(self, data: bytes) -> str:
+        """Give the node one file; returns its CID."""
+        return await content.put_bytes(data, self.put_block)
+
+    async def get_bytes(self, cid: str, *, bytes_max: int = content.FOLDER_BYTES_MAX) -> bytes:
+        """The bytes of one file, every block verified, within bounds."""
+        return await content.get_bytes(cid, self.get_block, bytes_max=bytes_max)
+
     async def get_folder(
         self,
         cid: str,

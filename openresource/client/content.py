@@ -11,8 +11,10 @@ from pathlib import Path
 from openresource.primitives.cids import (
     ContentTooLarge,
     decode_node,
+    file_blocks,
     folder_blocks,
     parse_cid,
+    read_file,
     read_folder,
     verify_block,
 )
@@ -65,6 +67,11 @@ async def put_files(files: Mapping[str, bytes], put_block: PutBlock) -> str:
     """Hand every block of a folder to `put_block`, the folder's own last; returns its CID."""
     blocks: dict[str, bytes] = {}
     root = folder_blocks(files, blocks.__setitem__).cid.text
+    await _put_all(root, blocks, put_block)
+    return root
+
+
+async def _put_all(root: str, blocks: dict[str, bytes], put_block: PutBlock) -> None:
     top = blocks.pop(root)
     gate = asyncio.Semaphore(TRANSFERS_AT_ONCE)
 
@@ -77,7 +84,20 @@ async def put_files(files: Mapping[str, bytes], put_block: PutBlock) -> str:
             group.create_task(put_one(cid, data))
     # Who finds the top finds everything below it.
     await put_block(root, top)
+
+
+async def put_bytes(data: bytes, put_block: PutBlock) -> str:
+    """Hand the blocks of one file to `put_block`, the top one last; returns its CID."""
+    blocks: dict[str, bytes] = {}
+    root = file_blocks([data], blocks.__setitem__).cid.text
+    await _put_all(root, blocks, put_block)
     return root
+
+
+async def get_bytes(cid: str, get_block: GetBlock, *, bytes_max: int) -> bytes:
+    """The bytes of one file, within bounds; `get_block` is believed nothing."""
+    blocks = await _get_all(cid, get_block, bytes_max)
+    return b"".join(read_file(cid, blocks.__getitem__, bytes_max=bytes_max))
 
 
 async def get_files(
@@ -88,6 +108,12 @@ async def get_files(
     files_max: int = FOLDER_FILES_MAX,
 ) -> dict[str, bytes]:
     """The files of a folder by relative path; `get_block` is believed nothing."""
+    blocks = await _get_all(cid, get_block, bytes_max)
+    return read_folder(cid, blocks.__getitem__, bytes_max=bytes_max, files_max=files_max)
+
+
+async def _get_all(cid: str, get_block: GetBlock, bytes_max: int) -> dict[str, bytes]:
+    """Every block below a name, each one verified, within bounds."""
     blocks: dict[str, bytes] = {}
     bytes_seen = 0
     wanted = [cid]
@@ -112,7 +138,7 @@ async def get_files(
                     raise ContentTooLarge(cid=cid, limit=bytes_max, unit="bytes")
                 following.update((link.text, None) for link in decode_node(parsed, data).links)
         wanted = [name for name in following if name not in blocks]
-    return read_folder(cid, blocks.__getitem__, bytes_max=bytes_max, files_max=files_max)
+    return blocks
 
 
 async def put_folder(folder: Path, put_block: PutBlock) -> str:

@@ -170,6 +170,11 @@ class Provider:
         self._faults = 0
         self._is_stopping = False
 
+    def wrap_runners(self, wrap: Callable[[Any], Any]) -> None:
+        """Has every program that starts from now on run behind something else; to be said before `start`."""
+        start_runner = self._start_runner
+        self._start_runner = lambda sandbox, release, limits: wrap(start_runner(sandbox, release, limits))
+
     @property
     def join_key_file(self) -> Path:
         """Where the join key is, for its owner alone."""

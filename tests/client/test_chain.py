@@ -23,7 +23,7 @@ from openresource.client.answers import (
     failed_code,
 )
 from openresource.client.chain import Chain, set_value
-from openresource.primitives.cids import BlockMismatch, cid_of_block, folder_cid
+from openresource.primitives.cids import BlockMismatch, cid_of_block, file_cid, folder_cid
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import generate_key
 from tests.support.network import local_node
@@ -276,6 +276,13 @@ def test_folders_keep_their_name_and_links_out_of_them_are_refused(tmp_path: Pat
             await content.get_files(cid, get, bytes_max=1000)
         with pytest.raises(Refusal, match="more than"):
             await content.get_files(cid, get, files_max=2)
+        file = await content.put_bytes(b"3" * 700_000, put)
+        assert file == file_cid(b"3" * 700_000)
+        assert await content.get_bytes(file, get, bytes_max=700_000) == b"3" * 700_000
+        with pytest.raises(Refusal, match="more than"):
+            await content.get_bytes(file, get, bytes_max=600_000)
+        with pytest.raises(Refusal):
+            await content.get_bytes(cid, get, bytes_max=700_000)
         (folder / "link").symlink_to("/etc/passwd")
         with pytest.raises(Refusal, match="link"):
             await content.put_folder(folder, put)
