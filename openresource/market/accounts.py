@@ -33,6 +33,16 @@ def bond_account(provider: str) -> str:
     return service_account_name(DEPOSITS, "market", f"bond:{provider}")
 
 
+def stake_account(address: str) -> str:
+    """The account with somebody's stake."""
+    return service_account_name(DEPOSITS, "market", f"stake:{address}")
+
+
+def ballot_account(program: str, ballot: str) -> str:
+    """The account with the deposit of whoever asked for a vote."""
+    return service_account_name(DEPOSITS, "market", f"ballot:{program}:{ballot}")
+
+
 def job_account(job: str) -> str:
     """The account with one job's budget."""
     return service_account_name(HOLDS, "market", f"{JOB_ACCOUNTS}:{job}")

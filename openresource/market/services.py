@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openresource.market.codes import ResultCode
-from openresource.market.fields import Fields, InvalidRecord
+from openresource.market.fields import Fields, InvalidRecord, is_cid_text
 from openresource.market.placements import ISOLATION_LEVELS
 from openresource.market.predicates import NO_DEMANDS, RunIf, check_isolation, read_run_if, run_if_record
 from openresource.market.prices import UNITS, CapBelowRoyalty
@@ -51,6 +51,29 @@ class RunNotPermitted(Refusal):
     way_out = "Ask the publisher {publisher} for permission."
 
 
+class ServiceRenounced(Refusal):
+    result_code = ResultCode.SERVICE_RENOUNCED
+    template = (
+        "Nobody owns {publisher}/{name} any more: its publisher has renounced it, and nothing of it changes."
+    )
+    way_out = "Improve it under a name of your own: openresource program fork {publisher}/{name} NEW_NAME"
+
+
+class ForkSourceMissing(Refusal):
+    result_code = ResultCode.FORK_SOURCE_MISSING
+    template = "A fork names its source by {publisher}/{name} and {program}; {reason}."
+    way_out = "Name a version that is published, of another service: openresource services show NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSource:
+    """The exact version of another service that a version was made from."""
+
+    publisher: str
+    name: str
+    program: str
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """One published version; `number` and `published_at_ms` are stamped by the chain."""
@@ -67,6 +90,7 @@ class Version:
     bytes: int
     number: int = 0
     published_at_ms: int = 0
+    fork_of: ForkSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +142,36 @@ def read_version(program: str, record: Any) -> Version:
         bytes=fields.integer("bytes", 1, RELEASE_BYTES_MAX),
         number=fields.optional_integer("number", 0),
         published_at_ms=fields.optional_integer("published_at_ms", 0),
+        fork_of=read_fork_source(fields.take("fork_of")),
     )
     fields.finish()
     return version
+
+
+def read_fork_source(record: Any) -> ForkSource | None:
+    """Where a version comes from; none for what began by itself."""
+    if record is None:
+        return None
+    fields = Fields(record, "source of a fork")
+    source = ForkSource(fields.address("publisher"), fields.text("name"), fields.cid("program"))
+    fields.finish()
+    if not is_service_name(source.name):
+        raise fields.wrong("name", "must be the name of a service")
+    return source
+
+
+def fork_source_text(source: ForkSource) -> str:
+    """A source as manifests write it: <publisher>/<name>@<program>."""
+    return f"{source.publisher}/{source.name}@{source.program}"
+
+
+def parse_fork_source(text: str) -> ForkSource | None:
+    """A source from its text; None if it is none."""
+    service, _, program = text.partition("@")
+    publisher, _, name = service.partition("/")
+    if not is_checksum_address(publisher) or not is_service_name(name) or not is_cid_text(program):
+        return None
+    return ForkSource(publisher, name, program)
 
 
 def version_record(version: Version) -> dict[str, Any]:
@@ -138,6 +189,12 @@ def version_record(version: Version) -> dict[str, Any]:
         members["price_cap_uain"] = version.price_cap_uain
     if version.domain:
         members["domain"] = version.domain
+    if version.fork_of is not None:
+        members["fork_of"] = {
+            "publisher": version.fork_of.publisher,
+            "name": version.fork_of.name,
+            "program": version.fork_of.program,
+        }
     return members
 
 

@@ -10,7 +10,19 @@ from typing import Final
 
 from openresource.ledger.draft import DueAction, Native
 from openresource.ledger.profile import ProgramHook
-from openresource.market.natives import bonds, channels, holds, jobs, machines, placements, programs, services
+from openresource.market.natives import (
+    bonds,
+    channels,
+    holds,
+    jobs,
+    kills,
+    machines,
+    placements,
+    programs,
+    reports,
+    services,
+    stakes,
+)
 from openresource.market.natives.jobs import PROGRAM_EVENT_WRITES, check_program, on_program_event
 from openresource.market.natives.parameters import CATEGORY, PARAMETERS
 
@@ -23,12 +35,17 @@ NATIVES: Final[tuple[Native, ...]] = (
     *bonds.NATIVES,
     *machines.NATIVES,
     *jobs.NATIVES,
+    *stakes.NATIVES,
+    *kills.NATIVES,
+    *reports.NATIVES,
 )
 DUE_ACTIONS: Final[tuple[DueAction, ...]] = (
     *holds.DUE_ACTIONS,
     *jobs.DUE_ACTIONS,
     *bonds.DUE_ACTIONS,
     *machines.DUE_ACTIONS,
+    *stakes.DUE_ACTIONS,
+    *kills.DUE_ACTIONS,
 )
 FUNCTIONS: Final[dict[str, str]] = (
     programs.FUNCTIONS
@@ -39,6 +56,9 @@ FUNCTIONS: Final[dict[str, str]] = (
     | bonds.FUNCTIONS
     | machines.FUNCTIONS
     | jobs.FUNCTIONS
+    | stakes.FUNCTIONS
+    | kills.FUNCTIONS
+    | reports.FUNCTIONS
 )
 RULES: Final[dict[str, str]] = (
     programs.RULES
@@ -49,6 +69,9 @@ RULES: Final[dict[str, str]] = (
     | bonds.RULES
     | machines.RULES
     | jobs.RULES
+    | stakes.RULES
+    | kills.RULES
+    | reports.RULES
 )
 PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event, check_program)
 MARKET_PARAMETERS: Final[dict[str, dict[str, int]]] = {CATEGORY: PARAMETERS}

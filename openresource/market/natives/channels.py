@@ -24,6 +24,7 @@ from openresource.market.codes import ResultCode
 from openresource.market.fees import split_claim
 from openresource.market.fields import Fields, InvalidRecord, require_key
 from openresource.market.natives.bonds import bond_of, record_claim
+from openresource.market.natives.kills import refuse_killed
 from openresource.market.natives.parameters import (
     CHANNEL_LIFETIME_MS_MAX_NAME,
     CHANNEL_LIFETIME_MS_MIN_NAME,
@@ -85,6 +86,7 @@ def open_(draft: Draft, call: NativeCall) -> None:
     signer = fields.address("signer") if fields.has("signer") else buyer
     fields.take("signer")
     fields.finish()
+    refuse_killed(draft, program)
     terms = _terms(draft, publisher, name, program, provider)
     permissions = read_permissions(draft.get("services", publisher, name, "permissions"))
     check_call_permitted(permissions, publisher, name, buyer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from openresource.ledger.draft import Draft, Native, NativeCall
 from openresource.market.fields import InvalidRecord
 from openresource.market.natives.bonds import bond_of, record_of
+from openresource.market.natives.kills import refuse_killed
 from openresource.market.placements import (
     CALLABLE,
     NOWHERE,
@@ -44,6 +45,7 @@ def announce_placement(draft: Draft, call: NativeCall) -> None:
         check_tls_key(provider, placement.endpoint, placement.tls_key, placement.tls_signature, call.network)
     # Leaving is always possible, whatever the publisher has changed since.
     if placement.status in (OFFERED, PLACED):
+        refuse_killed(draft, cid)
         permissions = read_permissions(draft.get("services", publisher, name, "permissions"))
         if placement.isolation:
             check_run_permitted(permissions, publisher, name, provider, placement.isolation)

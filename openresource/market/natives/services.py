@@ -1,12 +1,16 @@
-"""Publishing a version of a service, choosing an earlier one again, and saying who may call and run it."""
+"""Publishing a version of a service, choosing an earlier one again, saying who may call and run it, and giving it up."""
 
 from __future__ import annotations
 
 from openresource.ledger.draft import Draft, Native, NativeCall
 from openresource.market.codes import ResultCode
-from openresource.market.fields import InvalidRecord, is_cid_text
+from openresource.market.fields import Fields, InvalidRecord, is_cid_text
+from openresource.market.natives.kills import refuse_killed
 from openresource.market.programs import ProgramNotRegistered
 from openresource.market.services import (
+    ForkSource,
+    ForkSourceMissing,
+    ServiceRenounced,
     VersionNotPublished,
     VersionTextTaken,
     read_choice,
@@ -17,6 +21,8 @@ from openresource.market.services import (
 from openresource.primitives.errors import Refusal
 from openresource.primitives.numbers import is_integer
 from openresource.primitives.paths import encode_label
+
+FORKS = "forks"
 
 
 class VersionAlreadyPublished(Refusal):
@@ -35,9 +41,13 @@ def publish_version(draft: Draft, call: NativeCall) -> None:
         raise InvalidRecord(what="version", member="its path", reason="must end in a content identifier")
     if call.previous is not None:
         raise VersionAlreadyPublished(program=cid, name=name)
+    _refuse_renounced(draft, publisher, name)
+    refuse_killed(draft, cid)
     version = read_version(cid, call.value)
     if draft.get("programs", cid) is None:
         raise ProgramNotRegistered(program=cid)
+    if version.fork_of is not None:
+        _check_fork(draft, publisher, name, version.fork_of)
     service = ("services", publisher, name)
     text = (*service, "by_version", encode_label(version.version))
     taken = draft.get(*text)
@@ -48,6 +58,10 @@ def publish_version(draft: Draft, call: NativeCall) -> None:
     draft.set((*service, "versions", cid, "published_at_ms"), call.at)
     draft.set((*service, "count"), number)
     draft.set(text, cid)
+    if version.fork_of is not None:
+        source = version.fork_of
+        # A list of its own: a service's record must not grow by what others do.
+        draft.set((FORKS, source.publisher, source.name, publisher, name), source.program)
     _make_latest(draft, service, cid)
 
 
@@ -56,7 +70,9 @@ def choose_version(draft: Draft, call: NativeCall) -> None:
     if call.value is None:
         return
     publisher, name = call.params["publisher"], call.params["name"]
+    _refuse_renounced(draft, publisher, name)
     program = read_choice(call.value)
+    refuse_killed(draft, program)
     service = ("services", publisher, name)
     if draft.get(*service, "versions", program) is None:
         raise VersionNotPublished(publisher=publisher, name=name, program=program)
@@ -67,7 +83,40 @@ def choose_version(draft: Draft, call: NativeCall) -> None:
 def set_permissions(draft: Draft, call: NativeCall) -> None:
     """Checks the permissions that were written; deleting them permits everybody again."""
     require_service_name(call.params["name"])
+    _refuse_renounced(draft, call.params["publisher"], call.params["name"])
     read_permissions(call.value)
+
+
+def renounce_service(draft: Draft, call: NativeCall) -> None:
+    """Gives up a service for good: its versions, its choice and its permissions stay as they are."""
+    publisher, name = call.params["publisher"], call.params["name"]
+    if call.previous is not None:
+        raise ServiceRenounced(publisher=publisher, name=name)
+    fields = Fields(call.value, "renunciation")
+    program = fields.cid("program")
+    fields.finish()
+    # Who renounces says what of: a version that came in between must not be frozen by mistake.
+    if draft.get("services", publisher, name, "latest") != program:
+        raise VersionNotPublished(
+            publisher=publisher,
+            name=name,
+            program=program,
+            remedy="Name the program that the service's name means now.",
+        )
+    draft.set((*call.path, "at_ms"), call.at)
+
+
+def _refuse_renounced(draft: Draft, publisher: str, name: str) -> None:
+    if draft.get("services", publisher, name, "renounced") is not None:
+        raise ServiceRenounced(publisher=publisher, name=name)
+
+
+def _check_fork(draft: Draft, publisher: str, name: str, source: ForkSource) -> None:
+    facts = {"publisher": source.publisher, "name": source.name, "program": source.program}
+    if (source.publisher, source.name) == (publisher, name):
+        raise ForkSourceMissing(**facts, reason="that is this service itself")
+    if draft.get("services", source.publisher, source.name, "versions", source.program) is None:
+        raise ForkSourceMissing(**facts, reason="there is no such version")
 
 
 def _make_latest(draft: Draft, service: tuple[str, str, str], program: str) -> None:
@@ -91,14 +140,16 @@ def _last_number(draft: Draft, service: tuple[str, str, str]) -> int:
 
 
 NATIVES = (
-    Native("_publishVersion", (("services",),), publish_version),
+    Native("_publishVersion", (("services",), (FORKS,)), publish_version),
     Native("_chooseVersion", (("services",),), choose_version),
     Native("_setPermissions", (("services",),), set_permissions),
+    Native("_renounceService", (("services",),), renounce_service),
 )
 FUNCTIONS = {
     "/services/$publisher/$name/versions/$cid": "_publishVersion",
     "/services/$publisher/$name/choose/$record": "_chooseVersion",
     "/services/$publisher/$name/permissions": "_setPermissions",
+    "/services/$publisher/$name/renounced": "_renounceService",
 }
 RULES = {
     "/services": "false",
@@ -108,4 +159,8 @@ RULES = {
     " && util.checkValuePathLen(parsedValuePath, 5)",
     "/services/$publisher/$name/permissions": "auth.addr === $publisher"
     " && util.checkValuePathLen(parsedValuePath, 4)",
+    "/services/$publisher/$name/renounced": "auth.addr === $publisher && newData !== null"
+    " && util.checkValuePathLen(parsedValuePath, 4)",
+    # Which services were made from which; written by publishing alone.
+    "/forks": "false",
 }
