@@ -109,12 +109,18 @@ class Dispatcher:
 
     async def reply(self, body: Any, query_version: str) -> Reply:
         """The reply to a parsed body: an object, or an array of them."""
+        return self.version_refusal(body, query_version) or await self.dispatch(body)
+
+    def version_refusal(self, body: Any, query_version: str) -> Reply | None:
+        """The reply to a body of another protocol version; None if this one may be answered."""
         problem = self._gate(body, query_version)
-        if problem:
-            message = _VERSION_MESSAGES[problem]
-            return Reply(
-                200, {"result": None, "code": problem, "message": message, "protoVer": PROTOCOL_VERSION}
-            )
+        if not problem:
+            return None
+        message = _VERSION_MESSAGES[problem]
+        return Reply(200, {"result": None, "code": problem, "message": message, "protoVer": PROTOCOL_VERSION})
+
+    async def dispatch(self, body: Any) -> Reply:
+        """The reply to a parsed body whose version was looked at."""
         if not isinstance(body, list):
             one = await self._reply_to(body)
             return Reply(204) if one is None else Reply(200, one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from openresource.ledger.transactions import Transaction
@@ -45,6 +46,11 @@ class ServedNode(Protocol):
 
     @property
     def parameters(self) -> NodeParameters: ...
+
+    @property
+    def timer_flags(self) -> Mapping[str, Any]:
+        """The network's file of the blocks from which changes of the protocol are in force."""
+        ...
 
     @property
     def traffic(self) -> Traffic: ...
