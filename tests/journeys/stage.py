@@ -55,6 +55,10 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self.facts: dict[str, Any] = {}
 
+    def add_words(self, *words: str) -> None:
+        """More of its command line, before it starts."""
+        self._command += words
+
     def start(self) -> None:
         """Starts it, and waits until it says that it is ready."""
         environment = {name: value for name, value in os.environ.items() if name not in NAMES}
