@@ -104,6 +104,19 @@ class Consensus:
         """A block that is kept."""
         return self._entries.get(block_hash)
 
+    def entries(self) -> list[Entry]:
+        """The last final block and all that stand after it, in the order in which they came."""
+        return list(self._entries.values())
+
+    def offences(self) -> list[Offence]:
+        """The refused blocks that may still become evidence."""
+        return list(self._offences.values())
+
+    @property
+    def highest(self) -> int:
+        """The highest number of a block that was seen."""
+        return self._highest
+
     def add_block(self, wire: Any, proposal: Wire | None) -> Entry:
         """Checks a block in the protocol's order and keeps it, or refuses it with the protocol's code."""
         try:

@@ -1,0 +1,280 @@
+"""A node's chain on its disk: final blocks, the papers of those that are not final yet, and snapshots of the state.
+
+Every write is synced and arrives whole or not at all. Votes and proposals of this node lie here before anybody hears of
+them, so that a node that was killed neither votes twice nor forgets what it stands by. The state itself is not kept
+for each block: a node starts from its last snapshot and executes the blocks after it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gzip
+import json
+import logging
+import os
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import lmdb
+
+from openresource.ledger.nodes import Branch
+from openresource.ledger.snapshots import load_radix_snapshot, radix_snapshot
+from openresource.ledger.tree import Tree
+from openresource.node.store import DiskFull, HomeInUse, StoreDamaged
+from openresource.primitives.errors import Refusal
+
+MAP_BYTES: Final = 1 << 40
+TABLES: Final = ("blocks", "numbers", "papers")
+COMPRESSION: Final = 1
+SNAPSHOT_SUFFIX: Final = ".jsonl.gz"
+
+_log = logging.getLogger("openresource.node.ain.storage")
+
+
+class ChainStorage:
+    """An open chain directory; one process at a time."""
+
+    def __init__(self, directory: Path, snapshots: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        snapshots.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self._snapshots = snapshots
+        self._lock: int | None = _locked(directory)
+        try:
+            self._environment: Any = lmdb.open(
+                str(directory), map_size=MAP_BYTES, max_dbs=len(TABLES), mode=0o600
+            )
+            self._tables = {name: self._environment.open_db(name.encode()) for name in TABLES}
+        except lmdb.Error as error:
+            self._unlock()
+            raise StoreDamaged(home=str(directory), reason=str(error)) from error
+        self._last = self._last_number()
+
+    def close(self) -> None:
+        """Lets go of the directory."""
+        self._environment.close()
+        self._unlock()
+
+    def __enter__(self) -> ChainStorage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- final blocks -----------------------------------------------------------------------------------------------
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last block; -1 in an empty directory."""
+        return self._last
+
+    def block(self, number: int) -> dict[str, Any] | None:
+        """A final block by its number."""
+        raw = self._get("blocks", number.to_bytes(8, "big")) if 0 <= number <= self._last else None
+        return None if raw is None else _unpacked(raw)
+
+    def number_of(self, block_hash: str) -> int | None:
+        """The number of a final block by its hash."""
+        raw = self._get("numbers", _key(block_hash))
+        return None if raw is None else int.from_bytes(raw, "big")
+
+    def append(self, block: dict[str, Any]) -> None:
+        """Keeps the next final block."""
+        number: int = block["number"]
+        assert number == self._last + 1, "blocks come in order"
+        with self._writing(number) as transaction:
+            key = number.to_bytes(8, "big")
+            transaction.put(key, _packed(block), db=self._tables["blocks"])
+            transaction.put(_key(block["hash"]), key, db=self._tables["numbers"])
+        self._last = number
+
+    # -- papers of blocks that are not final ------------------------------------------------------------------------
+
+    def keep_papers(self, papers: dict[str, Any]) -> None:
+        """Keeps proposals (with their blocks) and votes, by their hashes."""
+        with self._writing(self._last + 1) as transaction:
+            for paper_hash, paper in papers.items():
+                transaction.put(_key(paper_hash), _packed(paper), db=self._tables["papers"])
+
+    def drop_papers(self, is_kept: frozenset[str]) -> None:
+        """Forgets the papers that are not among these any more."""
+        kept = {_key(one) for one in is_kept}
+        with self._environment.begin() as transaction, transaction.cursor(self._tables["papers"]) as cursor:
+            gone = [bytes(key) for key in cursor.iternext(keys=True, values=False) if bytes(key) not in kept]
+        if gone:
+            with self._writing(self._last + 1) as transaction:
+                for key in gone:
+                    transaction.delete(key, db=self._tables["papers"])
+
+    def papers(self) -> list[dict[str, Any]]:
+        """All papers that are kept."""
+        with self._environment.begin() as transaction, transaction.cursor(self._tables["papers"]) as cursor:
+            return [_unpacked(bytes(raw)) for raw in cursor.iternext(keys=False, values=True)]
+
+    # -- snapshots --------------------------------------------------------------------------------------------------
+
+    def snapshot_numbers(self) -> list[int]:
+        """The blocks of which there is a snapshot, the newest first."""
+        names = (
+            path.name.removesuffix(SNAPSHOT_SUFFIX) for path in self._snapshots.glob(f"*{SNAPSHOT_SUFFIX}")
+        )
+        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+    def write_snapshot(self, number: int, root: Branch, count_max: int) -> None:
+        """Writes the state after a final block, and removes the oldest snapshots; may run beside other work."""
+        path = self._snapshots / f"{number}{SNAPSHOT_SUFFIX}"
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with (
+                open(draft, "wb") as raw,
+                gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=COMPRESSION) as file,
+            ):
+                for row in flat_rows(radix_snapshot(root, "")):
+                    file.write(json.dumps(row).encode() + b"\n")
+                file.close()
+                raw.flush()
+                os.fsync(raw.fileno())
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            # A missing snapshot only makes the next start slower.
+            _log.warning("no snapshot was written", extra={"facts": {"number": number, "reason": str(error)}})
+            return
+        for old in self.snapshot_numbers()[count_max:]:
+            (self._snapshots / f"{old}{SNAPSHOT_SUFFIX}").unlink(missing_ok=True)
+
+    def newest_snapshot(self) -> tuple[dict[str, Any], Tree] | None:
+        """The newest snapshot that fits its block, with that block."""
+        for number in self.snapshot_numbers():
+            block = self.block(number)
+            if block is None:
+                continue
+            try:
+                with gzip.open(self._snapshots / f"{number}{SNAPSHOT_SUFFIX}", "rb") as file:
+                    tree = Tree("ain")
+                    tree.replace_root(load_radix_snapshot(nested_rows(json.loads(line) for line in file)))
+            except (OSError, ValueError, EOFError, zlib.error, Refusal) as error:
+                _log.warning(
+                    "a snapshot is unreadable", extra={"facts": {"number": number, "reason": str(error)}}
+                )
+                continue
+            if tree.root_hash() == block["state_proof_hash"]:
+                return block, tree
+            _log.warning("a snapshot does not fit its block", extra={"facts": {"number": number}})
+        return None
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _get(self, table: str, key: bytes) -> bytes | None:
+        with self._environment.begin() as transaction:
+            found: bytes | None = transaction.get(key, db=self._tables[table])
+            return found
+
+    def _last_number(self) -> int:
+        with self._environment.begin() as transaction, transaction.cursor(self._tables["blocks"]) as cursor:
+            return int.from_bytes(cursor.key(), "big") if cursor.last() else -1
+
+    def _writing(self, number: int) -> _Writing:
+        return _Writing(self._environment, self.directory, number)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class _Writing:
+    """A write transaction whose failures are refusals."""
+
+    def __init__(self, environment: Any, directory: Path, number: int) -> None:
+        self._transaction: Any = environment.begin(write=True)
+        self._directory = directory
+        self._number = number
+
+    def __enter__(self) -> Any:
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._transaction.abort()
+        else:
+            try:
+                self._transaction.commit()
+                return
+            except lmdb.Error as failed:
+                error = failed
+        if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or os.strerror(errno.ENOSPC) in str(error):
+            raise DiskFull(home=str(self._directory), height=self._number) from error
+        if isinstance(error, lmdb.Error):
+            raise StoreDamaged(home=str(self._directory), reason=str(error)) from error
+
+
+def flat_rows(snapshot: object) -> Iterator[dict[str, Any]]:
+    """A nested snapshot as rows, breadth first, an empty list standing for each object below; no depth is too much."""
+    queue: deque[Any] = deque([snapshot])
+    while queue:
+        row: dict[str, Any] = {}
+        for name, item in queue.popleft().items():
+            if isinstance(item, dict):
+                row[name] = []
+                queue.append(item)
+            else:
+                row[name] = item
+        yield row
+
+
+def nested_rows(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The nested snapshot of such rows."""
+    top: dict[str, Any] = {}
+    queue: deque[dict[str, Any]] = deque([top])
+    for row in rows:
+        if not queue or not isinstance(row, dict):
+            raise ValueError("it has a row too many")
+        entry = queue.popleft()
+        for name, item in row.items():
+            if isinstance(item, list):
+                below: dict[str, Any] = {}
+                entry[name] = below
+                queue.append(below)
+            else:
+                entry[name] = item
+    if queue:
+        raise ValueError("it ends in the middle")
+    return top
+
+
+def _key(paper_hash: str) -> bytes:
+    try:
+        return bytes.fromhex(paper_hash.removeprefix("0x"))[:64] or b"\x00"
+    except ValueError:
+        return b"\x00"
+
+
+def _packed(document: dict[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), COMPRESSION)
+
+
+def _unpacked(raw: bytes) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(zlib.decompress(raw))
+    return document
+
+
+def _locked(directory: Path) -> int:
+    lock = os.open(directory / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise HomeInUse(home=str(directory), process="another one") from error
+        raise
+    return lock
