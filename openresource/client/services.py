@@ -13,11 +13,13 @@ import base64
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openresource.client.chain import At, Chain
 from openresource.market.fields import is_cid_text
+from openresource.market.kills import check_program_runs
+from openresource.market.manifests import MANIFEST_FILE, Calls, declared_calls
 from openresource.market.placements import Placement, read_placement
 from openresource.market.prices import Price
 from openresource.market.services import (
@@ -114,6 +116,8 @@ class Interface:
     # Of a program that speaks gRPC: what its .proto was compiled to, and its text.
     descriptors: bytes = b""
     proto: str = ""
+    # Which other services it calls; None if it calls nobody.
+    calls: Calls | None = None
 
     def method(self, name: str | None, service: str) -> Method:
         """A method by name or path; without a name the first."""
@@ -325,6 +329,10 @@ class Directory:
         """Who may call and run a service."""
         return read_permissions(await self._read(f"/services/{choice.service}/permissions", "final"))
 
+    async def check_runs(self, program: str, at: At = "final") -> None:
+        """Refuses a program that was stopped by a vote, with its reason and evidence."""
+        check_program_runs(program, await self._read(f"/kills/{program}/state", at))
+
     def look_again(self) -> None:
         """Something is not as it was: nothing that is kept, or asked already, counts any more."""
         self._kept.clear()
@@ -344,6 +352,8 @@ class Directory:
         if content is None or len(content) > INTERFACE_BYTES_MAX:
             raise InterfaceMissing(program=program, reason=f"it has no {INTERFACE_FILE}")
         found = parse_interface(content, program)
+        # The manifest is what its gateways go by, whatever a description beside it says.
+        found = replace(found, calls=declared_calls(files.get(MANIFEST_FILE, b"")))
         self._interfaces[program] = found
         return found
 

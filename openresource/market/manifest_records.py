@@ -119,6 +119,15 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """Which other services the program calls, what that usually costs in one call of it, and how deep they nest."""
+
+    services: tuple[str, ...]
+    allowance_uain: int = 0
+    depth: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything that `openresource.toml` says."""
 
@@ -136,3 +145,5 @@ class Manifest:
     resources: Resources = field(default_factory=Resources)
     methods: tuple[Method, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
+    # None: it calls nobody, and gets no way to.
+    calls: Calls | None = None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from openresource.market.allowances import DEPTH_DEFAULT, DEPTH_MAX, SERVICES_MAX, is_service_text
 from openresource.market.command_lines import completed
 from openresource.market.generic_methods import generic_methods, is_generic
 from openresource.market.manifest_records import (
@@ -21,6 +22,7 @@ from openresource.market.manifest_records import (
     Artifact,
     Batch,
     Build,
+    Calls,
     Document,
     Method,
     Price,
@@ -355,6 +357,31 @@ def read_artifact(table: Table) -> Artifact:
     )
     table.finish()
     return artifact
+
+
+def read_calls(table: Table, run: Run) -> Calls | None:
+    """The services that a program calls; a program without the section calls nobody."""
+    if not table.values:
+        return None
+    services = table.texts("services", SERVICES_MAX, 250)
+    for service in services:
+        if not is_service_text(service):
+            raise table.wrong(
+                "services",
+                shown(service),
+                "it is name or publisher/name, either with @version; or the word any",
+            )
+    if not services:
+        raise table.wrong("services", "missing", 'it names what the program calls, such as ["search"]')
+    if run.kind == "wasm":
+        raise table.wrong("services", shown(services), "modules have no way to the broker")
+    calls = Calls(
+        tuple(services),
+        read_amount(table, "allowance") or 0,
+        table.integer("depth", DEPTH_DEFAULT, 1, DEPTH_MAX),
+    )
+    table.finish()
+    return calls
 
 
 def read_amount(table: Table, name: str) -> int | None:

@@ -25,6 +25,7 @@ from openresource.market.manifest_records import (
     Artifact,
     Batch,
     Build,
+    Calls,
     Document,
     Manifest,
     Method,
@@ -41,6 +42,7 @@ from openresource.market.manifest_sections import (
     read_amount,
     read_artifact,
     read_build,
+    read_calls,
     read_methods,
     read_resources,
     read_run,
@@ -60,6 +62,7 @@ __all__ = [
     "Artifact",
     "Batch",
     "Build",
+    "Calls",
     "Document",
     "InvalidManifest",
     "Manifest",
@@ -69,6 +72,7 @@ __all__ = [
     "Price",
     "Resources",
     "Run",
+    "declared_calls",
     "document_files",
     "is_enveloped",
     "missing_requirements",
@@ -152,9 +156,18 @@ def parse_manifest(text: str) -> Manifest:
         resources=resources,
         methods=methods,
         artifacts=tuple(read_artifact(part) for part in table.tables("artifacts", ARTIFACTS_MAX)),
+        calls=read_calls(table.table("calls"), run),
     )
     table.finish()
     return manifest
+
+
+def declared_calls(text: bytes) -> Calls | None:
+    """What a published manifest says of calls of other services; one that cannot be read says nothing."""
+    try:
+        return parse_manifest(text.decode()).calls
+    except (Refusal, UnicodeDecodeError):
+        return None
 
 
 def is_enveloped(manifest: Manifest) -> bool:

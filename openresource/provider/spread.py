@@ -112,8 +112,10 @@ class SpreadSandbox:
         """Machines in the order in which they are tried; None is this one."""
         run = release.manifest.run
         usable = []
-        # What needs this machine's own devices or its door to the network stays here.
-        if release.program and not release.manifest.resources.gpu_count and release.egress is None:
+        manifest = release.manifest
+        # What needs this machine's own devices, its door to the network or its broker stays here.
+        stays = manifest.resources.gpu_count or release.egress is not None or manifest.calls is not None
+        if release.program and not stays:
             usable = [
                 machine
                 for machine in self._hub.machines

@@ -65,7 +65,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A program as it lies on this machine; without a broker folder the driver makes a closed broker.
+    """A program as it lies on this machine.
 
     `path` are folders of executables as the program sees them, below a mount. With `egress`, the folder of an open
     `EgressProxy`, the program finds a proxy in its environment; without it there is no network at all. `held` keeps
@@ -75,7 +75,6 @@ class Release:
     folder: Path
     manifest: Manifest
     runtime: Runtime | None = None
-    broker_folder: Path | None = None
     mounts: tuple[Mount, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     path: tuple[str, ...] = ()
@@ -105,8 +104,37 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class InnerRequest:
+    """What a program asks of another service, on behalf of the call that it works on; empty means the usual."""
+
+    service: str
+    method: str
+    input: dict[str, Any]
+    max_price_uain: int | None = None
+    allowance_uain: int | None = None
+    deadline_seconds: float | None = None
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InnerAnswer:
+    """What the other service gave, and what the program may know of it: price, total, receipt, provider, version."""
+
+    output: Any
+    facts: dict[str, Any]
+
+
+class Asker(Protocol):
+    """Where a program's requests go during one call; whoever made that call answers them, or says no by a Refusal."""
+
+    def left(self) -> dict[str, Any]: ...
+
+    async def ask(self, request: InnerRequest) -> InnerAnswer: ...
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramCall:
-    """One request to a program."""
+    """One request to a program; with an `asker` the program may call other services, by the secret that comes along."""
 
     method: str
     path: str
@@ -116,6 +144,8 @@ class ProgramCall:
     http_method: str = "POST"
     # Whether the program is stopped when its caller goes and it does not give up by itself.
     ends_with_caller: bool = False
+    asker: Asker | None = None
+    secret: str = ""
 
 
 class ProgramStream(Protocol):

@@ -27,7 +27,7 @@ from openresource.sandbox.driver import (
 from openresource.sandbox.tickets import Ticket
 
 HEADER: Final = struct.Struct(">IIB")
-CALL, CALL_RAW, CANCEL = 1, 2, 3
+CALL, CALL_RAW, CANCEL, SECRET = 1, 2, 3, 4
 READY, ANSWER, CHUNK, END, REFUSED, FAILED, BROKEN, USAGE = 10, 11, 12, 13, 14, 15, 16, 17
 USAGE_FIGURES: Final = struct.Struct(">QQ")
 METHOD_BYTES_MAX: Final = 64
@@ -79,7 +79,9 @@ class FrameChannel(asyncio.Protocol):
         name = call.method.encode()[:METHOD_BYTES_MAX]
         kind = CALL if call.content_type.partition(";")[0].strip() in (JSON_TYPE, "") else CALL_RAW
         self._tickets[ticket.number] = ticket
-        head = HEADER.pack(1 + len(name) + len(call.body), ticket.number, kind) + bytes((len(name),)) + name
+        secret = call.secret.encode()
+        head = HEADER.pack(len(secret), ticket.number, SECRET) + secret if secret else b""
+        head += HEADER.pack(1 + len(name) + len(call.body), ticket.number, kind) + bytes((len(name),)) + name
         assert self._transport is not None
         if len(call.body) < 1 << 16:
             self._transport.write(head + call.body)

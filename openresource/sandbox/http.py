@@ -13,6 +13,7 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from openresource.sandbox.doorways import Broken, Doorway, Ended
@@ -39,6 +40,8 @@ IDLE_CONNECTIONS_MAX: Final = 8
 HEALTH_PAUSE_SECONDS: Final = 0.02
 DOCUMENT_SECONDS_MAX: Final = 10.0
 MESSAGE_CHARACTERS_MAX: Final = 2_000
+# By which a program asks the broker for the call that it works on.
+SECRET_HEADER: Final = "OpenResource-Call"
 STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
 
 _TARGET = re.compile(r"/[!-~]{0,8191}")
@@ -160,6 +163,8 @@ class HttpChannel:
             return
         try:
             outgoing = self._requests.outgoing(call)
+            if call.secret:
+                outgoing = replace(outgoing, headers=(*outgoing.headers, (SECRET_HEADER, call.secret)))
         except ProgramRefused as refusal:
             ticket.fail(refusal)
             return

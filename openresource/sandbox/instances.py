@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from openresource.market.manifests import is_enveloped
+from openresource.sandbox.broker import Broker
 from openresource.sandbox.commands import port_of, wire_of
 from openresource.sandbox.driver import (
     InputTooLarge,
@@ -62,7 +63,10 @@ class Watched:
 class RunningInstance:
     """An instance of the seam; made by `start_instance` alone."""
 
-    def __init__(self, process: GuestProcess, limits: Limits) -> None:
+    def __init__(self, process: GuestProcess, limits: Limits, broker: Broker | None = None) -> None:
+        self._broker = broker
+        if broker is not None:
+            broker.serve(lambda: len(self._tickets))
         self._interface: dict[str, Any] = {}
         self.pid = process.root
         self._process = process
@@ -106,6 +110,9 @@ class RunningInstance:
             raise InputTooLarge(bytes=len(call.body), bytes_max=self._limits.input_bytes)
         ticket = self._ticket(min(call.deadline_seconds, self._limits.call_seconds))
         self._bytes_in += len(call.body)
+        if call.asker is not None and self._broker is not None:
+            ticket.secret = self._broker.grant(call.asker)
+            call = replace(call, secret=ticket.secret)
         assert self._channel is not None
         self._channel.begin(ticket, call)
         try:
@@ -227,6 +234,8 @@ class RunningInstance:
 
     def _closed(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.number, None)
+        if ticket.secret and self._broker is not None:
+            self._broker.revoke(ticket.secret)
         self._bytes_out += ticket.bytes_out
         ticket.reply.wall_ms = (time.monotonic_ns() - ticket.began_ns) // 1_000_000
         self._wake()
@@ -246,10 +255,18 @@ class RunningInstance:
 
 
 async def start_instance(
-    process: GuestProcess, ends: Ends, release: Release, limits: Limits, watched: Watched
+    process: GuestProcess,
+    ends: Ends,
+    release: Release,
+    limits: Limits,
+    watched: Watched,
+    broker: Broker | None = None,
 ) -> RunningInstance:
-    """Speak with a started process until it is ready; whatever goes wrong leaves nothing behind."""
-    instance = RunningInstance(process, limits)
+    """Speak with a started process until it is ready; whatever goes wrong leaves nothing behind.
+
+    Without a broker of its own a program calls no other services.
+    """
+    instance = RunningInstance(process, limits, broker)
     try:
         channel = await _channel(ends, release, limits, instance)
         watch = Watch(

@@ -114,7 +114,8 @@ class LineChannel:
         self._methods[ticket.number] = call.method
         if self._enveloped:
             method = msgspec.json.encode(call.method)
-            line = b'{"id":%d,"method":%s,"input":%s}\n' % (ticket.number, method, value)
+            secret = b',"call":%s' % msgspec.json.encode(call.secret) if call.secret else b""
+            line = b'{"id":%d,"method":%s%s,"input":%s}\n' % (ticket.number, method, secret, value)
         else:
             self._order.append(ticket)
             line = value + b"\n"

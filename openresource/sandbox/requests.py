@@ -27,7 +27,7 @@ HEADERS_MAX: Final = 64
 # What belongs to one connection, which is ours.
 OWN_HEADERS: Final = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
-     "proxy-authorization", "proxy-connection")
+     "proxy-authorization", "proxy-connection", "openresource-call")
 )  # fmt: skip
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_|~-]{1,100}")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,4000}")

@@ -38,6 +38,8 @@ class Ticket:
         self.began_cpu_ns = 0
         # What the guest has measured of one process among several.
         self.told_cpu_ms = 0
+        # By which the program asks the broker for this call; empty if it may not.
+        self.secret = ""
         self.reply = ProgramReply(200, "", b"")
         self._bytes = 0
         self._bytes_max = output_bytes_max

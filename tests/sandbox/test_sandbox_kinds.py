@@ -445,7 +445,7 @@ def test_sandbox_node_serves_lines(run: Run, node: str) -> None:
     assert json.loads(outcome["replies"][0]["body"]) == {"got": [1]}
 
 
-def test_sandbox_the_broker_is_there_and_says_that_it_is_closed(run: Run) -> None:
+def test_sandbox_the_broker_is_there_and_says_that_no_allowance_came(run: Run) -> None:
     program = """
 import openresource_broker
 class Program:
@@ -460,6 +460,6 @@ class Program:
 """
     outcome = run({"program.py": program}, [{"call": "ask"}], manifest=PYTHON)
     answers = json.loads(outcome["replies"][0]["body"])["answers"]
-    assert [answer["code"] for answer in answers] == ["broker-closed"] * 2
+    assert [answer["code"] for answer in answers] == ["no-allowance"] * 2
     assert answers[0]["facts"] == {"service": "search"}
-    assert "not open yet" in answers[0]["message"]
+    assert "without an allowance" in answers[0]["message"]

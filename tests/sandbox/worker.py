@@ -18,8 +18,8 @@ from openresource.adapters.confined.driver import Confined
 from openresource.adapters.gvisor.driver import Gvisor
 from openresource.adapters.oci.driver import Oci
 from openresource.adapters.wasm.driver import Wasm
-from openresource.primitives.errors import Refusal
-from openresource.sandbox.driver import Instance, Limits, ProgramCall, Sandbox
+from openresource.primitives.errors import InvalidInput, Refusal
+from openresource.sandbox.driver import InnerAnswer, InnerRequest, Instance, Limits, ProgramCall, Sandbox
 from openresource.sandbox.instances import RunningInstance
 from openresource.sandbox.proc import descendants
 from openresource.sandbox.releases import load_release
@@ -114,6 +114,25 @@ async def take(instance: Instance, step: dict[str, Any]) -> Any:
     return await _call(instance, step)
 
 
+class Echo:
+    """Stands for whoever makes the calls that a program asks for: it answers with what was asked, and in whose name."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    def left(self) -> dict[str, Any]:
+        """Something to show."""
+        return {"budget_uain": 7, "label": self._label}
+
+    async def ask(self, request: InnerRequest) -> InnerAnswer:
+        """Wait as long as is asked for, then say who was asked."""
+        await asyncio.sleep(request.input.get("seconds", 0))
+        if request.service == "refuses":
+            raise InvalidInput(what="input", reason="it was to be refused")
+        output = {"for": self._label, "service": request.service, "input": request.input}
+        return InnerAnswer(output, {"total_uain": 3})
+
+
 async def _call(instance: Instance, step: dict[str, Any]) -> dict[str, Any]:
     body = base64.b64decode(step["raw"]) if "raw" in step else json.dumps(step.get("input", {})).encode()
     call = ProgramCall(
@@ -123,6 +142,7 @@ async def _call(instance: Instance, step: dict[str, Any]) -> dict[str, Any]:
         content_type=step.get("content_type", "application/json"),
         deadline_seconds=step.get("deadline", 20.0),
         http_method=step.get("http_method", "POST"),
+        asker=Echo(step["asks_for"]) if "asks_for" in step else None,
     )
     try:
         reply = await instance.call(call)

@@ -143,25 +143,22 @@ class Bubblewrap:
                 for mount in release.mounts:
                     if mount.writable:
                         give_to(mount.source, uid.number)
-            broker_folder = release.broker_folder
-            if broker_folder is None:
-                broker = await Broker.open()
-                held.push_async_callback(broker.close)
-                broker_folder = broker.folder
+            broker = await Broker.open()
+            held.push_async_callback(broker.close)
             groups = make_groups(limits) if self._uses_groups else None
             if groups is not None:
                 held.push_async_callback(remove_groups, groups)
             ends = open_ends(wire_of(release.manifest.run))
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
-            view = view_of(release, interpreter, broker_folder, self._tools)
+            view = view_of(release, interpreter, broker.folder, self._tools)
             command = command_of(release, view.layout, limits)
             values = environment(view.layout, release, limits, command.environment)
             words = options(view.binds, view.links, limits, values, view.layout.app, gpus)
             process = await self._launch(words, view.binds, command.words, ends, limits, uid, groups)
             process.cleanups.append(held.pop_all().aclose)
         watched = Watched(inner_folders=(HOME, "/dev/shm"))
-        return await start_instance(process, ends, release, limits, watched)
+        return await start_instance(process, ends, release, limits, watched, broker)
 
     def _leased(self, release: Release, held: AsyncExitStack) -> tuple[Gpu, ...]:
         """The devices of one program, its own until it has ended."""

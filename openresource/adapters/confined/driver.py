@@ -25,7 +25,6 @@ from openresource.sandbox.groups import Groups, make_groups
 from openresource.sandbox.instances import RunningInstance, Watched, start_instance
 from openresource.sandbox.launching import become_subreaper, resource_limits
 from openresource.sandbox.layout import (
-    BROKER_NAME,
     GUEST_FOLDER,
     WASM_ENGINE,
     Layout,
@@ -95,11 +94,8 @@ class Confined:
             uid = take_uid(LEVEL) if os.geteuid() == 0 else None
             if uid is not None:
                 held.callback(uid.release)
-            broker_folder = release.broker_folder
-            if broker_folder is None:
-                broker = await Broker.open()
-                held.push_async_callback(broker.close)
-                broker_folder = broker.folder
+            broker = await Broker.open()
+            held.push_async_callback(broker.close)
             groups = make_groups(limits) if self._uses_groups else None
             if groups is not None:
                 held.push_async_callback(remove_groups, groups)
@@ -109,7 +105,7 @@ class Confined:
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-                line.connect(str(broker_folder / BROKER_NAME))
+                line.connect(str(broker.path))
                 layout, readable = await in_thread(self._layout, release, stage, line.fileno())
                 command = command_of(release, layout, limits)
                 plan = self._plan(limits, layout, readable, stage, uid, groups)
@@ -119,7 +115,7 @@ class Confined:
                 plan["env"] = {"OPENSSL_CONF": "/dev/null", **values}
                 process = await start_supervised(plan, ends, groups, (line.fileno(),), make=SupervisedProcess)
             process.cleanups.append(held.pop_all().aclose)
-        return await start_instance(process, ends, release, limits, Watched(disk_folder=stage.home))
+        return await start_instance(process, ends, release, limits, Watched(disk_folder=stage.home), broker)
 
     def _layout(self, release: Release, stage: Stage, line: int) -> tuple[Layout, list[str]]:
         interpreter = interpreter_of(release.runtime)

@@ -31,6 +31,7 @@ from openresource.sandbox.driver import (
     ProgramFailed,
     ProgramRefused,
 )
+from openresource.sandbox.http import SECRET_HEADER
 from openresource.sandbox.relays import Relay
 from openresource.sandbox.tickets import Ticket
 from openresource.sandbox.tongues import Opening
@@ -123,9 +124,9 @@ class GrpcChannel:
             return
         try:
             if method.streams_out:
-                await self._stream(ticket, method, requests, call.deadline_seconds)
+                await self._stream(ticket, method, requests, call)
             else:
-                answer = await self._answer(method, requests, call.deadline_seconds)
+                answer = await self._answer(method, requests, call)
                 ticket.answer(200, JSON_TYPE, _json(method.value_of(answer)))
         except grpc.aio.AioRpcError as error:
             ticket.fail(self._refusal(error))
@@ -134,25 +135,27 @@ class GrpcChannel:
                 ProgramFailed(reason=f"its answer is no {method.output_class.DESCRIPTOR.name}: {problem}")
             )
 
-    async def _answer(self, method: GrpcMethod, requests: list[Message], seconds: float) -> bytes:
+    async def _answer(self, method: GrpcMethod, requests: list[Message], call: ProgramCall) -> bytes:
         answer: bytes
+        said: Any = {"timeout": call.deadline_seconds, "metadata": _metadata(call)}
         if method.streams_in:
             many = self._channel.stream_unary(method.path, request_serializer=_bytes)
-            answer = await many(_each(requests), timeout=seconds)
+            answer = await many(_each(requests), **said)
         else:
             one = self._channel.unary_unary(method.path, request_serializer=_bytes)
-            answer = await one(requests[0], timeout=seconds)
+            answer = await one(requests[0], **said)
         return answer
 
     async def _stream(
-        self, ticket: Ticket, method: GrpcMethod, requests: list[Message], seconds: float
+        self, ticket: Ticket, method: GrpcMethod, requests: list[Message], call: ProgramCall
     ) -> None:
+        said: Any = {"timeout": call.deadline_seconds, "metadata": _metadata(call)}
         if method.streams_in:
             many = self._channel.stream_stream(method.path, request_serializer=_bytes)
-            parts = many(_each(requests), timeout=seconds)
+            parts = many(_each(requests), **said)
         else:
             one = self._channel.unary_stream(method.path, request_serializer=_bytes)
-            parts = one(requests[0], timeout=seconds)
+            parts = one(requests[0], **said)
         ticket.begin_stream(200, LINES_TYPE)
         async for part in parts:
             ticket.chunk(_json(method.value_of(part)) + b"\n")
@@ -166,6 +169,11 @@ class GrpcChannel:
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in said:
             return OutputTooLarge(what="answer", bytes_max=self._limits.output_bytes)
         return ProgramFailed(reason=f"{code.name}: {said}" if said else code.name, error=code.name)
+
+
+def _metadata(call: ProgramCall) -> tuple[tuple[str, str], ...]:
+    """By which the program asks the broker for this call, if it may."""
+    return ((SECRET_HEADER.lower(), call.secret),) if call.secret else ()
 
 
 async def open_grpc(opening: Opening) -> GrpcChannel:

@@ -102,11 +102,8 @@ class Gvisor:
         become_subreaper()
         async with AsyncExitStack() as held:
             await asyncio.to_thread(make_readable, release.folder)
-            broker_folder = release.broker_folder
-            if broker_folder is None:
-                broker = await Broker.open()
-                held.push_async_callback(broker.close)
-                broker_folder = broker.folder
+            broker = await Broker.open()
+            held.push_async_callback(broker.close)
             groups = make_groups(_with_own_share(limits)) if self._uses_groups else None
             if groups is not None:
                 held.push_async_callback(remove_groups, groups)
@@ -125,7 +122,7 @@ class Gvisor:
             fcntl.fcntl(ends.stderr, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
-            view = view_of(release, interpreter, broker_folder, self._tools)
+            view = view_of(release, interpreter, broker.folder, self._tools)
             command = command_of(release, view.layout, limits)
             values = environment(view.layout, release, limits, command.environment)
             write_bundle(folder, view, limits, {**values, **device_environment(gpus)}, command.words, gpus)
@@ -139,6 +136,7 @@ class Gvisor:
             release,
             limits,
             Watched(descriptors_max=DESCRIPTORS_MAX, own_bytes=OWN_MEMORY_BYTES),
+            broker,
         )
 
     def _plan(self, folder: Path, groups: Any, gpus: Sequence[Gpu]) -> dict[str, Any]:

@@ -162,11 +162,8 @@ class Oci:
                 uid = take_uid(LEVEL)
                 held.callback(uid.release)
                 user = uid.number
-            broker_folder = release.broker_folder
-            if broker_folder is None:
-                broker = await Broker.open()
-                held.push_async_callback(broker.close)
-                broker_folder = broker.folder
+            broker = await Broker.open()
+            held.push_async_callback(broker.close)
             ends = open_ends(wire)
             held.callback(ends.close_ours)
             held.callback(ends.close_theirs)
@@ -194,7 +191,7 @@ class Oci:
                 limits,
                 values,
                 await asyncio.to_thread(self._profile_file, held),
-                {RELEASE_FOLDER: os.path.realpath(release.folder), BROKER_FOLDER: str(broker_folder)},
+                {RELEASE_FOLDER: os.path.realpath(release.folder), BROKER_FOLDER: str(broker.folder)},
                 engine_devices(gpus),
                 is_podman=engine.is_podman,
             )
@@ -226,7 +223,7 @@ class Oci:
                 theirs.close()
             process.cleanups.append(held.pop_all().aclose)
         watched = Watched(inner_folders=(HOME, "/dev/shm"))
-        return await start_instance(process, ends, release, limits, watched)
+        return await start_instance(process, ends, release, limits, watched, broker)
 
     def _profile_file(self, held: AsyncExitStack) -> Path:
         """The list of refused system calls as a file that the client reads at the start."""

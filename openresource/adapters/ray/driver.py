@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from openresource.adapters.ray.keeper import Keeper, packed
@@ -155,7 +155,7 @@ class RayInstance:
             raise Overloaded(concurrency=self._limits.concurrency)
         self._in_flight += 1
         try:
-            told = await self._actor.call.remote(asdict(call))
+            told = await self._actor.call.remote(asdict(replace(call, asker=None)))
         except self._ray.exceptions.RayError as problem:
             self._is_alive = False
             raise ProgramCrashed(reason="its machine is gone", stderr=str(problem)[:300]) from None

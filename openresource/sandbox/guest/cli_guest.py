@@ -54,7 +54,7 @@ else:
 
 HEADER = struct.Struct(">IIB")
 USAGE_FIGURES = struct.Struct(">QQ")
-CALL, CALL_RAW, CANCEL = 1, 2, 3
+CALL, CALL_RAW, CANCEL, SECRET = 1, 2, 3, 4
 READY, ANSWER, CHUNK, END, REFUSED, FAILED, BROKEN, USAGE = 10, 11, 12, 13, 14, 15, 16, 17
 PR_SET_CHILD_SUBREAPER = 36
 READ_BYTES = 1 << 16
@@ -66,6 +66,8 @@ FILES_MAX = 1_000
 LINGER_SECONDS = 0.25
 KILL_ROUNDS_MAX = 200
 MARK = "OPENRESOURCE_CALL"
+# By which a process asks the broker for its call.
+SECRET_NAME = "OPENRESOURCE_CALL_SECRET"
 # What belongs to the release and not to the program's folder.
 NOT_SHOWN = ("openresource.toml", "interface.json", "interface.pb")
 MEMORY_WORDS = (
@@ -111,6 +113,11 @@ class Guest:
         self.entries = sorted(name for name in os.listdir(options["app"]) if name not in NOT_SHOWN)
         self.selector = selectors.DefaultSelector()
         self.calls: dict[int, Call] = {}
+        self.secrets: dict[int, str] = {}
+        # A line that is open already cannot be shared: a process would read what is another's.
+        self.broker = os.environ.get("OPENRESOURCE_BROKER", "")
+        if self.broker.startswith("fd:"):
+            self.broker = ""
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.is_writing = self.is_held = False
@@ -194,6 +201,8 @@ class Guest:
             del self.incoming[:end]
             if kind == CANCEL:
                 self.cancel(number)
+            elif kind == SECRET:
+                self.secrets[number] = payload.decode()
             else:
                 self.begin(number, payload)
 
@@ -243,6 +252,7 @@ class Guest:
         except OSError as error:
             self.report(call, Problem(FAILED, "OSError", f"{error.filename or name}: {error.strerror}"))
             self.wipe(call)
+        self.secrets.pop(number, None)
 
     def words(self, call: Call, value: Any) -> list[str]:
         """The command line of a call, and the files that it names."""
@@ -316,6 +326,10 @@ class Guest:
         """The process in a session of its own."""
         home = os.path.join(call.folder, "home")
         environment = {**os.environ, "HOME": home, "TMPDIR": home, MARK: str(call.number)}
+        environment["OPENRESOURCE_BROKER"] = self.broker
+        secret = self.secrets.pop(call.number, "")
+        if secret:
+            environment[SECRET_NAME] = secret
         if any("\0" in word for word in words):
             raise Problem(REFUSED, "NulByte", "an argument holds a NUL character")
         try:

@@ -19,7 +19,7 @@ import traceback
 from typing import Any
 
 HEADER = struct.Struct(">IIB")
-CALL, CALL_RAW, CANCEL = 1, 2, 3
+CALL, CALL_RAW, CANCEL, SECRET = 1, 2, 3, 4
 READY, ANSWER, CHUNK, END, REFUSED, FAILED, BROKEN = 10, 11, 12, 13, 14, 15, 16
 MESSAGE_CHARACTERS_MAX = 2_000
 READ_BYTES = 1 << 18
@@ -41,6 +41,9 @@ class Guest:
         self.open: set[int] = set()
         self.cancelled: set[int] = set()
         self.tasks: dict[int, Any] = {}
+        # By which the program asks the broker for a call, and the broker's module once there was one.
+        self.secrets: dict[int, str] = {}
+        self.broker: Any = None
         self.batches: dict[str, Any] = {}
         self.work: Any = None
         self.write_lock = threading.Lock()
@@ -72,7 +75,9 @@ class Guest:
                 self.fill(end)
             payload = bytes(memoryview(self.buffer)[HEADER.size : end])
             del self.buffer[:end]
-            if kind != CANCEL:
+            if kind == SECRET:
+                self.secrets[number] = payload.decode()
+            elif kind != CANCEL:
                 self.open.add(number)
                 self.waiting.append((number, kind, payload))
             elif number in self.open:
@@ -134,6 +139,7 @@ class Guest:
 
     def answer(self, number: int, kind: int, payload: bytes) -> None:
         """One call; whatever happens in it becomes a frame."""
+        self.name_call(number)
         try:
             if number in self.cancelled:
                 raise Cancelled("its caller has gone")
@@ -155,6 +161,7 @@ class Guest:
 
     async def answer_async(self, number: int, kind: int, payload: bytes) -> None:
         """One call of an asynchronous method, beside others on the same loop; it ends when its caller goes."""
+        self.name_call(number)
         try:
             method, arguments = self.asked(kind, payload)
             result = method.function(**arguments)
@@ -189,6 +196,14 @@ class Guest:
             describing.forget_files()
         self.open.discard(number)
         self.cancelled.discard(number)
+        self.secrets.pop(number, None)
+
+    def name_call(self, number: int) -> None:
+        """What this thread or task asks the broker from now on, it asks for this call."""
+        if self.broker is None and number in self.secrets:
+            self.broker = importlib.import_module("openresource_broker")
+        if self.broker is not None:
+            self.broker.set_current(self.secrets.get(number, ""))
 
     def awaited(self, result: Any) -> Any:
         """What an awaitable gives, from whichever thread asks."""
