@@ -19,6 +19,8 @@ from openresource.node.ain.follower import (
     Follower,
     Place,
     Verified,
+    check_genesis_hash,
+    genesis_hash_in,
 )
 from openresource.primitives.encoding import canonical_json_bytes, parse_json
 from openresource.primitives.errors import Refusal
