@@ -1,6 +1,7 @@
 """`node start` and `node status`: keep and serve the chain, and ask how it stands."""
 
 import json
+import os
 from datetime import UTC, datetime
 
 import click
@@ -22,6 +23,7 @@ def node() -> None:
     epilog="""\b
 Example:  openresource node start --home ./my-node --port 8080
           openresource node start --host 0.0.0.0        (reachable from other machines)
+          PORT=8081 P2P_PORT=5001 UNSAFE_PRIVATE_KEY=… openresource node start --ain-environment
 \b
 Exit codes: 0 stopped by Ctrl-C or SIGTERM · 1 refused (port or home in use) · 2 wrong usage"""
 )
@@ -30,12 +32,22 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM · 1 refused (port or home in use) ·
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free port."
 )
 @click.option("--host", help="Address to listen on. Default: this machine only.")
+@click.option(
+    "--ain-environment",
+    "is_ain",
+    is_flag=True,
+    help="Be a node of AI Network: take everything from its environment variables, keep data below this directory.",
+)
 @home_option
 @json_option
-def start(network: str, port: int, host: str | None, home: str | None, as_json: bool) -> None:
+def start(network: str, port: int, host: str | None, is_ain: bool, home: str | None, as_json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM; logs go to standard error as JSON lines."""
     from openresource.node.logs import log_to
     from openresource.node.service import NodeService
+
+    if is_ain:
+        _start_from_environment(as_json)
+        return
 
     place = Home(home)
     place.ensure()
@@ -59,6 +71,37 @@ def start(network: str, port: int, host: str | None, home: str | None, as_json: 
             )
 
     NodeService(place.folder, network, port=port, host=host, on_ready=ready).run()
+
+
+def _start_from_environment(as_json: bool) -> None:
+    """A node that stands where AI Network's own node stands."""
+    from openresource.node.ain.engine import AinNode
+    from openresource.node.ain.settings import AinSettings
+    from openresource.node.logs import log_to
+
+    settings = AinSettings.from_environment(os.environ)
+    log_to()
+
+    def ready(served: AinNode) -> None:
+        facts = {
+            "ready": True,
+            "url": served.urls()["clientApi"]["url"],
+            "port": settings.port,
+            "p2p_port": settings.p2p_port,
+            "network": settings.network.name,
+            "genesis_hash": served.genesis_hash(),
+            "address": None if served.key is None else served.key.address,
+            "data": str(settings.chain_directory),
+        }
+        if as_json:
+            click.echo(json.dumps(facts))
+        else:
+            note(
+                f"AI Network's {facts['network']} is served at {facts['url']} (Ctrl-C ends it).\n"
+                f"  genesis {facts['genesis_hash']}\n  kept in {facts['data']}"
+            )
+
+    AinNode(settings).run(ready)
 
 
 @node.command(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -79,9 +79,11 @@ class _Uvicorn(uvicorn.Server):
 class Server:
     """Listens once it is made; serves from `start` until `stop`."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, more: Sequence[socket.socket] = ()) -> None:
+        """`more` are sockets that listen at further addresses; the server closes them too."""
         self.host = host
         self._socket = _listening_socket(host, port)
+        self._more = more
         self.port: int = self._socket.getsockname()[1]
         self._server: _Uvicorn | None = None
         self._task: asyncio.Task[None] | None = None
@@ -105,7 +107,7 @@ class Server:
                 backlog=BACKLOG,
             )
         )
-        self._task = asyncio.create_task(self._server.serve([self._socket]), name="door")
+        self._task = asyncio.create_task(self._server.serve([self._socket, *self._more]), name="door")
         async with asyncio.timeout(START_SECONDS_MAX):
             while not self._server.started and not self._task.done():
                 await asyncio.sleep(0.001)
@@ -118,6 +120,8 @@ class Server:
             self._server.should_exit = True
             await self._task
         self._socket.close()
+        for listener in self._more:
+            listener.close()
 
     def task(self) -> asyncio.Task[None]:
         """The running server, to notice if it ends by itself."""

@@ -8,6 +8,7 @@ the last final block, `front` is that state with the pool's transactions applied
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -63,6 +64,7 @@ CHAIN_SYNCING: Final = "CHAIN_SYNCING"
 STOPPED: Final = "STOPPED"
 
 CHAIN_SEGMENT_LENGTH: Final = 20
+FINAL_TIMES_MAX: Final = 1000
 
 
 class Archive(Protocol):
@@ -166,8 +168,13 @@ class AinChain:
         self.consensus.recall = self._recall
         self.consensus.observer = self.listener.block_writes
         self.pool = Pool(limits or PoolLimits(), self._tell_state)
-        self._finalised_at: dict[int, int] = {}
+        self._finalised_at: OrderedDict[int, int] = OrderedDict()
         self._front: Executor = self._front_on_final()
+
+    def listen(self, listener: Listener) -> None:
+        """From now on this listener is told what happens."""
+        self.listener = listener
+        self.consensus.observer = listener.block_writes
 
     # -- where it stands --------------------------------------------------------------------------------------------
 
@@ -387,18 +394,19 @@ class AinChain:
 
     def finalise(self, now_ms: int) -> list[Entry]:
         """The blocks that have become final now; they are in the archive, and the front state stands on them."""
-        before = {wire["hash"] for wire in self.consensus.papers()}
+        before = hashes_of(self.consensus.papers())
         entries = self.consensus.finalise()
         for entry in entries:
             if self.archive.number_of(entry.hash) is None:
                 self.archive.append(entry.block)
             self._finalised_at[entry.number] = now_ms
+            if len(self._finalised_at) > FINAL_TIMES_MAX:
+                self._finalised_at.popitem(last=False)
             self.pool.note_final(entry.block, now_ms)
             if self.listener.block_final is not None:
                 self.listener.block_final(entry.number, entry.hash)
         if entries:
-            after = {wire["hash"] for wire in self.consensus.papers()}
-            self.pool.forget(before - after)
+            self.pool.forget(before - hashes_of(self.consensus.papers()))
             self._front = self._front_on_final()
             self._replay_pool()
         return entries

@@ -15,7 +15,7 @@ from openresource.ledger.consensus_entries import Entry
 from openresource.ledger.consensus_papers import NO_PARENT, VOTED_AGAINST, ConsensusRefused, vote_body
 from openresource.ledger.transactions import Transaction, sign_transaction
 from openresource.ledger.validators import proposer_of
-from openresource.node.ain.chain import CHAIN_SYNCING, SERVING, AinChain, proposal_of
+from openresource.node.ain.chain import CHAIN_SYNCING, SERVING, AinChain, hashes_of, proposal_of
 from openresource.node.ain.storage import ChainStorage
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
@@ -95,14 +95,14 @@ class Rounds:
             self.is_in_transition = False
 
     def finalise(self) -> None:
-        """Takes over what has become final."""
+        """Takes over what has become final; the votes that made it so are on the disk before."""
+        if self._unkept:
+            self._keep({})
         entries = self.chain.finalise(self._now_ms())
         for entry in entries:
             self._note_final(entry)
         if entries:
-            papers = {wire["hash"] for wire in self.chain.consensus.papers()}
-            self._unkept = {tx_hash: paper for tx_hash, paper in self._unkept.items() if tx_hash in papers}
-            self._storage.drop_papers(frozenset(papers))
+            self._storage.drop_papers(hashes_of(self.chain.consensus.papers()))
 
     def is_healthy(self) -> bool:
         """Whether blocks have become final of late."""

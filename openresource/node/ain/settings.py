@@ -127,6 +127,11 @@ class AinSettings:
         return self.data_directory / "chains" / str(self.port)
 
     @property
+    def snapshot_directory(self) -> Path:
+        """Where this node's snapshots of the state lie."""
+        return self.data_directory / "snapshots" / str(self.port)
+
+    @property
     def pool_limits(self) -> PoolLimits:
         """The room of the pool."""
         number = self.parameters.number

@@ -248,7 +248,9 @@ async def connect(
     )
 
 
-def listening_sockets(hosts: Sequence[str], port: int) -> list[socket.socket]:
+def listening_sockets(
+    hosts: Sequence[str], port: int, *, is_first_needed: bool = True
+) -> list[socket.socket]:
     """Listening sockets for one port at several addresses; the first must be there, others need not exist here."""
     sockets: list[socket.socket] = []
     for host in hosts:
@@ -266,7 +268,7 @@ def listening_sockets(hosts: Sequence[str], port: int) -> list[socket.socket]:
             listener.listen(128)
         except OSError as error:
             listener.close()
-            if sockets:
+            if sockets or not is_first_needed:
                 continue
             raise PortInUse(
                 host=host,

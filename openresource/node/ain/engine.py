@@ -1,0 +1,484 @@
+"""A node that stands where one of AI Network stands: its life, and what its doors, links and rounds ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from openresource.ledger.consensus_entries import Entry
+from openresource.ledger.results import has_failed
+from openresource.ledger.transactions import Transaction, sign_transaction, transaction_from_json
+from openresource.node.ain.chain import (
+    CHAIN_SYNCING,
+    NODE_STATES,
+    SERVING,
+    STOPPED,
+    AinChain,
+    Listener,
+    Snapshot,
+    proposal_of,
+)
+from openresource.node.ain.door import AinDoor
+from openresource.node.ain.parameters import NodeParameters
+from openresource.node.ain.peers import Peers
+from openresource.node.ain.rounds import RUNNING, STATES, Rounds
+from openresource.node.ain.settings import AinSettings
+from openresource.node.ain.storage import ChainStorage
+from openresource.node.ain.traffic import Traffic
+from openresource.node.ain.websocket import listening_sockets
+from openresource.node.memory import collect_garbage_seldom
+from openresource.node.server import Server
+from openresource.node.service import run_in_loop
+from openresource.primitives.errors import Refusal
+from openresource.primitives.keys import PrivateKey
+from openresource.primitives.numbers import is_number
+
+SEGMENT_ANSWER_SECONDS: Final = 10.0
+SYNC_ROUND_SECONDS: Final = 0.2
+# A first node that restarts gives the others this long to tell it what it has missed.
+FIRST_NODE_WAIT_SECONDS: Final = 3.0
+TRANSACTIONS_PER_MESSAGE_MAX: Final = 1_000
+LOOPBACK_ADDRESS: Final = "127.0.0.1"
+
+Facts = dict[str, Any]
+_log = logging.getLogger("openresource.node.ain.engine")
+
+
+class NodeFailed(Refusal):
+    template = "The node stopped by itself: {reason}."
+    way_out = "Read the log above; start it again, it goes on behind its last block."
+
+
+class AinNode:
+    """One node with one chain; everything happens on one event loop."""
+
+    def __init__(self, settings: AinSettings, clock_ms: Callable[[], int] | None = None) -> None:
+        self.settings = settings
+        self.parameters: NodeParameters = settings.parameters
+        self.traffic = Traffic()
+        self.key: PrivateKey | None = settings.key
+        self.failure: BaseException | None = None
+        self._clock_ms = clock_ms or _wall_clock_ms
+        self._storage: ChainStorage | None = None
+        self._chain: AinChain | None = None
+        self._rounds: Rounds | None = None
+        self._peers: Peers | None = None
+        self._server: Server | None = None
+        self._stop_wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked_at: float | None = None
+        self._asked_last = ""
+        self._address = _own_ip(settings.is_local)
+
+    # -- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def chain(self) -> AinChain:
+        """The chain; only after `start`."""
+        assert self._chain is not None, "the node has not been started"
+        return self._chain
+
+    @property
+    def events(self) -> None:
+        """The event handler; None on a node without one."""
+        return None
+
+    @property
+    def timer_flags(self) -> Facts:
+        """When changes of the protocol come into force, as the configuration has it."""
+        return self.settings.timer_flags
+
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return self._clock_ms()
+
+    def chain_id(self) -> int:
+        """What signatures on this network are made for."""
+        return self.settings.network.chain_id
+
+    def genesis_hash(self) -> str:
+        """What distinguishes this network from others."""
+        return str(self.settings.genesis["hash"])
+
+    def urls(self) -> Facts:
+        """Where this node can be reached."""
+        settings = self.settings
+        client, links = (
+            f"http://{self._address}:{settings.port}/",
+            f"ws://{self._address}:{settings.p2p_port}/",
+        )
+        return {
+            "ip": self._address,
+            "p2p": {"url": links, "port": settings.p2p_port},
+            "clientApi": {"url": client, "port": settings.port},
+            "jsonRpc": {"url": f"{client}json-rpc", "port": settings.port},
+        }
+
+    def network_status(self) -> Facts:
+        """The addresses of this node and the state of its links."""
+        links: Facts = _no_links(self.parameters) if self._peers is None else self._peers.status()
+        return {"urls": self.urls(), "connectionStatus": links}
+
+    def peer_urls(self) -> dict[str, str]:
+        """The doors of the peers to which this node has connected, by address."""
+        return {} if self._peers is None else self._peers.json_rpc_urls()
+
+    def consensus_status(self) -> Facts:
+        """How the consensus stands."""
+        rounds = self._rounds
+        validators = {} if rounds is None else rounds.validators
+        state = STATES[0] if rounds is None else rounds.state
+        status: Facts = {
+            "health": rounds is not None and rounds.is_healthy(),
+            "state": state,
+            "stateNumeric": STATES.index(state),
+            "epoch": 1 if rounds is None else rounds.epoch,
+            "isInEpochTransition": rounds is not None and rounds.is_in_transition,
+            "validators": {address: {**terms, "voting_right": True} for address, terms in validators.items()},
+            "globalTimeSyncStatus": {},
+        }
+        if self.key is not None:
+            rewards = self.chain.front.read_value(("consensus", "rewards", self.key.address))
+            if rewards is not None:
+                status["rewards"] = rewards
+        return status
+
+    def raw_consensus_status(self) -> Facts:
+        """The consensus with all blocks that are not final."""
+        rounds, consensus = self._rounds, self.chain.consensus
+        entries = consensus.entries()
+        numbers: dict[str, None] = {}
+        following: dict[str, list[str]] = {}
+        for entry in entries:
+            numbers[str(entry.number)] = None
+            if entry.number > 0:
+                following.setdefault(entry.block["last_hash"], []).append(entry.hash)
+        return {
+            "consensus": {
+                "epoch": 1 if rounds is None else rounds.epoch,
+                "proposer": None if rounds is None else rounds.proposer,
+                "state": STATES[0] if rounds is None else rounds.state,
+            },
+            "block_pool": {
+                "hashToBlockInfo": {
+                    entry.hash: {
+                        "block": entry.block,
+                        "proposal": entry.proposal,
+                        "votes": entry.votes,
+                        "tallied": entry.tally,
+                        "notarized": consensus.is_notarised(entry.hash),
+                    }
+                    for entry in entries
+                },
+                "hashToInvalidBlockInfo": {
+                    offence.block["hash"]: {
+                        "block": offence.block,
+                        "proposal": offence.proposal,
+                        "votes": offence.votes,
+                    }
+                    for offence in consensus.offences()
+                },
+                "hashToDb": [entry.hash for entry in entries],
+                "hashToNextBlockSet": following,
+                "epochToBlock": [entry.epoch for entry in entries],
+                "numberToBlockSet": list(numbers),
+                "longestNotarizedChainTips": [tip.hash for tip in consensus.longest_tips()],
+            },
+        }
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def submit(self, transaction: Transaction, *, is_dry_run: bool = False) -> Facts:
+        """Executes a verified transaction here, and passes it on to the peers unless it fails or is only tried."""
+        result = self.chain.submit(transaction, self.now_ms(), is_dry_run=is_dry_run)
+        if not is_dry_run and self._peers is not None and not has_failed(result, True):
+            self._peers.say("TRANSACTION", [transaction.to_json()])
+        return result
+
+    def inject(self, key: PrivateKey) -> bool:
+        """Takes a key as that of the node's account, and begins; False if there is one already."""
+        if self.key is not None or self.chain.node_state != NODE_STATES[0]:
+            return False
+        self.key = key
+        self._spawn(self._begin(key))
+        return True
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def run(self, on_ready: Callable[[AinNode], None] | None = None) -> None:
+        """Serves until SIGTERM or SIGINT; raises a refusal if the node cannot start or fails."""
+        collect_garbage_seldom()
+        run_in_loop(self._run_with_signals(on_ready))
+
+    def request_stop(self) -> None:
+        """Asks for an orderly end; call it from the loop's own thread."""
+        self._stop_wanted.set()
+
+    async def start(self) -> None:
+        """Opens everything; when this returns the node answers, and looks for others if it has an account."""
+        settings = self.settings
+        more = listening_sockets(settings.hosts[1:], settings.port, is_first_needed=False)
+        self._server = Server(settings.hosts[0], settings.port, more)
+        try:
+            self._open_chain()
+            await self._server.start(AinDoor(self).application)
+            if self.key is not None:
+                await self._begin(self.key)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Ends links and rounds, and closes the chain's directory."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._peers is not None:
+            await self._peers.stop()
+        if self._server is not None:
+            await self._server.stop()
+        if self._chain is not None:
+            self._chain.node_state = STOPPED
+        if self._storage is not None:
+            self._storage.close()
+            self._storage = None
+
+    async def _run_with_signals(self, on_ready: Callable[[AinNode], None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        try:
+            await self.start()
+            if on_ready is not None:
+                on_ready(self)
+            await self._stop_wanted.wait()
+        finally:
+            await self.stop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        if self.failure is not None:
+            failure = self.failure
+            raise (
+                failure if isinstance(failure, Refusal) else NodeFailed(reason=type(failure).__name__)
+            ) from failure
+
+    def _open_chain(self) -> None:
+        settings = self.settings
+        self._storage = storage = ChainStorage(settings.chain_directory, settings.snapshot_directory)
+        found = storage.newest_snapshot()
+        self._chain = chain = AinChain(
+            settings.network,
+            settings.genesis,
+            storage,
+            limits=settings.pool_limits,
+            start=None if found is None else Snapshot(*found),
+            allows_unsigned=self.parameters.flag("ENABLE_TX_SIG_VERIF_WORKAROUND"),
+        )
+        first = storage.block(0)
+        if first is None or first["hash"] != self.genesis_hash():
+            raise OtherChainOnDisk(directory=str(settings.chain_directory))
+        block = storage.block(chain.final_number + 1)
+        while block is not None:
+            following = storage.block(block["number"] + 1)
+            chain.add_block(block, proposal_of(following), self.now_ms())
+            chain.finalise(self.now_ms())
+            block = following
+        chain.listen(Listener())
+
+    async def _begin(self, key: PrivateKey) -> None:
+        """With an account the node takes part: it looks for others and, once it knows what they know, serves."""
+        assert self._storage is not None
+        settings = self.settings
+        chain = self.chain
+        self._peers = peers = Peers(
+            self, hosts=settings.hosts, port=settings.p2p_port, is_local=settings.is_local
+        )
+        self._rounds = rounds = Rounds(
+            chain, self._storage, key, self.now_ms, peers.say, self._ask_for_blocks, self._note_final
+        )
+        rounds.restore(self._storage.papers())
+        chain.node_state = CHAIN_SYNCING
+        await peers.start()
+        self._spawn(self._catch_up_first())
+
+    async def _catch_up_first(self) -> None:
+        """Waits until the node knows what its peers know; the first node of a network need not wait for anybody."""
+        peers, rounds = self._peers, self._rounds
+        assert peers is not None and rounds is not None
+        is_first = peers.is_own(self.parameters.text("PEER_CANDIDATE_JSON_RPC_URL"))
+        is_alone = len(self.chain.final_block["validators"]) <= 1 or self.chain.final_number == 0
+        deadline = time.monotonic() + (FIRST_NODE_WAIT_SECONDS if is_first and not is_alone else 0.0)
+        while self.chain.node_state == CHAIN_SYNCING:
+            if is_first and time.monotonic() >= deadline:
+                self.chain.node_state = SERVING
+                break
+            self._ask_for_blocks()
+            await asyncio.sleep(SYNC_ROUND_SECONDS)
+        rounds.finalise()
+        rounds.state = RUNNING
+        rounds.epoch = rounds.epoch_at(self.now_ms())
+        self._stake(rounds)
+        facts = {"port": self.settings.port, "number": self.chain.final_number, "peers": peers.addresses()}
+        _log.info("serving", extra={"facts": facts})
+        self._spawn(self._run_epochs(rounds))
+
+    async def _run_epochs(self, rounds: Rounds) -> None:
+        begun: int = self.settings.genesis["timestamp"]
+        while True:
+            length = rounds.epoch_ms
+            next_ms = begun + length * (rounds.epoch_at(self.now_ms()) + 1)
+            # A timer may come a little early, and an epoch must not be missed for that.
+            while (missing_ms := next_ms - self.now_ms()) > 0:
+                await asyncio.sleep(missing_ms / 1000)
+            rounds.tick()
+
+    def _stake(self, rounds: Rounds) -> None:
+        """Puts at stake what is missing of what the node was told to have there."""
+        key, wanted = self.key, self.settings.stake
+        if key is None or wanted <= 0:
+            return
+        account = ("service_accounts", "staking", "consensus", f"{key.address}|0", "balance")
+        held = self.chain.final.read_value(account)
+        missing = wanted - (held if is_number(held) else 0)
+        if missing > 0:
+            ref = f"/staking/consensus/{key.address}/0/stake/{self.now_ms()}/value"
+            body = {
+                "operation": {"type": "SET_VALUE", "ref": ref, "value": missing},
+                "nonce": -1,
+                "timestamp": self.now_ms(),
+                "gas_price": self.chain.parameter("resource", "min_gas_price"),
+            }
+            self.submit(sign_transaction(body, key, self.chain_id()))
+
+    def _note_final(self, entry: Entry) -> None:
+        self.traffic.note_final_block(entry.block, self.now_ms())
+        interval = int(self.parameters.number("SNAPSHOTS_INTERVAL_BLOCK_NUMBER"))
+        if self._storage is not None and interval > 0 and entry.number % interval == 0:
+            kept = max(1, int(self.parameters.number("MAX_NUM_SNAPSHOTS")))
+            root = entry.state.tree.freeze().root
+            self._spawn(asyncio.to_thread(self._storage.write_snapshot, entry.number, root, kept))
+
+    # -- messages of peers ------------------------------------------------------------------------------------------
+
+    def peer_joined(self, address: str) -> None:
+        """A link to a peer is open."""
+        if self.chain.node_state == CHAIN_SYNCING:
+            self._asked_at = None
+            self._ask_for_blocks()
+
+    def take_message(self, kind: str, data: Any, sender: str) -> None:
+        """Anything that a peer says."""
+        rounds, peers = self._rounds, self._peers
+        if rounds is None or peers is None:
+            return
+        begun_ms = self.now_ms()
+        try:
+            if kind == "CONSENSUS":
+                rounds.take(data, sender)
+            elif kind == "TRANSACTION" and isinstance(data, list):
+                self._take_transactions(data[:TRANSACTIONS_PER_MESSAGE_MAX], sender)
+            elif kind == "CHAIN_SEGMENT_REQUEST" and isinstance(data, dict):
+                if self.chain.node_state == SERVING:
+                    peers.tell(sender, "CHAIN_SEGMENT_RESPONSE", rounds.segment(data.get("from")))
+            elif kind == "CHAIN_SEGMENT_RESPONSE":
+                self._asked_at = None
+                if rounds.merge(data):
+                    self._ask_for_blocks(sender)
+        except Refusal as refusal:
+            # Such as a full disk: nothing was said that is not written down.
+            _log.error(
+                "a message could not be worked", extra={"facts": {"kind": kind, "reason": str(refusal)}}
+            )
+        self.traffic.add("p2p_message_server", self.now_ms() - begun_ms, self.now_ms())
+
+    def _take_transactions(self, wires: list[Any], sender: str) -> None:
+        passed_on: list[Any] = []
+        for wire in wires:
+            if not isinstance(wire, dict) or self.chain.pool.has_received(str(wire.get("hash"))):
+                continue
+            try:
+                transaction = transaction_from_json(wire, self.chain_id())
+            except Refusal:
+                continue
+            result = self.chain.submit(transaction, self.now_ms())
+            if not has_failed(result, True):
+                passed_on.append(transaction.to_json())
+        if passed_on and self._peers is not None:
+            self._peers.say("TRANSACTION", passed_on, sender)
+
+    def _ask_for_blocks(self, address: str | None = None) -> None:
+        """Asks one peer after the other for the blocks behind the last final one; one question at a time."""
+        peers = self._peers
+        now = time.monotonic()
+        if peers is None or (self._asked_at is not None and now - self._asked_at < SEGMENT_ANSWER_SECONDS):
+            return
+        addresses = peers.addresses()
+        if not addresses:
+            return
+        if address not in addresses:
+            after = addresses.index(self._asked_last) + 1 if self._asked_last in addresses else 0
+            address = addresses[after % len(addresses)]
+        assert address is not None
+        if peers.tell(address, "CHAIN_SEGMENT_REQUEST", {"from": self.chain.final_number + 1}):
+            self._asked_at, self._asked_last = now, address
+
+    # -- tasks ------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the node fails", exc_info=error)
+            self.failure = error
+            self._stop_wanted.set()
+
+
+class OtherChainOnDisk(Refusal):
+    template = "The directory {directory} holds the blocks of another network."
+    way_out = "Set BLOCKCHAIN_DATA_DIR or PORT to another one, or BLOCKCHAIN_CONFIGS_DIR to the network that it holds."
+
+
+def _no_links(parameters: NodeParameters) -> Facts:
+    return {
+        "state": "STARTING",
+        "stateNumeric": 0,
+        "isConnectingToPeerCandidates": False,
+        "peerConnectionStartedAt": None,
+        "peerConnectionElapsedTime": 0,
+        "maxInbound": int(parameters.number("MAX_NUM_INBOUND_CONNECTION")),
+        "targetOutBound": int(parameters.number("TARGET_NUM_OUTBOUND_CONNECTION")),
+        "peerConnectionsInProgress": [],
+        "peerCandidates": [],
+        "numInbound": 0,
+        "numOutbound": 0,
+        "numConnections": 0,
+        "numPeerConnectionsInProgress": 0,
+        "numPeerCandidates": 0,
+        "incomingPeers": [],
+        "outgoingPeers": [],
+    }
+
+
+def _own_ip(is_local: bool) -> str:
+    """The address under which others reach this machine."""
+    if is_local:
+        return LOOPBACK_ADDRESS
+    # Nothing is sent: this only asks which of the machine's addresses leads outwards.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return LOOPBACK_ADDRESS
+
+
+def _wall_clock_ms() -> int:
+    return int(time.time() * 1000)
