@@ -247,7 +247,7 @@ class Calls:
     async def quote(self, service: str) -> tuple[Choice, list[tuple[Placement, Price]]]:
         """Who offers a service at which price, the best first."""
         choice = await self._directory.choose(service)
-        offers = await self._offers(choice)
+        offers, _ = await asyncio.gather(self._offers(choice), self._directory.check_runs(choice.program))
         cost = {one.provider: (bool(one.reason), one.cost) for one in self.considered(choice, offers)}
         return choice, sorted(offers, key=lambda offer: cost[offer[0].provider])
 
@@ -331,7 +331,7 @@ class Calls:
     async def _candidates(self, plan: Plan) -> list[tuple[Placement, Price]]:
         """Who may be asked, within the plan's price."""
         choice = plan.choice
-        offers = await self._offers(choice)
+        offers, _ = await asyncio.gather(self._offers(choice), self._directory.check_runs(choice.program))
         if not offers:
             self._directory.look_again()
             raise NoProvider(service=choice.service, version=choice.version.version)

@@ -35,6 +35,7 @@ from openresource.primitives.keys import PrivateKey
 from openresource.provider.accounts import Account
 from openresource.provider.admission import Admission
 from openresource.provider.answers import INLINE_BYTES_MAX, Answer, Answers, answer_of, fingerprint_of
+from openresource.provider.inner_calls import Line, Lines
 from openresource.provider.lanes import UNBOUND, Place
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Draining, Offer
@@ -87,6 +88,8 @@ class Request:
     session: bytes = b""
     payment: bytes = b""
     test: bytes = b""
+    # What its caller gives for calls of other services.
+    allowance: bytes = b""
     # How long the client waits for its answer, as far as it says.
     patience_seconds: float | None = None
 
@@ -104,6 +107,9 @@ class StartedCall:
     started: float
     is_ended: bool = False
     reply: ProgramReply | None = field(default=None)
+    # By which it may ask for calls of other services, and the secret of its caller's end.
+    line: Line | None = None
+    line_secret: bytes = b""
 
 
 class Calls:
@@ -119,7 +125,9 @@ class Calls:
         metrics: Metrics,
         clock_ms: Callable[[], int],
         random_bytes: Callable[[int], bytes],
+        lines: Lines | None = None,
     ) -> None:
+        self.lines = lines
         self.admission = admission
         self.answers = answers
         self.network = network
@@ -178,8 +186,11 @@ class Calls:
             request, account, key, fingerprint, place, self._clock_ms(), time.perf_counter()
         )
         try:
+            if request.allowance and self.lines is not None:
+                started.line_secret, started.line = self.lines.open(request.allowance, offer.manifest.calls)
             await place.enter(request.patience_seconds)
         except BaseException:
+            place.leave()
             self._give_back(started)
             raise
         return started
@@ -195,6 +206,7 @@ class Calls:
                     body=request.body,
                     content_type=request.content_type,
                     deadline_seconds=self._deadline_seconds(started),
+                    asker=started.line,
                 )
             )
             if reply.status >= 400:
@@ -231,6 +243,8 @@ class Calls:
         started.is_ended = True
         account = started.account
         started.place.leave()
+        # What is still asked for it comes too late for its receipt.
+        self._hang_up(started)
         try:
             body_file = ""
             if account is not None and is_whole and len(body) > INLINE_BYTES_MAX:
@@ -283,6 +297,10 @@ class Calls:
         )
         if is_cancelled:
             facts["cancelled"] = True
+        if started.line is not None and started.line.children:
+            # What the buyer has paid to others for this call, which is no part of its price.
+            facts["children"] = list(started.line.children)
+            facts["inner_uain"] = started.line.inner_uain
         if account is None:
             offer.free_calls += 1
             channel, nonce, completed, price_uain = FREE_CHANNEL, 0, offer.free_calls, 0
@@ -337,9 +355,14 @@ class Calls:
         self._free_receipts[paid.receipt_id] = paid.receipt_json
 
     def _give_back(self, started: StartedCall) -> None:
+        self._hang_up(started)
         if started.account is not None:
             self.admission.release(started.account, started.key)
         self._count(started, "failed", 0)
+
+    def _hang_up(self, started: StartedCall) -> None:
+        if started.line is not None and self.lines is not None:
+            self.lines.close(started.line_secret, started.line)
 
     def _count(self, started: StartedCall, outcome: str, price_uain: int) -> None:
         service = started.request.offer.service
@@ -356,6 +379,7 @@ class Calls:
             self.metrics.count("openresource_earned_uain_total", labels[0], price_uain)
 
     def _check_takes_calls(self, offer: Offer) -> None:
+        offer.check_not_stopped()
         if self.is_draining or offer.is_draining:
             raise Draining(service=offer.service)
 

@@ -80,6 +80,8 @@ class Offer:
     # By which means its driver holds each limit.
     held: str = ""
     free_calls: int = 0
+    # Why nothing more of its program is served, where a vote has stopped it.
+    stopped: Refusal | None = None
     interface: bytes = b""
     _by_path: dict[str, Method] = field(default_factory=dict)
 
@@ -94,6 +96,11 @@ class Offer:
     @property
     def path(self) -> str:
         return f"/services/{self.publisher}/{self.name}/{self.program}"
+
+    def check_not_stopped(self) -> None:
+        """Refuses what was stopped, with the reason."""
+        if self.stopped is not None:
+            raise type(self.stopped)(**self.stopped.facts)
 
     def method_at(self, path: str) -> Method:
         """The method at a path below the offer's; its bare name is good as well."""
@@ -155,6 +162,8 @@ class Offers:
         # What is being made ready; until the first look at the chain that may be anything.
         self.starting: set[tuple[str, str, str]] = set()
         self.has_looked = False
+        # Programs of which nothing is served any more, and why.
+        self.stopped: dict[str, Refusal] = {}
 
     def __iter__(self) -> Any:
         return iter(list(self._offers.values()))
@@ -165,6 +174,7 @@ class Offers:
     def put(self, offer: Offer) -> None:
         """Begins to serve an offer."""
         offer.interface = describe(offer)
+        offer.stopped = self.stopped.get(offer.program)
         self._offers[(offer.publisher, offer.name, offer.program)] = offer
         self._routes.clear()
 
@@ -172,6 +182,28 @@ class Offers:
         """Stops to serve an offer."""
         self._offers.pop((offer.publisher, offer.name, offer.program), None)
         self._routes.clear()
+
+    def stop(self, program: str, reason: Refusal) -> None:
+        """Takes no more calls of a program, whoever offers it and whoever calls."""
+        self.stopped[program] = reason
+        self._routes.clear()
+        self._mark(program)
+
+    def resume(self, program: str) -> None:
+        """Takes calls of a program again."""
+        if self.stopped.pop(program, None) is not None:
+            self._mark(program)
+
+    def _mark(self, program: str) -> None:
+        for offer in self:
+            if offer.program == program:
+                offer.stopped = self.stopped.get(program)
+
+    def check_not_stopped(self, program: str) -> None:
+        """Refuses a program that was stopped, with the reason."""
+        reason = self.stopped.get(program)
+        if reason is not None:
+            raise type(reason)(**reason.facts)
 
     def find(self, publisher: str, name: str, program: str) -> Offer | None:
         """The offer of a version."""
@@ -192,6 +224,7 @@ class Offers:
         """The offer that a path begins with, and the rest of the path."""
         parts = path.split("/", 5)
         if len(parts) >= 5 and parts[1] == "services":
+            self.check_not_stopped(parts[4])
             offer = self._offers.get((parts[2], parts[3], parts[4]))
             if offer is not None:
                 return offer, "/" + parts[5] if len(parts) == 6 else ""

@@ -53,6 +53,7 @@ from openresource.market.services import (
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
 from openresource.provider.fitness import Fitness
+from openresource.provider.kills import Kills
 from openresource.provider.lanes import Lane
 from openresource.provider.offers import Offer, Offers, Runner
 from openresource.provider.policies import Policy, accepts
@@ -155,6 +156,7 @@ class Placements:
         machine: Machine,
         offers: Offers,
         drivers: Drivers,
+        kills: Kills,
         start_runner: StartRunner,
         settle: Callable[[Offer], Awaitable[None]],
         placed: Callable[[Offer], None] = lambda offer: None,
@@ -167,6 +169,7 @@ class Placements:
         self._machine = machine
         self._offers = offers
         self._drivers = drivers
+        self._kills = kills
         self._start_runner = start_runner
         self._settle = settle
         self._tell_placed = placed
@@ -220,6 +223,7 @@ class Placements:
             self._wake.clear()
             try:
                 self._fee_ppm = int(await self._chain.read(FEE_PARAMETER) or 0)
+                await self._kills.look()
                 await self._reconcile()
                 self._offers.has_looked = True
                 rest_seconds = await self._succession.look()
@@ -248,6 +252,9 @@ class Placements:
 
     async def _lacks(self, wanted: Wanted) -> str:
         """What keeps this machine from a version, in words; empty if nothing does."""
+        stopped = self._kills.lacks(wanted.version.program)
+        if stopped:
+            return stopped
         level = await asyncio.to_thread(self._drivers.level_towards, self._min_level(wanted))
         try:
             await self._fitness.check(wanted.permissions, wanted.publisher, wanted.name, level)
@@ -261,6 +268,7 @@ class Placements:
         """Takes a publisher's new permissions; who may not run the program any more stops to."""
         offer.permissions = permissions
         try:
+            offer.check_not_stopped()
             await self._fitness.check(
                 permissions, offer.publisher, offer.name, offer.isolation, offer.runtime
             )

@@ -28,6 +28,7 @@ from openresource.builds.cache import Cache
 from openresource.builds.languages import find_languages
 from openresource.builds.workshop import Workshop
 from openresource.client.chain import BadAnswer, Chain, Event, NodeAway, WrongNetwork
+from openresource.client.services import KEPT_SECONDS, Directory
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.accounts import channel_account
 from openresource.market.prices import price_json
@@ -42,8 +43,10 @@ from openresource.provider.earnings import earnings
 from openresource.provider.fleets import IDLE_SECONDS_DEFAULT, WARM_DEFAULT, Fleet
 from openresource.provider.gateway import Gateway
 from openresource.provider.hardware import machine_hardware
+from openresource.provider.inner_calls import Lines, Proofs
 from openresource.provider.jobs import Jobs
 from openresource.provider.journal import Journal, SyncPolicy
+from openresource.provider.kills import KILL_EVENTS, KILLS, Kills
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Offer, Offers
 from openresource.provider.placements import Machine, Placements, StartRunner
@@ -73,6 +76,7 @@ EVENT_PATTERNS = (
     "/services/*/*/permissions",
     "/channels/*/*/state",
     "/bonds",
+    KILL_EVENTS,
 )
 
 
@@ -147,6 +151,7 @@ class Provider:
         self.settings = settings
         self.metrics = Metrics()
         self.offers = Offers()
+        self.kills = Kills(chain, self.offers)
         self.endpoint = ""
         self.join_key = ""
         self.outside = Network(settings.allowed_network, folder=settings.folder, clock_ms=clock_ms)
@@ -248,6 +253,7 @@ class Provider:
             metrics=self.metrics,
             clock_ms=clock_ms,
             random_bytes=os.urandom,
+            lines=Lines(Proofs(Directory(self._chain, kept_seconds=KEPT_SECONDS), self.network)),
         )
         await self._listen()
         await self._listen_grpc()
@@ -285,6 +291,7 @@ class Provider:
             ),
             offers=self.offers,
             drivers=self._drivers,
+            kills=self.kills,
             start_runner=self._start_runner,
             settle=self._settle,
             placed=lambda offer: self._retention.note(offer.service, offer.program),
@@ -402,6 +409,9 @@ class Provider:
             self._node_trouble = ""
             labels = event.path.strip("/").split("/")
             if labels[0] == "services" or labels[:2] == ["bonds", self.address]:
+                self.placements.look_again()
+            elif labels[0] == KILLS and len(labels) == 3:
+                self.kills.see(labels[1], event.value)
                 self.placements.look_again()
             elif len(labels) >= 4 and labels[0] == "channels":
                 await self._channel_event(event, labels)
