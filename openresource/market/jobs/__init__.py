@@ -37,7 +37,6 @@ from openresource.market.jobs.lifecycle import (
     step,
 )
 from openresource.market.jobs.records import (
-    DONE,
     ERROR_CHARACTERS_MAX,
     JobState,
     Report,
@@ -52,6 +51,7 @@ from openresource.market.jobs.records import (
     read_job_state,
     value_digest,
 )
+from openresource.market.jobs.verdicts import DONE, PENDING, Execution, Verdict, resolve
 
 __all__ = [
     "ACCEPTED",
@@ -63,11 +63,13 @@ __all__ = [
     "FINAL",
     "LEASED",
     "LIFE_CYCLE",
+    "PENDING",
     "POLICIES",
     "POLICY_ONE",
     "PROGRAM",
     "REFUSED",
     "REQUESTED",
+    "Execution",
     "JobMissing",
     "JobState",
     "JobStepNotAllowed",
@@ -77,6 +79,7 @@ __all__ = [
     "Report",
     "ResultDigestWrong",
     "ResultPathNotAllowed",
+    "Verdict",
     "bind_path",
     "check_fits_at",
     "check_program_entry",
@@ -88,6 +91,7 @@ __all__ = [
     "read_execution",
     "read_job_state",
     "read_program_entry",
+    "resolve",
     "step",
     "value_digest",
 ]

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from openresource.market.codes import ResultCode
 from openresource.market.fields import Fields
-from openresource.market.jobs.lifecycle import LIFE_CYCLE
+from openresource.market.jobs.lifecycle import FAILED, LIFE_CYCLE
+from openresource.market.jobs.verdicts import DONE
 from openresource.market.papers import hex_text
 from openresource.market.tree_json import ValueNotStorable, json_value
 from openresource.primitives.encoding import canonical_json_bytes
@@ -19,10 +20,6 @@ from openresource.primitives.paths import format_path
 from openresource.primitives.values import object_height
 
 ERROR_CHARACTERS_MAX: Final = 500
-
-# How a run ended.
-DONE: Final = "DONE"
-FAILED: Final = "FAILED"
 
 
 class ResultDigestWrong(Refusal):

@@ -1,0 +1,560 @@
+"""The job machine: a job and what happened go in, the job after it and all that follows come out.
+
+No tree, no clock, no keys: accounts are names, times are arguments, and what the chain knows arrives as `Facts` and `Offer`.
+The natives are a thin coat around these functions, and so is a simulation of a million jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from openresource.market.codes import ResultCode
+from openresource.market.jobs import draws
+from openresource.market.jobs.lifecycle import (
+    ACCEPTED,
+    COMMITTED,
+    DISPUTED,
+    DRAWN,
+    EXPIRED,
+    FAILED,
+    FINAL,
+    JUDGING,
+    LEASED,
+    REQUESTED,
+    REVEALING,
+    JobStepNotAllowed,
+    NotTheLeaseholder,
+    step,
+)
+from openresource.market.jobs.policies import AUDITED, ONE, QUORUM
+from openresource.market.jobs.settlement import cover_uain, settle
+from openresource.market.jobs.terms import (
+    JOB,
+    PAYER,
+    ROLE_OF_STATUS,
+    Dispute,
+    Facts,
+    Job,
+    Move,
+    Offer,
+    Outcome,
+    Settings,
+)
+from openresource.market.jobs.verdicts import AUDITOR, DONE, REFEREE, WORKER, Execution, Verdict, resolve
+from openresource.primitives.errors import Refusal
+from openresource.primitives.hashing import keccak
+
+
+class BudgetTooSmall(Refusal):
+    result_code = ResultCode.BUDGET_TOO_SMALL
+    template = "The budget of job {job} has {left_uain} µAIN left; this provider needs {needed_uain} µAIN."
+    way_out = "Ask for less, or leave the job to cheaper providers; buyers set --budget."
+
+
+class NotYourTurn(Refusal):
+    result_code = ResultCode.NOT_YOUR_TURN
+    template = "The turn of {provider} at job {job} begins at {turn_at_ms}; it is {at_ms}."
+    way_out = "Try again then, if nobody took it before."
+
+
+class NotAnExecutor(Refusal):
+    result_code = ResultCode.NOT_AN_EXECUTOR
+    template = "The requester of job {job} does not let {provider} run it."
+    way_out = "Leave it to those whom the request names."
+
+
+class CommitmentNotOpened(Refusal):
+    result_code = ResultCode.COMMITMENT_NOT_OPENED
+    template = "The digest and the salt do not open the commitment of {provider} to job {job}."
+    way_out = "Reveal what was committed to: keccak(digest ‖ salt ‖ provider ‖ job ‖ time of the lease)."
+
+
+class SecretWrong(Refusal):
+    result_code = ResultCode.SECRET_WRONG
+    template = "This is not the secret whose hash the request of job {job} holds."
+    way_out = "Send the 32 bytes that were drawn for this very request."
+
+
+class BeaconNotThere(Refusal):
+    result_code = ResultCode.BEACON_NOT_THERE
+    template = "The beacon of block {height} is not there: {reason}."
+    way_out = "Send the secret when the block of the commitment is final, and soon."
+
+
+class SameOperator(Refusal):
+    result_code = ResultCode.SAME_OPERATOR
+    template = "{provider} cannot check job {job}: {operator} stands behind a run of it already."
+    way_out = "Leave it to providers of other people."
+
+
+class BondNeeded(Refusal):
+    result_code = ResultCode.BOND_NEEDED
+    template = (
+        "{provider} has {free_uain} µAIN of its bond free; this role in job {job} needs {needed_uain} µAIN."
+    )
+    way_out = (
+        "Bond more: openresource bond add AMOUNT; one bond serves as many leases at once as it has seats."
+    )
+
+
+class DisputeNotPossible(Refusal):
+    result_code = ResultCode.DISPUTE_NOT_POSSIBLE
+    template = "The result of job {job} cannot be disputed: {reason}."
+    way_out = "Results of exact programs can be disputed once, soon after they are accepted, against a bond."
+
+
+def request(job: Job, settings: Settings) -> Outcome:
+    """A job as it begins, its budget in its account."""
+    started = replace(job, status=REQUESTED, purse_uain=job.budget_uain, fee_ppm=settings.fee_ppm)
+    return Outcome(started, due=((job.deadline_ms, "deadline"),))
+
+
+def lease(job: Job, offer: Offer, settings: Settings, at_ms: int) -> Outcome:
+    """Gives a provider the right to run a job for a while: to work, to audit or to referee, as the job's status has it."""
+    target = step(job.job, job.status, "lease")
+    role = ROLE_OF_STATUS[job.status]
+    _check_may_lease(job, offer, role, settings, at_ms)
+    stake = _stake(job, offer, role, settings)
+    until = at_ms + settings.lease_ms
+    if role == WORKER:
+        until = min(until, job.deadline_ms)
+    run = Execution(
+        provider=offer.provider,
+        role=role,
+        operator=offer.operator,
+        runtime_class=offer.runtime_class,
+        lease_at_ms=at_ms,
+        lease_until_ms=until,
+        ask_uain=offer.ask_uain,
+        royalty_uain=offer.royalty_uain,
+        stake_uain=stake,
+        is_locked=stake > 0,
+    )
+    leased = replace(job, status=target, executions=(*job.executions, run))
+    if role == WORKER and job.policy.kind == AUDITED:
+        adapted = draws.audit_rate_ppm(
+            streak=offer.streak,
+            price_uain=offer.ask_uain + offer.royalty_uain,
+            stake_uain=stake,
+            lowest_ppm=settings.audit_ppm_min,
+        )
+        asked = job.policy.audit_ppm
+        leased = replace(leased, adapted_ppm=adapted, rate_ppm=adapted if asked is None else asked)
+    return Outcome(leased, due=((until, "lease"),))
+
+
+def commit(
+    job: Job, provider: str, commitment: bytes, output_cid: str, height: int, settings: Settings, at_ms: int
+) -> Outcome:
+    """Binds a provider to its result before anybody else's is known; one that comes too late is only written down."""
+    run = _own(job, provider)
+    if run.commitment:
+        raise JobStepNotAllowed(job=job.job, status="committed to by this provider", step="commit")
+    bound = replace(run, commitment=commitment, committed_at_ms=at_ms, output_cid=output_cid)
+    if (
+        run.is_over
+        or at_ms >= run.lease_until_ms
+        or job.status not in ROLE_OF_STATUS
+        or ROLE_OF_STATUS[job.status] != run.role
+    ):
+        return Outcome(_with(job, replace(bound, is_late=True)))
+    committed = replace(_with(job, bound), status=step(job.job, job.status, "commit"))
+    if run.role == WORKER and job.policy.kind == AUDITED:
+        waiting = replace(
+            committed,
+            status=step(job.job, job.status, "work_committed"),
+            committed_height=height,
+            # Nobody holds a secret where a write asked: the next beacon alone draws.
+            wait_until_ms=at_ms + (settings.secret_ms if job.secret_hash else 1),
+        )
+        return Outcome(waiting, due=((waiting.wait_until_ms, "secret"),))
+    if run.role == WORKER:
+        return _close_quorum(committed, settings, at_ms)
+    if len(_bound(committed, run.role)) >= job.checkers_wanted:
+        return _reveal_from(committed, "all_committed", run.role, settings, at_ms)
+    return Outcome(committed)
+
+
+def reveal_secret(
+    job: Job, secret: bytes, beacon: bytes | None, settings: Settings, facts: Facts, at_ms: int
+) -> Outcome:
+    """Takes the buyer's secret and draws; the beacon is that of the block in which the work was committed to."""
+    if job.status != COMMITTED:
+        raise JobStepNotAllowed(job=job.job, status=job.status, step="secret")
+    if len(secret) != draws.SECRET_BYTES or draws.secret_hash(secret) != job.secret_hash:
+        raise SecretWrong(job=job.job)
+    if beacon is None:
+        raise BeaconNotThere(height=job.committed_height, reason="its block is not closed yet, or long ago")
+    return draw(replace(job, secret=secret), beacon, settings, facts, at_ms)
+
+
+def draw(job: Job, beacon: bytes, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    """Draws whether a job is audited, and if so in which order auditors have their turns."""
+    drawn = draws.is_drawn(draws.draw_number(job.job, job.secret, beacon), job.rate_ppm)
+    if not drawn:
+        return _reveal_from(job, "not_drawn", "", settings, at_ms)
+    return _to_auditors(job, "drawn", replace(facts, beacon=beacon), settings, at_ms)
+
+
+def reveal(
+    job: Job,
+    provider: str,
+    report: Mapping[str, Any],
+    settings: Settings,
+    facts: Facts,
+    at_ms: int,
+) -> Outcome:
+    """Opens a commitment; the last one that is awaited brings the verdict, and with it the money."""
+    run = _own(job, provider)
+    if not run.commitment:
+        raise JobStepNotAllowed(job=job.job, status="not committed to by this provider", step="reveal")
+    if run.revealed_at_ms:
+        raise JobStepNotAllowed(job=job.job, status="revealed by this provider", step="reveal")
+    if commitment_of(job.job, run, report["digest"], report["salt"]) != run.commitment:
+        raise CommitmentNotOpened(job=job.job, provider=provider)
+    shown = replace(run, revealed_at_ms=at_ms, **dict(report))
+    if run.reveal_until_ms == 0 and not run.is_late and job.status not in FINAL:
+        # A result that others can see while they still run would be copied.
+        raise JobStepNotAllowed(job=job.job, status=job.status, step="reveal")
+    if job.status not in (REVEALING, JUDGING) or at_ms >= run.reveal_until_ms or run.is_late:
+        return Outcome(_with(job, replace(shown, is_late=True)))
+    revealed = replace(_with(job, shown), status=step(job.job, job.status, "reveal"))
+    return _decide(revealed, settings, facts, at_ms)
+
+
+def finish(
+    job: Job, provider: str, report: Mapping[str, Any], settings: Settings, facts: Facts, at_ms: int
+) -> Outcome:
+    """Takes the only result of a job of policy one, done or failed, and settles."""
+    step(job.job, job.status, "finish" if report["status"] == DONE else "fail")
+    run = job.worker
+    if job.policy.kind != ONE:
+        raise JobStepNotAllowed(job=job.job, status="bound to commitments", step="finish")
+    if run is None or run.provider != provider:
+        holder = run.provider if run is not None else "nobody"
+        raise NotTheLeaseholder(job=job.job, provider=holder, signer=provider)
+    done = _with(job, replace(run, revealed_at_ms=at_ms, **dict(report)))
+    outcome = settle(done, resolve(done.executions, done.policy, at_ms), settings, facts, at_ms)
+    reason = str(report.get("error", ""))
+    return replace(outcome, job=replace(outcome.job, reason=reason)) if reason else outcome
+
+
+def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    """Doubts an accepted result against a bond: referees are drawn who run it again."""
+    target = step(job.job, job.status, "dispute")
+    if job.dispute is not None:
+        raise DisputeNotPossible(job=job.job, reason="it was disputed before")
+    if not job.policy.verification.is_exact:
+        raise DisputeNotPossible(job=job.job, reason="another result would not prove it wrong")
+    if at_ms >= job.settled_at_ms + settings.dispute_ms:
+        raise DisputeNotPossible(job=job.job, reason="its time for disputes is over")
+    if bond_uain < settings.dispute_bond_uain:
+        raise DisputeNotPossible(
+            job=job.job, reason=f"the bond must be {settings.dispute_bond_uain} µAIN at least"
+        )
+    bonded = Move(disputer, JOB, bond_uain, "dispute_bond")
+    doubted = replace(job, status=target, purse_uain=job.purse_uain + bond_uain)
+    outcome = _to_referees(doubted, Dispute(disputer, bond_uain), settings, facts, at_ms)
+    return replace(outcome, moves=(bonded, *outcome.moves))
+
+
+def on_deadline(job: Job, name: str, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    """A time came that somebody had to be there by; an entry that something overtook changes nothing."""
+    steps: dict[str, Callable[[], Outcome]] = {
+        "deadline": lambda: _on_deadline(job, settings, at_ms),
+        "lease": lambda: _on_lease_over(job, settings, at_ms),
+        "gather": lambda: _close_quorum(job, settings, at_ms) if job.status == LEASED else Outcome(job),
+        "secret": lambda: _on_secret_over(job, settings, facts, at_ms),
+        "audit": lambda: _on_wait_over(job, DRAWN, "audit_over", AUDITOR, settings, facts, at_ms),
+        "dispute": lambda: _on_wait_over(job, DISPUTED, "dispute_over", REFEREE, settings, facts, at_ms),
+        "reveal": lambda: _on_reveal_over(job, REVEALING, settings, facts, at_ms),
+        "judge": lambda: _on_reveal_over(job, JUDGING, settings, facts, at_ms),
+    }
+    return steps[name]()
+
+
+def commitment_of(job: str, run: Execution, digest: bytes, salt: bytes) -> bytes:
+    """What binds a provider to a result: nobody can read it, and nobody else can use it."""
+    return commitment(digest, salt, run.provider, job, run.lease_at_ms)
+
+
+def commitment(digest: bytes, salt: bytes, provider: str, job: str, lease_at_ms: int) -> bytes:
+    """The commitment to a result: keccak(digest ‖ salt ‖ provider ‖ job ‖ time of the lease as 8 bytes)."""
+    return keccak(digest + salt + provider.encode() + job.encode() + lease_at_ms.to_bytes(8, "big"))
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+def _check_may_lease(job: Job, offer: Offer, role: str, settings: Settings, at_ms: int) -> None:
+    before = job.of(offer.provider)
+    if before is not None and not (job.policy.kind == ONE and before.is_over):
+        raise JobStepNotAllowed(job=job.job, status="already tried by this provider", step="lease")
+    if role == WORKER and at_ms >= job.deadline_ms:
+        raise JobStepNotAllowed(job=job.job, status="past its deadline", step="lease")
+    if job.executors and offer.provider not in job.executors:
+        raise NotAnExecutor(job=job.job, provider=offer.provider)
+    wanted = job.policy.size if role == WORKER else job.checkers_wanted
+    if len(_active(job, role)) + len(_bound(job, role)) >= wanted:
+        raise JobStepNotAllowed(job=job.job, status=job.status, step="lease")
+    if role != WORKER or job.policy.kind == QUORUM:
+        _check_independent(job, offer, role)
+    if at_ms < offer.turn_at_ms:
+        raise NotYourTurn(job=job.job, provider=offer.provider, turn_at_ms=offer.turn_at_ms, at_ms=at_ms)
+    if role == WORKER:
+        _check_budget(job, offer)
+
+
+def _check_independent(job: Job, offer: Offer, role: str) -> None:
+    """Refuses who would check itself: one operator has one run in a job, and its requester none but of work."""
+    operator = offer.operator or offer.provider
+    others = {run.operator or run.provider for run in job.executions if not run.is_over}
+    if role != WORKER:
+        others |= {job.requester, job.dispute.disputer if job.dispute is not None else job.requester}
+    if operator in others or offer.provider in others:
+        raise SameOperator(job=job.job, provider=offer.provider, operator=operator)
+
+
+def _check_budget(job: Job, offer: Offer) -> None:
+    price = offer.ask_uain + offer.royalty_uain
+    if job.max_price_uain is not None and price > job.max_price_uain:
+        raise BudgetTooSmall(job=job.job, left_uain=job.max_price_uain, needed_uain=price)
+    if job.pays_up_to_budget:
+        return
+    taken = sum(
+        cover_uain(job, run.ask_uain, run.royalty_uain) for run in job.of_role(WORKER) if not run.is_over
+    )
+    needed = cover_uain(job, offer.ask_uain, offer.royalty_uain)
+    if taken + needed > job.purse_uain:
+        raise BudgetTooSmall(job=job.job, left_uain=job.purse_uain - taken, needed_uain=needed)
+
+
+def _stake(job: Job, offer: Offer, role: str, settings: Settings) -> int:
+    """What is locked for a lease; only who is checked by another way may come without."""
+    if job.policy.kind == ONE and role == WORKER:
+        return 0
+    if offer.free_bond_uain >= settings.job_bond_uain:
+        return settings.job_bond_uain
+    if role == WORKER and job.policy.kind == AUDITED:
+        # Every result of a provider that has nothing to lose is audited.
+        return 0
+    raise BondNeeded(
+        job=job.job,
+        provider=offer.provider,
+        free_uain=offer.free_bond_uain,
+        needed_uain=settings.job_bond_uain,
+    )
+
+
+def _own(job: Job, provider: str) -> Execution:
+    run = job.of(provider)
+    if run is None:
+        holder = job.worker
+        raise NotTheLeaseholder(
+            job=job.job, provider=holder.provider if holder is not None else "nobody", signer=provider
+        )
+    return run
+
+
+def _active(job: Job, role: str) -> list[Execution]:
+    """Who holds a lease and has not committed yet."""
+    return [run for run in job.of_role(role) if not run.is_over and not run.commitment]
+
+
+def _bound(job: Job, role: str) -> list[Execution]:
+    """Who has committed in time."""
+    return [run for run in job.of_role(role) if run.commitment and not run.is_over and not run.is_late]
+
+
+def _with(job: Job, run: Execution) -> Job:
+    """The job with one execution grown."""
+    return replace(
+        job,
+        executions=tuple(run if other.provider == run.provider else other for other in job.executions),
+    )
+
+
+# -- from stage to stage -----------------------------------------------------------------------------------------------
+
+
+def _close_quorum(job: Job, settings: Settings, at_ms: int) -> Outcome:
+    """Ends the time for commitments when all are there, or enough and nobody else is at work."""
+    bound = len(_bound(job, WORKER))
+    if job.policy.kind != QUORUM or bound < job.policy.quorum:
+        return Outcome(job)
+    if bound < job.policy.size:
+        if not job.wait_until_ms:
+            waiting = replace(job, wait_until_ms=at_ms + settings.gather_ms)
+            return Outcome(waiting, due=((waiting.wait_until_ms, "gather"),))
+        if at_ms < job.wait_until_ms or _active(job, WORKER):
+            return Outcome(job)
+    return _reveal_from(job, "all_committed", WORKER, settings, at_ms)
+
+
+def _reveal_from(job: Job, name: str, role: str, settings: Settings, at_ms: int) -> Outcome:
+    """Opens the time for reveals of everybody who is bound; who only held a lease is over."""
+    until = at_ms + settings.reveal_ms
+    runs = []
+    for run in job.executions:
+        if run.commitment and not run.is_over and not run.is_late and not run.reveal_until_ms:
+            run = replace(run, reveal_until_ms=until)
+        elif not run.commitment and not run.is_over:
+            run = replace(run, is_over=True, is_locked=False)
+        runs.append(run)
+    target = step(job.job, job.status, name)
+    opened = replace(job, status=target, executions=tuple(runs), wait_until_ms=until)
+    return Outcome(opened, due=((until, "judge" if target == JUDGING else "reveal"),))
+
+
+def _to_auditors(job: Job, name: str, facts: Facts, settings: Settings, at_ms: int) -> Outcome:
+    drawn = replace(
+        job,
+        status=step(job.job, job.status, name),
+        is_drawn=True,
+        seed=draws.auditors_seed(job.job, job.secret, facts.beacon),
+        turns_from_ms=at_ms,
+        checkers_wanted=min(settings.auditors, facts.checkers),
+        wait_until_ms=at_ms + settings.audit_ms,
+    )
+    if not drawn.checkers_wanted:
+        # Nobody to wait for.
+        return _on_checkers_over(drawn, "audit_over", AUDITOR, settings, facts, at_ms)
+    return Outcome(drawn, due=((drawn.wait_until_ms, "audit"),))
+
+
+def _to_referees(job: Job, doubt: Dispute, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    wanted = min(settings.referees, facts.checkers)
+    until = at_ms + settings.referee_ms if wanted else at_ms
+    disputed = replace(
+        job,
+        dispute=replace(doubt, began_at_ms=at_ms, until_ms=until),
+        policy=replace(job.policy, referees_until_ms=until),
+        seed=draws.referees_seed(job.job, job.secret + facts.beacon),
+        turns_from_ms=at_ms,
+        checkers_wanted=wanted,
+        wait_until_ms=until,
+    )
+    if not wanted:
+        return _on_checkers_over(disputed, "dispute_over", REFEREE, settings, facts, at_ms)
+    return Outcome(disputed, due=((until, "dispute"),))
+
+
+def _decide(job: Job, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    """Asks for the verdict; what is pending waits on."""
+    verdict = resolve(job.executions, job.policy, at_ms)
+    if verdict.is_pending:
+        return Outcome(job)
+    if verdict.status == DISPUTED:
+        disagreeing = replace(job, status=step(job.job, job.status, "disagree"))
+        return _to_referees(disagreeing, Dispute(), settings, facts, at_ms)
+    return settle(job, _stepped(job, verdict), settings, facts, at_ms)
+
+
+def _stepped(job: Job, verdict: Verdict) -> Verdict:
+    """The verdict, if the life cycle has its status from here."""
+    names = {ACCEPTED: "accept", FAILED: "fail", "REFUTED": "refute", "UNRESOLVED": "not_resolved"}
+    assert step(job.job, job.status, names[verdict.status]) == verdict.status
+    return verdict
+
+
+# -- what time does ----------------------------------------------------------------------------------------------------
+
+
+def _on_deadline(job: Job, settings: Settings, at_ms: int) -> Outcome:
+    if job.status not in (REQUESTED, LEASED) or at_ms < job.deadline_ms:
+        return Outcome(job)
+    if job.policy.kind == QUORUM and len(_bound(job, WORKER)) >= job.policy.quorum:
+        return _reveal_from(job, "all_committed", WORKER, settings, at_ms)
+    expired = replace(
+        job,
+        status=step(job.job, job.status, "deadline"),
+        executions=tuple(replace(run, is_over=True, is_locked=False) for run in job.executions),
+        purse_uain=0,
+        returned_uain=job.purse_uain,
+        settled_at_ms=at_ms,
+        reason="not_in_time",
+        verdict=Verdict(EXPIRED, ground="not_in_time"),
+    )
+    back = (Move(JOB, PAYER, job.purse_uain, "returned"),) if job.purse_uain else ()
+    return Outcome(expired, back, due=((at_ms + settings.keep_ms, "fold"),))
+
+
+def _on_lease_over(job: Job, settings: Settings, at_ms: int) -> Outcome:
+    if job.status not in ROLE_OF_STATUS:
+        return Outcome(job)
+    role = ROLE_OF_STATUS[job.status]
+    ended = [run for run in _active(job, role) if run.lease_until_ms <= at_ms]
+    if not ended:
+        return Outcome(job)
+    over = tuple(
+        replace(run, is_over=True, is_locked=False) if run in ended else run for run in job.executions
+    )
+    after = replace(job, executions=over)
+    if role != WORKER:
+        return Outcome(replace(after, status=step(job.job, job.status, "lease_over")))
+    if job.policy.kind == ONE:
+        # Whoever let it go may try again: there may be nobody else.
+        after = replace(after, executions=())
+    if _active(after, WORKER) or _bound(after, WORKER):
+        after = replace(after, status=step(job.job, job.status, "one_lease_over"))
+        return _close_quorum(after, settings, at_ms)
+    return Outcome(replace(after, status=step(job.job, job.status, "lease_over")))
+
+
+def _on_secret_over(job: Job, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    if job.status != COMMITTED or at_ms < job.wait_until_ms:
+        return Outcome(job)
+    if not job.secret_hash:
+        return draw(job, facts.beacon, settings, facts, at_ms)
+    return _to_auditors(replace(job, kept_secret=True), "secret_over", facts, settings, at_ms)
+
+
+def _on_wait_over(
+    job: Job, status: str, name: str, role: str, settings: Settings, facts: Facts, at_ms: int
+) -> Outcome:
+    if job.status != status or at_ms < job.wait_until_ms:
+        return Outcome(job)
+    return _on_checkers_over(job, name, role, settings, facts, at_ms)
+
+
+def _on_checkers_over(
+    job: Job, name: str, role: str, settings: Settings, facts: Facts, at_ms: int
+) -> Outcome:
+    """No more auditors or referees may come; those who have committed are enough, or there are none."""
+    is_alone = not _bound(job, role)
+    if is_alone and role == AUDITOR:
+        job = replace(job, reason="no_auditor")
+    opened = _reveal_from(job, name, role, settings, at_ms)
+    return _decide(opened.job, settings, facts, at_ms) if is_alone and role == REFEREE else opened
+
+
+def _on_reveal_over(job: Job, status: str, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    if job.status != status or at_ms < job.wait_until_ms:
+        return Outcome(job)
+    return _decide(job, settings, facts, at_ms)
+
+
+__all__: Final = [
+    "BeaconNotThere",
+    "BondNeeded",
+    "BudgetTooSmall",
+    "CommitmentNotOpened",
+    "DisputeNotPossible",
+    "NotAnExecutor",
+    "NotYourTurn",
+    "SameOperator",
+    "SecretWrong",
+    "commit",
+    "commitment",
+    "commitment_of",
+    "dispute",
+    "draw",
+    "finish",
+    "lease",
+    "on_deadline",
+    "request",
+    "reveal",
+    "reveal_secret",
+]

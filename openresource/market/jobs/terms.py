@@ -1,0 +1,186 @@
+"""What a job is to the machine: its terms, where it is, its executions; and what a step gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from openresource.market.jobs.lifecycle import REQUESTED
+from openresource.market.jobs.policies import Policy
+from openresource.market.jobs.verdicts import AUDITOR, REFEREE, WORKER, Execution, Verdict
+from openresource.primitives.amounts import UAIN_PER_AIN
+
+# Names of accounts in moves; every other name is an address. A bond is BOND_PREFIX and its provider.
+JOB: Final = "job"
+POT: Final = "pot"
+PAYER: Final = "payer"
+PUBLISHER: Final = "publisher"
+TREASURY: Final = "treasury"
+BOND_PREFIX: Final = "bond:"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The market's parameters that jobs go by; the values here hold where the chain says nothing."""
+
+    fee_ppm: int = 20_000
+    lease_ms: int = 60_000
+    gather_ms: int = 5_000
+    secret_ms: int = 30_000
+    audit_ms: int = 240_000
+    reveal_ms: int = 120_000
+    referee_ms: int = 240_000
+    dispute_ms: int = 600_000
+    keep_ms: int = 3_600_000
+    stagger_ms: int = 250
+    bond_per_seat_uain: int = UAIN_PER_AIN
+    job_bond_uain: int = UAIN_PER_AIN
+    auditors: int = 1
+    referees: int = 5
+    audit_ppm_min: int = 5_000
+    dispute_bond_uain: int = UAIN_PER_AIN // 10
+    # Of what a slash leaves after those who are owed something, to whom the fault was shown by.
+    reporter_ppm: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a step needs to know of the world: the pot, bonds by provider, the beacon, how many there are who could check."""
+
+    pot_uain: int = 0
+    bonds: Mapping[str, int] = field(default_factory=dict)
+    beacon: bytes = b""
+    checkers: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Who asks for a lease, with what the chain knows: bond that is free, record, and when its turn begins."""
+
+    provider: str
+    ask_uain: int
+    royalty_uain: int
+    operator: str = ""
+    runtime_class: str = ""
+    free_bond_uain: int = 0
+    streak: int = 0
+    turn_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """Somebody's doubt about an accepted result; without a disputer, an auditor's."""
+
+    disputer: str = ""
+    bond_uain: int = 0
+    began_at_ms: int = 0
+    until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job; `purse_uain` is what its account holds."""
+
+    job: str
+    payer: str
+    requester: str
+    publisher: str
+    policy: Policy
+    budget_uain: int
+    requested_at_ms: int
+    deadline_ms: int
+    status: str = REQUESTED
+    purse_uain: int = 0
+    max_price_uain: int | None = None
+    secret_hash: bytes = b""
+    executors: frozenset[str] = frozenset()
+    # A price above the budget is paid up to the budget, as entries of programs have it.
+    pays_up_to_budget: bool = False
+    fee_ppm: int = 0
+    executions: tuple[Execution, ...] = ()
+    # The rate that the record asks for, and the one that holds.
+    adapted_ppm: int = 0
+    rate_ppm: int = 0
+    committed_height: int = 0
+    # Until when the present wait lasts, for waits that leases do not end.
+    wait_until_ms: int = 0
+    secret: bytes = b""
+    is_drawn: bool = False
+    kept_secret: bool = False
+    # What orders auditors or referees, and since when they have their turns.
+    seed: bytes = b""
+    turns_from_ms: int = 0
+    # How many auditors or referees are waited for: not more than there are.
+    checkers_wanted: int = 0
+    dispute: Dispute | None = None
+    paid_uain: int = 0
+    returned_uain: int = 0
+    settled_at_ms: int = 0
+    reason: str = ""
+    verdict: Verdict | None = None
+
+    def of_role(self, role: str) -> tuple[Execution, ...]:
+        """The executions of workers, auditors or referees."""
+        return tuple(run for run in self.executions if run.role == role)
+
+    def of(self, provider: str) -> Execution | None:
+        """A provider's execution; there is one at most."""
+        for run in self.executions:
+            if run.provider == provider:
+                return run
+        return None
+
+    @property
+    def worker(self) -> Execution | None:
+        """Who works or has worked on it, where that is one."""
+        live = [run for run in self.of_role(WORKER) if not run.is_over]
+        return live[-1] if live else None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Money that changes places, and why."""
+
+    source: str
+    target: str
+    amount_uain: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slash:
+    """What a proven fault costs; the moves say where it goes."""
+
+    provider: str
+    amount_uain: int
+    reason: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What a verdict adds to a provider's record; a streak grows with results of the worker that others verified."""
+
+    provider: str
+    is_valid: bool
+    counts_for_streak: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A job after a step, and all that follows from it."""
+
+    job: Job
+    moves: tuple[Move, ...] = ()
+    slashes: tuple[Slash, ...] = ()
+    due: tuple[tuple[int, str], ...] = ()
+    credits: tuple[Credit, ...] = ()
+
+
+def bond_name(provider: str) -> str:
+    """The name of a provider's bond in moves."""
+    return BOND_PREFIX + provider
+
+
+ROLE_OF_STATUS: Final = {"REQUESTED": WORKER, "LEASED": WORKER, "DRAWN": AUDITOR, "DISPUTED": REFEREE}
