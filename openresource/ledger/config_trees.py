@@ -186,9 +186,9 @@ def _is_program(info: Any) -> bool:
 
 
 def _owner_fault(config: Any, natives: Collection[str]) -> list[str] | None:
-    if not isinstance(config, dict) or not config:
+    if not isinstance(config, dict) or "owners" not in config:
         return []
-    owners = config.get("owners")
+    owners = config["owners"]
     if not isinstance(owners, dict) or not owners:
         return ["owners"]
     for who, permissions in owners.items():

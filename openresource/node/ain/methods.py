@@ -160,11 +160,11 @@ class AinNodeMethods:
         return None if key is None else key.address
 
     def balance(self, params: Params) -> Answer:
-        """The balance of an account or service account, 0 if there is none."""
+        """The balance of an account, 0 if there is none; those of services are read as values."""
         account = params.get("address")
         if not isinstance(account, str) or not account:
             return answer(0)
-        return answer(self._front(parse_path(balance_path(account))) or 0)
+        return answer(self._front(["accounts", *parse_path(account), "balance"]) or 0)
 
     def account_number(self, params: Params, name: str) -> Any:
         """The nonce or the timestamp of an account; -1 for what is no address."""
