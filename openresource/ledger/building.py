@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from openresource.ledger.nodes import (
     NODE_BYTES,
@@ -16,7 +17,9 @@ from openresource.ledger.nodes import (
     radix_label,
 )
 from openresource.primitives.encoding import property_order, utf16_length
-from openresource.primitives.numbers import to_double
+from openresource.primitives.numbers import NUMBERS, to_double
+
+_TEXTS_AND_BOOLEANS: Final = (str, bool)
 
 
 def claim(kid: Kid, token: int, copy_floor: int) -> Node:
@@ -39,14 +42,15 @@ def place(branch: Branch, key: str, path: list[Node], token: int, copy_floor: in
             path.append(made)
             return made
         edge = kid.edge
+        width = len(edge)
         below: Node
-        if key.startswith(edge, at):
+        if width == 1 or key[at : at + width] == edge:
             below = kid if isinstance(kid, Node) else kid.node()
             if below.token < copy_floor:
                 below = copy_node(below, token)
                 node.kids[digit] = below
             below.hash = b""
-            at += len(edge)
+            at += width
         else:
             below = _split(branch, claim(kid, token, copy_floor), key, at, token)
             node.kids[digit] = below
@@ -137,9 +141,9 @@ def number_child(branch: Branch, target: Node) -> None:
 
 def leaf(value: object) -> object:
     """A leaf's value as the tree keeps it: numbers are doubles, written as integers where that is exact."""
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, _TEXTS_AND_BOOLEANS):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return to_double(value)
     raise TypeError(f"the tree holds no {type(value).__name__}")
 

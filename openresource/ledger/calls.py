@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openresource.ledger.context import TxContext
 from openresource.ledger.draft import Change, Draft, Native, NativeCall
 from openresource.ledger.functions import Trigger, Triggers, triggered_functions
+from openresource.ledger.nodes import NOTHING
 from openresource.ledger.results import (
     FUNCTION_FAILED,
     FUNCTION_SKIPPED,
@@ -23,6 +24,7 @@ from openresource.ledger.urls import is_whitelisted
 from openresource.ledger.verdicts import Auth
 from openresource.primitives.encoding import property_order
 from openresource.primitives.errors import Refusal
+from openresource.primitives.numbers import NUMBERS
 from openresource.primitives.paths import format_path
 
 if TYPE_CHECKING:
@@ -79,11 +81,12 @@ class FunctionCall:
     def number(self, *labels: str) -> float | int:
         """A number of the working state; 0 if there is none."""
         value = self.context.state.read_value(labels)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+        return value if isinstance(value, NUMBERS) and not isinstance(value, bool) else 0
 
     def has(self, *labels: str) -> bool:
         """Whether there is anything at labels."""
-        return self.context.state.read_value(labels) is not None
+        found = self.context.state.value_node(labels)
+        return not (found is NOTHING or found is None)
 
     def set_value(self, labels: list[str], value: Any) -> bool:
         """Writes as this function; whether that went well."""

@@ -260,7 +260,7 @@ def visible_child(branch: Branch, label: str) -> object:
     at = 0
     while at < len(key):
         kid = node.kids.get(key[at])
-        if kid is None or not key.startswith(kid.edge, at):
+        if kid is None or key[at : at + len(kid.edge)] != kid.edge:
             return NOTHING
         at += len(kid.edge)
         node = kid.node()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.draft import Change, NetworkDomain
 from openresource.ledger.profile import Network
@@ -14,7 +14,7 @@ from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
 # Who wrote, the labels below /values, what stood there, what stands there now.
 WriteObserver = Callable[[Auth, list[str], Any, Any], None]
 
-LOWER_CASE_NAMES = "allow_lower_case_app_names_only"
+LOWER_CASE_NAMES: Final = "allow_lower_case_app_names_only"
 
 
 class BlockContext:

@@ -67,20 +67,45 @@ class NetworkDomain:
     genesis_hash: str
 
 
-@dataclass(frozen=True, slots=True)
 class NativeCall:
     """The write that called a native, and the context it happens in."""
 
-    value: Value
-    previous: Value
-    params: dict[str, str]
-    path: tuple[str, ...]
-    signer: str
-    at: int
-    height: int
-    tx_hash: str
-    tx_timestamp: int
-    network: NetworkDomain
+    __slots__ = (
+        "at",
+        "height",
+        "network",
+        "params",
+        "path",
+        "previous",
+        "signer",
+        "tx_hash",
+        "tx_timestamp",
+        "value",
+    )
+
+    def __init__(
+        self,
+        value: Value,
+        previous: Value,
+        params: dict[str, str],
+        path: tuple[str, ...],
+        signer: str,
+        at: int,
+        height: int,
+        tx_hash: str,
+        tx_timestamp: int,
+        network: NetworkDomain,
+    ) -> None:
+        self.value: Value = value
+        self.previous: Value = previous
+        self.params: dict[str, str] = params
+        self.path: tuple[str, ...] = path
+        self.signer: str = signer
+        self.at: int = at
+        self.height: int = height
+        self.tx_hash: str = tx_hash
+        self.tx_timestamp: int = tx_timestamp
+        self.network: NetworkDomain = network
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +117,31 @@ class Native:
     run: Callable[[Draft, NativeCall], None]
 
 
-@dataclass(frozen=True, slots=True)
 class Change:
     """One write as events tell it: labels with the root first, and who wrote (`user`, `native` or `due`)."""
 
-    path: tuple[str, ...]
-    value: Value
-    by: str
+    __slots__ = ("by", "path", "value")
+
+    def __init__(
+        self,
+        path: tuple[str, ...],
+        value: Value,
+        by: str,
+    ) -> None:
+        self.path: tuple[str, ...] = path
+        self.value: Value = value
+        self.by: str = by
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Change)
+            and self.path == other.path
+            and self.by == other.by
+            and bool(self.value == other.value)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.by))
 
 
 class StateAccess(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from openresource.ledger.matching import FunctionMatch, match_function
@@ -16,33 +15,55 @@ from openresource.primitives.paths import format_path
 __all__ = ["SubtreeTriggers", "Trigger", "Triggers", "may_call_url", "triggered_functions", "triggers_of"]
 
 
-@dataclass(frozen=True, slots=True)
 class Trigger:
     """One config whose functions are called, with what they are told; labels are those of the value."""
 
-    config: dict[str, Any]
-    labels: list[str]
-    value: Any
-    previous: Any
-    params: dict[str, str]
-    # Where in the written value it lies, as results name it; empty for the exact match.
-    value_path: str
+    __slots__ = ("config", "labels", "params", "previous", "value", "value_path")
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        labels: list[str],
+        value: Any,
+        previous: Any,
+        params: dict[str, str],
+        value_path: str,
+    ) -> None:
+        self.config: dict[str, Any] = config
+        self.labels: list[str] = labels
+        self.value: Any = value
+        self.previous: Any = previous
+        self.params: dict[str, str] = params
+        # Where in the written value it lies, as results name it; empty for the exact match.
+        self.value_path: str = value_path
 
 
-@dataclass(frozen=True, slots=True)
 class SubtreeTriggers:
     """One config below the path, under the key that results have for it; perhaps nothing matched it."""
 
-    key: str
-    triggers: list[Trigger]
+    __slots__ = ("key", "triggers")
+
+    def __init__(
+        self,
+        key: str,
+        triggers: list[Trigger],
+    ) -> None:
+        self.key: str = key
+        self.triggers: list[Trigger] = triggers
 
 
-@dataclass(frozen=True, slots=True)
 class Triggers:
     """Everything that a write calls, in order."""
 
-    exact: Trigger | None
-    subtrees: list[SubtreeTriggers]
+    __slots__ = ("exact", "subtrees")
+
+    def __init__(
+        self,
+        exact: Trigger | None,
+        subtrees: list[SubtreeTriggers],
+    ) -> None:
+        self.exact: Trigger | None = exact
+        self.subtrees: list[SubtreeTriggers] = subtrees
 
     def __iter__(self) -> Iterator[Trigger]:
         if self.exact is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from openresource.primitives.numbers import to_double
 from openresource.primitives.paths import parse_path
 
-APPS = "apps"
+APPS: Final = "apps"
 
 
 class GasTally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.config_walk import FUNCTION, OWNER, RULE, SubtreeConfig, Walk, subtree_of, walk
 from openresource.ledger.nodes import NOTHING, Branch
+from openresource.ledger.state import root_branch
 from openresource.ledger.state_reader import StateReader
 from openresource.ledger.views import plain
 from openresource.primitives.paths import format_path
@@ -32,15 +33,24 @@ class RuleMatch:
     state: ConfigMatch
 
 
-@dataclass(frozen=True, slots=True)
 class FunctionMatch:
     """The functions at a path and below it; `config` is None unless the whole path matched."""
 
-    target_labels: list[str]
-    value_labels: list[str]
-    variables: dict[str, str]
-    config: dict[str, Any] | None
-    subtree: list[SubtreeConfig]
+    __slots__ = ("config", "subtree", "target_labels", "value_labels", "variables")
+
+    def __init__(
+        self,
+        target_labels: list[str],
+        value_labels: list[str],
+        variables: dict[str, str],
+        config: dict[str, Any] | None,
+        subtree: list[SubtreeConfig],
+    ) -> None:
+        self.target_labels: list[str] = target_labels
+        self.value_labels: list[str] = value_labels
+        self.variables: dict[str, str] = variables
+        self.config: dict[str, Any] | None = config
+        self.subtree: list[SubtreeConfig] = subtree
 
     @property
     def has_functions(self) -> bool:
@@ -62,12 +72,12 @@ class OwnerMatch:
     subtree: list[SubtreeConfig]
 
 
-NO_FUNCTIONS = FunctionMatch([], [], {}, None, [])
+NO_FUNCTIONS: Final = FunctionMatch([], [], {}, None, [])
 
 
 def match_rule(state: StateReader, labels: list[str]) -> RuleMatch:
     """The rules that speak for a value's path."""
-    way = walk(state.branch("rules"), labels, RULE)
+    way = walk(root_branch(state, "rules"), labels, RULE)
     return rule_match(way, labels)
 
 
@@ -107,7 +117,7 @@ def rule_subtree(way: Walk, labels: list[str]) -> list[SubtreeConfig]:
 
 def match_function(state: StateReader, labels: list[str]) -> FunctionMatch:
     """The functions at a value's path and below it."""
-    root = state.branch("functions")
+    root = root_branch(state, "functions")
     if root is None:
         return NO_FUNCTIONS
     way = walk(root, labels, FUNCTION)
@@ -127,7 +137,7 @@ def match_function(state: StateReader, labels: list[str]) -> FunctionMatch:
 
 def match_owner(state: StateReader, labels: list[str], with_subtree: bool = True) -> OwnerMatch:
     """The closest owners of a path; labels count as they are, there are no variables."""
-    branch = state.branch("owners")
+    branch = root_branch(state, "owners")
     config: object = NOTHING
     depth = 0
     config_depth = 0

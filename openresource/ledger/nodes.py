@@ -15,8 +15,8 @@ from openresource.primitives.encoding import utf8, utf16_length
 NODE_BYTES: Final = 160
 RADIX_LABELS_CACHED_MAX: Final = 65_536
 
-_HEX_LABEL = re.compile("0x([0-9a-fA-F]*)")
-_radix_labels: dict[str, str] = {}
+_HEX_LABEL: Final = re.compile("0x([0-9a-fA-F]*)")
+_radix_labels: Final[dict[str, str]] = {}
 
 
 class Nothing:
@@ -126,9 +126,11 @@ class Branch(Node):
             if kid is None:
                 return NOTHING
             edge = kid.edge
-            if not key.startswith(edge, at):
+            width = len(edge)
+            # The first digit is right already. Slices are compared sooner than `startswith` is called.
+            if width > 1 and key[at : at + width] != edge:
                 return NOTHING
-            at += len(edge)
+            at += width
             node = kid if isinstance(kid, Node) else kid.node()
         return node.value
 

@@ -40,6 +40,7 @@ from openresource.ledger.results import (
     Result,
 )
 from openresource.ledger.rule_evaluation import eval_write_rule_on, gc_targets, gc_targets_on, rule_walk
+from openresource.ledger.state import VALUES
 from openresource.ledger.transactions import (
     DEC_VALUE,
     INC_VALUE,
@@ -50,7 +51,7 @@ from openresource.ledger.transactions import (
 )
 from openresource.ledger.verdicts import Auth, Verdict
 from openresource.primitives.errors import Refusal
-from openresource.primitives.numbers import is_number, number_text, to_double
+from openresource.primitives.numbers import NUMBERS, is_number, number_text, to_double
 from openresource.primitives.paths import (
     ambiguous_prefix,
     format_path,
@@ -296,18 +297,17 @@ def local_labels(labels: list[str], context: TxContext) -> list[str] | None:
 
 def closed_path(context: TxContext, labels: list[str]) -> str | None:
     """The path at which a write meets a subtree that moved to a shard; None if it meets none."""
-    node: object = context.state.branch("values")
-    walked = ["values"]
-    for label in labels:
-        if not isinstance(node, Branch):
+    node: object = context.state.branch(VALUES)
+    depth = 0
+    while isinstance(node, Branch):
+        is_end = depth == len(labels)
+        if (is_end or labels[depth] != SHARD) and is_closed(node):
+            return format_path([VALUES, *labels[:depth]])
+        if is_end:
             return None
-        if label != SHARD and is_closed(node):
-            return format_path(walked)
-        node = node.child(label)
-        if node is NOTHING:
-            return None
-        walked.append(label)
-    return format_path(walked) if isinstance(node, Branch) and is_closed(node) else None
+        node = node.child(labels[depth])
+        depth += 1
+    return None
 
 
 def is_closed(branch: Branch) -> bool:
@@ -388,7 +388,7 @@ def js_text(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return number_text(value)
     if isinstance(value, list):
         return ",".join("" if item is None else js_text(item) for item in value)

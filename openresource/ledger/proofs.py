@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from openresource.ledger.building import build
 from openresource.ledger.hashes import hash_text, node_hash, preimage, value_hash
@@ -12,10 +13,10 @@ from openresource.ledger.views import View, is_unwritten
 from openresource.primitives.encoding import utf16_order
 from openresource.primitives.hashing import message_hash_hex
 
-STATE_HASH = "#state_ph"
-RADIX_HASH = "#radix_ph"
-STATE = "#state:"
-RADIX = "#radix:"
+STATE_HASH: Final = "#state_ph"
+RADIX_HASH: Final = "#radix_ph"
+STATE: Final = "#state:"
+RADIX: Final = "#radix:"
 
 
 def state_proof(view: View, labels: Sequence[str], is_complete: bool = False) -> dict[str, object] | None:

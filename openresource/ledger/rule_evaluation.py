@@ -21,6 +21,7 @@ from openresource.ledger.rules.values import (
     keys_of,
     own_member,
 )
+from openresource.ledger.state import root_branch
 from openresource.ledger.state_reader import StateReader
 from openresource.ledger.verdicts import (
     ALLOWED,
@@ -35,7 +36,7 @@ from openresource.ledger.verdicts import (
 )
 from openresource.ledger.views import find, in_property_order, plain
 from openresource.primitives.encoding import js_json
-from openresource.primitives.numbers import is_number, number_text
+from openresource.primitives.numbers import NUMBERS, SCALARS, is_number, number_text
 from openresource.primitives.paths import format_path, parse_path
 from openresource.primitives.values import object_height, object_size, size_of
 
@@ -53,7 +54,7 @@ def eval_write_rule(
 
 def rule_walk(state: StateReader, labels: list[str]) -> Walk:
     """The way of a path through the rules, for questions that follow one another."""
-    return walk(state.branch("rules"), labels, RULE)
+    return walk(root_branch(state, "rules"), labels, RULE)
 
 
 def eval_write_rule_on(
@@ -68,7 +69,7 @@ def eval_rule_json(
 ) -> dict[str, Any]:
     """The answer of evalRule."""
     answer = eval_write_rule(state, labels, new_value, auth, context).to_json()
-    answer["matched"] = rule_match_lists(rule_match(walk(state.branch("rules"), labels, RULE), labels))
+    answer["matched"] = rule_match_lists(rule_match(walk(root_branch(state, "rules"), labels, RULE), labels))
     return answer
 
 
@@ -102,7 +103,7 @@ def gc_targets_on(way: Walk, state: StateReader, labels: list[str]) -> list[list
     count: Any = rule.get("gc_num_siblings_deleted")
     if not is_number(most) or not is_number(count):
         return []
-    values = state.branch("values")
+    values = root_branch(state, "values")
     parent = labels[: way.state_depth - 1]
     branch: object = NOTHING if values is None else find(values, parent)
     if not isinstance(branch, Branch) or branch.count <= most:
@@ -140,10 +141,10 @@ class RuleEnvironment(Environment):
         self.spend(1 + len(labels))
         value = self._values
         if root != "values":
-            value = self._state.branch(root)
+            value = root_branch(self._state, root)
         elif value is None:
             # Nothing is written while a rule is evaluated.
-            value = self._state.branch(root)
+            value = root_branch(self._state, root)
             self._values = value
         for label in labels:
             if not isinstance(value, Branch):
@@ -207,7 +208,7 @@ def plain_of(value: object, meter: Meter, depth: int = 0) -> Any:
     meter.spend(1)
     if value is None or value is UNDEFINED:
         return None
-    if isinstance(value, str | int | float):
+    if isinstance(value, SCALARS):
         return value
     if depth > NESTING_MAX:
         raise RuleExhausted("the value is nested too deep")
@@ -235,7 +236,7 @@ def _context_of(options: object, outer: EvalContext) -> EvalContext:
     """The times that evalRule's options name; what they leave out is missing inside."""
     times = [own_member(options, name) for name in ("timestamp", "blockNumber", "blockTime")]
     found: list[float | int | None] = [
-        time if isinstance(time, int | float) and not isinstance(time, bool) else None for time in times
+        time if isinstance(time, NUMBERS) and not isinstance(time, bool) else None for time in times
     ]
     return EvalContext(found[0], found[1], found[2], outer.lower_case_names_from)
 
@@ -346,7 +347,7 @@ def _wrapped_data(state: StateReader, labels: list[str], extra: list[str], meter
 
 
 def _value_at(state: StateReader, labels: list[str]) -> object:
-    values = state.branch("values")
+    values = root_branch(state, "values")
     return NOTHING if values is None else find(values, labels)
 
 

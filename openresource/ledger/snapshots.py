@@ -16,7 +16,7 @@ SERIAL: Final = "#serial"
 STATE: Final = "#state:"
 RADIX: Final = "#radix:"
 
-_EDGE = re.compile("[0-9a-f]+")
+_EDGE: Final = re.compile("[0-9a-f]+")
 
 
 class InvalidSnapshot(Refusal):

@@ -13,8 +13,8 @@ URL_CHARACTERS_MAX: Final = 10_000
 PORT_MAX: Final = 65_535
 
 _SPECIAL: Final = frozenset(("http", "https", "ws", "wss", "ftp", "file"))
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_WHITE_SPACE = re.compile(r"[\s\ufeff]")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_WHITE_SPACE: Final = re.compile(r"[\s\ufeff]")
 
 _OCTET: Final = r"(?:1?[0-9]{1,2}|2[0-4][0-9]|25[0-5])"
 _PUBLIC_ADDRESS: Final = (
@@ -31,14 +31,14 @@ _LABEL: Final = f"[{_LETTER}0-9](?:[{_LETTER}0-9-]*+(?<!-))"
 _NAME: Final = rf"(?:{_LABEL}\.)++"
 _BEHIND: Final = r"(?::[0-9]{2,5})?(?:[/?#].*)?"
 
-_PUBLIC_HOST = re.compile(rf"(?:{_PUBLIC_ADDRESS}|localhost){_BEHIND}", re.IGNORECASE | re.DOTALL)
-_PRIVATE_HOST = re.compile(rf"{_PRIVATE_ADDRESS}{_BEHIND}", re.DOTALL)
-_HOST_END = re.compile("[@:/?#]")
-_PORT_AND_REST = re.compile(_BEHIND, re.DOTALL)
-_LABEL_ONLY = re.compile(_LABEL)
-_TOP_LEVEL = re.compile(f"[{_LETTER}]{{2,}}")
-_WEB_SCHEME = re.compile("(?:https?|ftp)://", re.IGNORECASE)
-_ADDRESS_4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)(?:\.(?!$)|$)){4}")
+_PUBLIC_HOST: Final = re.compile(rf"(?:{_PUBLIC_ADDRESS}|localhost){_BEHIND}", re.IGNORECASE | re.DOTALL)
+_PRIVATE_HOST: Final = re.compile(rf"{_PRIVATE_ADDRESS}{_BEHIND}", re.DOTALL)
+_HOST_END: Final = re.compile("[@:/?#]")
+_PORT_AND_REST: Final = re.compile(_BEHIND, re.DOTALL)
+_LABEL_ONLY: Final = re.compile(_LABEL)
+_TOP_LEVEL: Final = re.compile(f"[{_LETTER}]{{2,}}")
+_WEB_SCHEME: Final = re.compile("(?:https?|ftp)://", re.IGNORECASE)
+_ADDRESS_4: Final = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)(?:\.(?!$)|$)){4}")
 
 _CATEGORIES_OUTSIDE_NAMES: Final = frozenset(("Cc", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"))
 _FORBIDDEN_IN_HOST: Final = frozenset("\0\t\n\r #/:<>?@[\\]^|")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 SUCCESS: Final = 0
@@ -21,13 +20,20 @@ OWNER_SUBTREE_OWNED: Final = 12501
 OWNER_NOT_OWNED: Final = 12502
 
 
-@dataclass(frozen=True, slots=True)
 class Auth:
     """The signer, and the native function that writes in the signer's name with the functions that called it."""
 
-    addr: str | None = None
-    fid: str | None = None
-    fids: tuple[str, ...] | None = None
+    __slots__ = ("addr", "fid", "fids")
+
+    def __init__(
+        self,
+        addr: str | None = None,
+        fid: str | None = None,
+        fids: tuple[str, ...] | None = None,
+    ) -> None:
+        self.addr: str | None = addr
+        self.fid: str | None = fid
+        self.fids: tuple[str, ...] | None = fids
 
     def to_json(self) -> dict[str, Any]:
         """The parts that are there, as rules see them."""
@@ -41,23 +47,38 @@ class Auth:
         return parts
 
 
-@dataclass(frozen=True, slots=True)
 class EvalContext:
     """The transaction's time and the block around it; `lower_case_names_from` is the block of that timer flag."""
 
-    timestamp: float | int | None = None
-    block_number: float | int | None = None
-    block_time: float | int | None = None
-    lower_case_names_from: int | None = None
+    __slots__ = ("block_number", "block_time", "lower_case_names_from", "timestamp")
+
+    def __init__(
+        self,
+        timestamp: float | int | None = None,
+        block_number: float | int | None = None,
+        block_time: float | int | None = None,
+        lower_case_names_from: int | None = None,
+    ) -> None:
+        self.timestamp: float | int | None = timestamp
+        self.block_number: float | int | None = block_number
+        self.block_time: float | int | None = block_time
+        self.lower_case_names_from: int | None = lower_case_names_from
 
 
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer of a rule or of owners: code 0 allows; `matched` is the match as the APIs print it, if asked for."""
 
-    code: int
-    message: str = ""
-    matched: Any = None
+    __slots__ = ("code", "matched", "message")
+
+    def __init__(
+        self,
+        code: int,
+        message: str = "",
+        matched: Any = None,
+    ) -> None:
+        self.code: int = code
+        self.message: str = message
+        self.matched: Any = matched
 
     @property
     def is_allowed(self) -> bool:

@@ -18,7 +18,7 @@ PPM: Final = 1_000_000
 # 10^15 µAIN: below 2^53, and a double of AIN still tells neighbours apart.
 UAIN_MAX: Final = 10**9 * UAIN_PER_AIN
 
-_DECIMAL = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?")
+_DECIMAL: Final = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?")
 
 
 class InvalidAmount(Refusal):

@@ -11,25 +11,25 @@ import json
 import math
 import re
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from openresource.primitives.errors import Refusal
 from openresource.primitives.limits import JSON_BYTES_MAX, JSON_DEPTH_MAX
-from openresource.primitives.numbers import number_text, to_double
+from openresource.primitives.numbers import NUMBERS, number_text, to_double
 
 Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
-_ARRAY_INDEX_MAX = 2**32 - 2
+_ARRAY_INDEX_MAX: Final = 2**32 - 2
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_SURROGATE_PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_SURROGATE_PAIR: Final = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
 
 # The fast encoder writes the same bytes unless there is an escape, an exponent, a fraction of .0 or a long integer.
 # A string may look like one of these; then the exact path does the work and nothing is lost.
-_UNUSUAL_NUMBER = re.compile(rb"[:,\[]-?[0-9](?:[0-9]{15}|[0-9]*(?:(?:\.[0-9]+)?[eE]|\.0(?![0-9])))")
-_LONG_INTEGER = re.compile(rb"[:,\[ \n\t\r-][0-9]{16}")
+_UNUSUAL_NUMBER: Final = re.compile(rb"[:,\[]-?[0-9](?:[0-9]{15}|[0-9]*(?:(?:\.[0-9]+)?[eE]|\.0(?![0-9])))")
+_LONG_INTEGER: Final = re.compile(rb"[:,\[ \n\t\r-][0-9]{16}")
 
 _sorted_encoder: Any = msgspec.json.Encoder(order="sorted")
 _plain_encoder: Any = msgspec.json.Encoder()
@@ -208,7 +208,7 @@ def _write_json(value: Any, parts: list[str], is_sorted: bool, depth: int) -> No
         parts.append("false")
     elif isinstance(value, str):
         parts.append(_json_string(value))
-    elif isinstance(value, int | float):
+    elif isinstance(value, NUMBERS):
         parts.append(number_text(value) if math.isfinite(to_double(value)) else "null")
     elif isinstance(value, dict):
         if depth > JSON_DEPTH_MAX:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from typing import Any, Final
 
 from openresource.primitives._keccak_backend import new_hash
 from openresource.primitives.encoding import canonical_json_bytes, compact_size, utf8, utf16_length
@@ -12,10 +12,10 @@ from openresource.primitives.encoding import canonical_json_bytes, compact_size,
 _new_hash: Any = new_hash
 _sha256: Any = hashlib.sha256
 
-_HEX_TEXT = re.compile("0x([0-9a-fA-F]*)")
-_PREFIX = b"\x1aAINetwork Signed Message:\n"
+_HEX_TEXT: Final = re.compile("0x([0-9a-fA-F]*)")
+_PREFIX: Final = b"\x1aAINetwork Signed Message:\n"
 # Almost everything that is hashed is short: prefix and length are looked up.
-_PREFIX_AND_LENGTH = [_PREFIX + compact_size(length) for length in range(1024)]
+_PREFIX_AND_LENGTH: Final = [_PREFIX + compact_size(length) for length in range(1024)]
 
 
 def keccak(data: bytes) -> bytes:
@@ -79,4 +79,4 @@ def is_hex_text(value: Any) -> bool:
     return isinstance(value, str) and _HEX_TEXT.fullmatch(value) is not None
 
 
-_LOWER_HASH = re.compile("0x[0-9a-f]{64}")
+_LOWER_HASH: Final = re.compile("0x[0-9a-f]{64}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from typing import Any
+from typing import Any, Final
 
 import coincurve
 
@@ -12,19 +12,19 @@ from openresource.primitives.errors import InvalidInput, Refusal
 from openresource.primitives.hashing import hash_message, hash_transaction, keccak
 from openresource.primitives.limits import CHAIN_ID_MAX
 
-CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-_HALF_ORDER_BYTES = (CURVE_ORDER // 2).to_bytes(32, "big")
+CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_HALF_ORDER_BYTES: Final = (CURVE_ORDER // 2).to_bytes(32, "big")
 
-_ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
-_HEX_BYTES = re.compile("0x(?:[0-9a-fA-F]{2})*")
-_SIGNATURE_CHARACTERS = 2 + 2 * (32 + 65)
+_ADDRESS: Final = re.compile("0x[0-9a-fA-F]{40}")
+_HEX_BYTES: Final = re.compile("0x(?:[0-9a-fA-F]{2})*")
+_SIGNATURE_CHARACTERS: Final = 2 + 2 * (32 + 65)
 
 _PublicKey: Any = coincurve.PublicKey
 _PrivateKey: Any = coincurve.PrivateKey
 
 # Addresses recur; making the checksum form costs a hash.
-_CHECKSUMS_KEPT_MAX = 20_000
-_checksums: dict[str, str] = {}
+_CHECKSUMS_KEPT_MAX: Final = 20_000
+_checksums: Final[dict[str, str]] = {}
 
 
 class InvalidPrivateKey(Refusal):

@@ -8,9 +8,12 @@ from typing import Any, Final
 from openresource.primitives.limits import SAFE_INTEGER_MAX
 
 MS_PER_DAY: Final = 86_400_000
+# For isinstance: `int | float` would be made anew at every call.
+NUMBERS: Final = (int, float)
+SCALARS: Final = (str, int, float)
 
 # Below this magnitude a number is written without an exponent, from 10^-6 upwards.
-_PLAIN_DIGITS_MAX = 21
+_PLAIN_DIGITS_MAX: Final = 21
 
 
 def is_number(value: Any) -> bool:

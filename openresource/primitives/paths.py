@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from openresource.primitives.encoding import canonical_json, utf8, utf16_length
 from openresource.primitives.hashing import is_hex_text
 from openresource.primitives.keys import is_checksum_address
 from openresource.primitives.limits import LABEL_LENGTH_MAX
 
-VALUES = "values"
-RULES = "rules"
-FUNCTIONS = "functions"
-OWNERS = "owners"
+VALUES: Final = "values"
+RULES: Final = "rules"
+FUNCTIONS: Final = "functions"
+OWNERS: Final = "owners"
 
-SERVICE_ACCOUNT_TYPES = frozenset(("billing", "escrow", "gas_fee", "payments", "staking"))
-_STAKE_SUM_NAME = "balance_total_sum"
+SERVICE_ACCOUNT_TYPES: Final = frozenset(("billing", "escrow", "gas_fee", "payments", "staking"))
+_STAKE_SUM_NAME: Final = "balance_total_sum"
 
-_RESERVED_CLASS = r"/.$*#{}\[\]<>'\"` \x00-\x1f\x7f"
-_RESERVED = re.compile(f"[{_RESERVED_CLASS}]")
+_RESERVED_CLASS: Final = r"/.$*#{}\[\]<>'\"` \x00-\x1f\x7f"
+_RESERVED: Final = re.compile(f"[{_RESERVED_CLASS}]")
 
 # JavaScript's multi-line anchors stop at four characters, Python's at one.
-_LINE_START = r"(?:\A|(?<=[\n\r\u2028\u2029]))"
-_LINE_END = r"(?=[\n\r\u2028\u2029]|\Z)"
-_ALLOWED = re.compile(rf"{_LINE_START}(?:\*|[.$][^{_RESERVED_CLASS}]+){_LINE_END}")
-_SERVICE_NAME = re.compile(rf"{_LINE_START}[A-Za-z_][A-Za-z0-9_]*{_LINE_END}")
-_LOWER_SERVICE_NAME = re.compile(rf"{_LINE_START}[a-z_][a-z0-9_]*{_LINE_END}")
+_LINE_START: Final = r"(?:\A|(?<=[\n\r\u2028\u2029]))"
+_LINE_END: Final = r"(?=[\n\r\u2028\u2029]|\Z)"
+_ALLOWED: Final = re.compile(rf"{_LINE_START}(?:\*|[.$][^{_RESERVED_CLASS}]+){_LINE_END}")
+_SERVICE_NAME: Final = re.compile(rf"{_LINE_START}[A-Za-z_][A-Za-z0-9_]*{_LINE_END}")
+_LOWER_SERVICE_NAME: Final = re.compile(rf"{_LINE_START}[a-z_][a-z0-9_]*{_LINE_END}")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
-_ADDRESS_LENGTH = 42
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_ADDRESS_LENGTH: Final = 42
 # An address is refused only for looking like a name or an identifier in hex; by chance none ever does.
-_PLAIN_NAME = re.compile("[A-Za-z0-9_-]+")
-_ANY_TEXT = re.compile(r"[^\x00-\x20\x7f]+")
+_PLAIN_NAME: Final = re.compile("[A-Za-z0-9_-]+")
+_ANY_TEXT: Final = re.compile(r"[^\x00-\x20\x7f]+")
 
-_ENCODED = re.compile(r"[/.$*#{}\[\]!]")
-_DECODED = re.compile("!([0-9a-fA-F]{2})")
+_ENCODED: Final = re.compile(r"[/.$*#{}\[\]!]")
+_DECODED: Final = re.compile("!([0-9a-fA-F]{2})")
 
 
 def parse_path(path: Any) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from openresource.primitives.encoding import utf16_order
 
-_WIDTH = 256
-_MASK = 255
-_CHUNKS = 6
-_SIGNIFICANT = 2.0**52
-_TOO_MANY = 2.0**53
+_WIDTH: Final = 256
+_MASK: Final = 255
+_CHUNKS: Final = 6
+_SIGNIFICANT: Final = 2.0**52
+_TOO_MANY: Final = 2.0**53
 
 
 class SeededRandom:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from openresource.primitives.encoding import utf8
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import InvalidSignature, PrivateKey, address_bytes, recover
 
-_TYPE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\(([A-Za-z0-9_, ]*)\)")
-_FIELD = re.compile(
+_TYPE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\(([A-Za-z0-9_, ]*)\)")
+_FIELD: Final = re.compile(
     r"(address|bool|bytes|bytes32|string|uint(?:8|16|32|64|128|256)) ([A-Za-z_][A-Za-z0-9_]*)"
 )
-_SIGNATURE = re.compile("0x[0-9a-fA-F]{130}")
+_SIGNATURE: Final = re.compile("0x[0-9a-fA-F]{130}")
 
 # A program has a handful of types; each is parsed and hashed once.
-_TYPES_KEPT_MAX = 256
-_types: dict[str, tuple[bytes, list[tuple[str, str]]]] = {}
+_TYPES_KEPT_MAX: Final = 256
+_types: Final[dict[str, tuple[bytes, list[tuple[str, str]]]]] = {}
 
 
 class InvalidTypedData(Refusal):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from openresource.primitives.encoding import property_order, utf16_length
 from openresource.primitives.limits import LABEL_LENGTH_MAX
-from openresource.primitives.numbers import is_finite
+from openresource.primitives.numbers import NUMBERS, is_finite
 from openresource.primitives.paths import format_path, valid_label
+
+_TEXTS_AND_BOOLEANS: Final = (str, bool)
 
 
 def valid_value(value: Any, length_max: int = LABEL_LENGTH_MAX) -> str | None:
@@ -24,7 +26,7 @@ def size_of(value: Any) -> int:
         return 2 * utf16_length(value)
     if isinstance(value, bool):
         return 4
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return 8
     total = 0
     if isinstance(value, dict):
@@ -73,9 +75,9 @@ def deep_equal(one: Any, other: Any) -> bool:
 
 def _is_valid(value: Any, length_max: int, labels: list[str]) -> bool:
     """Checks depth first; on failure `labels` is the place of the first offence."""
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, _TEXTS_AND_BOOLEANS):
         return True
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return is_finite(value)
     if not isinstance(value, dict) or not value:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.calls import FunctionCall
 from openresource.ledger.context import LOWER_CASE_NAMES
@@ -12,8 +12,8 @@ from openresource.primitives.numbers import is_number
 from openresource.primitives.paths import valid_service_name
 from openresource.primitives.values import deep_equal
 
-_ALL = {"branch_owner": True, "write_function": True, "write_owner": True, "write_rule": True}
-_PUBLIC = {"branch_owner": True, "write_function": True, "write_owner": False, "write_rule": True}
+_ALL: Final = {"branch_owner": True, "write_function": True, "write_owner": True, "write_rule": True}
+_PUBLIC: Final = {"branch_owner": True, "write_function": True, "write_owner": False, "write_rule": True}
 
 
 def create_app(call: FunctionCall) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.calls import FunctionCall
 from openresource.ledger.draft import balance_labels
@@ -24,7 +24,7 @@ from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import is_checksum_address, recover
 from openresource.primitives.paths import format_path
 
-_CONFIG = (
+_CONFIG: Final = (
     "token_pool",
     "min_checkout_per_request",
     "max_checkout_per_request",
@@ -32,8 +32,8 @@ _CONFIG = (
     "token_exchange_rate",
     "token_exchange_scheme",
 )
-_DAY_MS = 86_400_000
-_ETH = "ETH"
+_DAY_MS: Final = 86_400_000
+_ETH: Final = "ETH"
 
 
 def open_checkin(call: FunctionCall) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.calls import FunctionCall
 from openresource.ledger.results import (
@@ -14,8 +14,8 @@ from openresource.ledger.results import (
 from openresource.primitives.encoding import property_order
 from openresource.primitives.numbers import to_double
 
-UNCLAIMED_FEES = "gas_fee|gas_fee|unclaimed"
-YEAR_MS = 31_557_600_000
+UNCLAIMED_FEES: Final = "gas_fee|gas_fee|unclaimed"
+YEAR_MS: Final = 31_557_600_000
 
 
 def collect_fee(call: FunctionCall) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.calls import FunctionCall
 from openresource.ledger.results import (
@@ -14,7 +14,7 @@ from openresource.ledger.results import (
 from openresource.primitives.numbers import is_integer
 from openresource.primitives.paths import service_account_name
 
-SUM_FLAG = "staking_balance_total_sum"
+SUM_FLAG: Final = "staking_balance_total_sum"
 
 
 def stake(call: FunctionCall) -> int:

@@ -18,7 +18,7 @@ def transfer(call: FunctionCall) -> int:
     amount: Any = call.value
     source_labels = list(balance_labels(source))
     target_labels = list(balance_labels(target))
-    balance: Any = call.get(*source_labels)
+    balance: Any = call.context.state.read_value(source_labels)
     if balance is None or balance < amount:
         return INSUFFICIENT_BALANCE
     known = (

@@ -35,9 +35,9 @@ _KEYWORDS_BEFORE_EXPRESSION: Final = word_set(
 )
 
 _NEWLINES: Final = "\n\r\u2028\u2029"
-_BLANK = r"\t\x0b\x0c \xa0\ufeff\u1680\u2000-\u200a\u202f\u205f\u3000\n\r\u2028\u2029"
+_BLANK: Final = r"\t\x0b\x0c \xa0\ufeff\u1680\u2000-\u200a\u202f\u205f\u3000\n\r\u2028\u2029"
 
-_TOKEN = re.compile(
+_TOKEN: Final = re.compile(
     rf"""
     [ ]*+(?:
     (?P<blank>[{_BLANK}]+)

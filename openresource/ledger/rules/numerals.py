@@ -17,7 +17,7 @@ WHITE_SPACE: Final = (
 )
 
 _DIGITS: Final = r"[0-9](?:_?[0-9])*"
-_NUMERAL = re.compile(
+_NUMERAL: Final = re.compile(
     rf"""
     (?P<radix>0(?:[xX][0-9a-fA-F](?:_?[0-9a-fA-F])*|[oO][0-7](?:_?[0-7])*|[bB][01](?:_?[01])*))(?P<radix_n>n)?
   | (?P<big>0|[1-9](?:_?[0-9])*)n
@@ -26,9 +26,11 @@ _NUMERAL = re.compile(
     """,
     re.VERBOSE,
 )
-_DECIMAL_TEXT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)")
-_INTEGER_TEXT = re.compile("[+-]?[0-9]+")
-_RADIX_TEXT = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
+_DECIMAL_TEXT: Final = re.compile(
+    r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)"
+)
+_INTEGER_TEXT: Final = re.compile("[+-]?[0-9]+")
+_RADIX_TEXT: Final = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 
 
 def numeral_value(text: str, at: int) -> tuple[str, float | int, bool]:

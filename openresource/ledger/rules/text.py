@@ -7,10 +7,11 @@ A Python string here holds a pair of surrogates as the one character it stands f
 from __future__ import annotations
 
 import re
+from typing import Final
 
-_WIDE = re.compile(r"[\U00010000-\U0010ffff]")
-_PAIR = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
-_FROM_SURROGATES_UP = re.compile(r"[\ud800-\U0010ffff]")
+_WIDE: Final = re.compile(r"[\U00010000-\U0010ffff]")
+_PAIR: Final = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
+_FROM_SURROGATES_UP: Final = re.compile(r"[\ud800-\U0010ffff]")
 
 
 def word_set(text: str) -> frozenset[str]:

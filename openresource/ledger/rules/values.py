@@ -15,7 +15,7 @@ from openresource.ledger.rules.meter import Meter
 from openresource.ledger.rules.numerals import big_integer_of_text, number_of_text
 from openresource.ledger.rules.regex_matcher import Program
 from openresource.ledger.rules.text import is_before, joined
-from openresource.primitives.numbers import number_text, to_double
+from openresource.primitives.numbers import NUMBERS, number_text, to_double
 
 NESTING_MAX: Final = 60
 NAN: Final = float("nan")
@@ -139,7 +139,7 @@ def type_of(value: object) -> str:
         return "string"
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return "number"
     if value is UNDEFINED:
         return "undefined"
@@ -180,8 +180,8 @@ def strict_equals(one: object, other: object) -> bool:
         return not (isinstance(one, float) and one != one)
     if isinstance(one, bool) or isinstance(other, bool):
         return False
-    if isinstance(one, int | float):
-        return isinstance(other, int | float) and one == other
+    if isinstance(one, NUMBERS):
+        return isinstance(other, NUMBERS) and one == other
     if isinstance(one, BigInteger):
         return isinstance(other, BigInteger) and one.number == other.number
     return False
@@ -221,7 +221,7 @@ def loose_equals(one: object, other: object, meter: Meter) -> bool:
 
 def is_less(one: object, other: object, meter: Meter) -> int:
     """Whether one < other: 1 yes, 0 no, -1 neither because there is no order (NaN)."""
-    if isinstance(one, int | float) and isinstance(other, int | float):
+    if isinstance(one, NUMBERS) and isinstance(other, NUMBERS):
         return -1 if one != one or other != other else (1 if one < other else 0)
     left = to_primitive(one, False, meter)
     right = to_primitive(other, False, meter)
@@ -241,7 +241,7 @@ def to_number(value: object, meter: Meter) -> float | int:
     """The conversion to a number."""
     if isinstance(value, bool):
         return 1 if value else 0
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return value
     if isinstance(value, str):
         return number_of_text(value)
@@ -296,7 +296,7 @@ def to_string(value: object, meter: Meter, depth: int = 0) -> str:
         return "undefined"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, NUMBERS):
         return number_text(value)
     if isinstance(value, BigInteger):
         return str(value.number)
@@ -444,7 +444,7 @@ def _order(one: object, other: object) -> int:
     """-1, 0 or 1 for less, equal, greater; 2 if there is no order. Python compares int and float exactly."""
     left = one.number if isinstance(one, BigInteger) else one
     right = other.number if isinstance(other, BigInteger) else other
-    assert isinstance(left, int | float) and isinstance(right, int | float)
+    assert isinstance(left, NUMBERS) and isinstance(right, NUMBERS)
     if left != left or right != right:
         return 2
     if left == right:
@@ -457,7 +457,7 @@ def add(one: object, other: object, meter: Meter) -> object:
     if isinstance(one, str) and isinstance(other, str):
         return concatenate(one, other, meter)
     if is_number(one) and is_number(other):
-        assert isinstance(one, int | float) and isinstance(other, int | float)
+        assert isinstance(one, NUMBERS) and isinstance(other, NUMBERS)
         return sum_of(one, other)
     left = to_primitive(one, False, meter)
     right = to_primitive(other, False, meter)
