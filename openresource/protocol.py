@@ -55,6 +55,7 @@ AIN: Final = Profile(
     has_programs=False,
     labels_have_one_spelling=False,
     replay_window_ms=0,
+    has_beacon=False,
 )
 
 OPENRESOURCE: Final = Profile(
@@ -69,6 +70,7 @@ OPENRESOURCE: Final = Profile(
     has_programs=True,
     labels_have_one_spelling=True,
     replay_window_ms=REPLAY_WINDOW_MS,
+    has_beacon=True,
 )
 
 # AI Network's natives; those that only an administrator of the chain may bind come first.

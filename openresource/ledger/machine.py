@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openresource.ledger.beacon import NO_BEACON, beacon_path, next_beacon
 from openresource.ledger.blocks import (
     BlockRefused,
     build_block,
@@ -148,6 +149,8 @@ class Machine:
             dict(self._tip["validators"] if validators is None else validators),
         )
         self._forget_old(self._open.time_ms)
+        if self.network.profile.has_beacon:
+            self._keep_beacon()
         self._open.opening_changes = tuple(self._work_due_queue(self._open))
         return self._open.opening_changes
 
@@ -331,6 +334,13 @@ class Machine:
             self._state.drop_backup()
             changes.extend(done)
         return changes
+
+    def _keep_beacon(self) -> None:
+        """Chains the tip's hash to the beacon; the entry of long ago in its place is gone."""
+        before: Any = self._state.read_value(beacon_path(self.height - 1))
+        beacon = bytes.fromhex(before.removeprefix("0x")) if isinstance(before, str) else NO_BEACON
+        tip_hash: str = self._tip["hash"]
+        self._state.write_value(beacon_path(self.height), "0x" + next_beacon(beacon, tip_hash).hex())
 
     def _first_due_label(self) -> str | None:
         queue = self._state.value_node((DUE,))

@@ -38,6 +38,8 @@ class Profile:
     labels_have_one_spelling: bool
     # An unordered transaction is valid only this close to block time and only once; 0 means for ever and often.
     replay_window_ms: int
+    # Blocks leave a chained hash in the state, from which lots are drawn.
+    has_beacon: bool
 
 
 # A native of the kernel, which writes through operations: it gets the call and returns a function code.

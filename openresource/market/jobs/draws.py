@@ -6,7 +6,7 @@ into many addresses gains nothing. A draw is a hash; logarithms are taken in who
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,11 +75,6 @@ def secret_hash(secret: bytes) -> bytes:
     return keccak(secret)
 
 
-def next_beacon(beacon: bytes, block_hash: bytes) -> bytes:
-    """The beacon after a block: all blocks before are in it."""
-    return keccak(beacon + block_hash)
-
-
 def draw_number(job: str, secret: bytes, beacon: bytes) -> int:
     """The lot of a job, 0 to 2^64 - 1: the buyer's secret was bound before the beacon was known to anybody."""
     return int.from_bytes(keccak(b"draw" + job.encode() + secret + beacon)[:8], "big")
@@ -103,23 +98,6 @@ def audit_rate_ppm(
     risk_uain = price_uain + stake_uain
     deterring_ppm = PPM if risk_uain == 0 else -(-safety * price_uain * PPM // risk_uain)
     return min(PPM, max(lowest_ppm, deterring_ppm, -(-PPM // streak)))
-
-
-def committee(
-    order: Iterable[str], size: int, barred: Mapping[str, str], operators: Mapping[str, str]
-) -> tuple[str, ...]:
-    """The first of an order who are not barred, one for each operator; `barred` and `operators` map providers to who stands behind."""
-    taken = set(barred.values())
-    chosen: list[str] = []
-    for provider in order:
-        operator = operators.get(provider) or provider
-        if provider in barred or operator in taken:
-            continue
-        taken.add(operator)
-        chosen.append(provider)
-        if len(chosen) >= size:
-            break
-    return tuple(chosen)
 
 
 def negative_log2(number: int, bits: int) -> int:
