@@ -180,43 +180,46 @@ class Consensus:
 
     # -- votes ------------------------------------------------------------------------------------------------------
 
-    def add_vote(self, wire: Wire) -> None:
-        """Tallies a vote for or against a known block."""
+    def add_vote(self, wire: Wire) -> Execution | None:
+        """Tallies a vote for or against a known block; how it executes after it, None for one that came before."""
         transaction = self._consensus_transaction(wire)
         if transaction.hash in self._seen:
-            return
+            return None
         value = vote_value(transaction)
         number = vote_number(transaction)
         if number is None or number > self._highest:
             raise VoteRefused(reason="its block's number is not known yet")
         block_hash: Any = value.get("block_hash")
         if value.get("is_against"):
-            self._add_vote_against(wire, transaction, block_hash)
-            return
+            return self._add_vote_against(wire, transaction, block_hash)
         entry = self._entries.get(block_hash)
         if entry is None:
             raise VoteRefused(reason="its block is not known")
         if transaction.timestamp < entry.block["timestamp"]:
             raise VoteRefused(reason="it is older than its block")
-        if not self._would_succeed(entry, transaction, entry.number + 1, entry.block["timestamp"]):
+        execution = self._tried(entry, transaction, entry.number + 1, entry.block["timestamp"])
+        if execution.has_failed:
             raise VoteRefused(reason="it cannot be executed after its block")
         self._seen.add(transaction.hash)
         entry.votes.append(wire)
         stake: Any = value.get("stake")
         if stake_of(entry.block["validators"], transaction.address) == stake and is_number(stake):
             entry.tally += stake
+        return execution
 
-    def _add_vote_against(self, wire: Wire, transaction: Transaction, block_hash: Any) -> None:
+    def _add_vote_against(self, wire: Wire, transaction: Transaction, block_hash: Any) -> Execution:
         offence = self._offences.get(block_hash)
         if offence is None:
             raise VoteRefused(reason="its block is not known")
         if transaction.timestamp < offence.block["timestamp"]:
             raise VoteRefused(reason="it is older than its block")
         final = self.final
-        if not self._would_succeed(final, transaction, final.number + 1, final.block["timestamp"]):
+        execution = self._tried(final, transaction, final.number + 1, final.block["timestamp"])
+        if execution.has_failed:
             raise VoteRefused(reason="it cannot be executed after the last final block")
         self._seen.add(transaction.hash)
         offence.votes.append(wire)
+        return execution
 
     def papers(self) -> list[Wire]:
         """The proposals and votes of all blocks that are kept, refused ones included."""
@@ -617,10 +620,9 @@ class Consensus:
             restore=restore,
         )
 
-    def _would_succeed(self, entry: Entry, transaction: Transaction, number: int, time_ms: int) -> bool:
+    def _tried(self, entry: Entry, transaction: Transaction, number: int, time_ms: int) -> Execution:
         executor = Executor(self.network, State(entry.state.tree.fork()), self.domain)
-        execution = executor.execute(transaction, number, time_ms, time_ms, skip_fees=True)
-        return not execution.has_failed
+        return executor.execute(transaction, number, time_ms, time_ms, skip_fees=True)
 
     def _transaction(self, wire: Any) -> Transaction:
         known = None if self.recall is None else self.recall(wire)

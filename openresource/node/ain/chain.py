@@ -384,8 +384,8 @@ class AinChain:
 
     def add_vote(self, wire: Wire, now_ms: int) -> None:
         """Tallies a vote; it waits in the pool until a block carries it."""
-        self.consensus.add_vote(wire)
-        self._wait_as_consensus(wire, now_ms, None)
+        execution = self.consensus.add_vote(wire)
+        self._wait_as_consensus(wire, now_ms, None if execution is None else execution.result)
 
     def _wait_as_consensus(self, wire: Wire, now_ms: int, result: dict[str, Any] | None) -> None:
         if not self.pool.has_received(wire["hash"]):
