@@ -325,6 +325,11 @@ class Directory:
             self._fee_ppm = found if isinstance(found, int) else 0
         return Price(placement.ask_uain, choice.version.royalty_uain, self._fee_ppm)
 
+    async def is_provider(self, choice: Choice, program: str, provider: str) -> bool:
+        """Whether the chain knows somebody as a provider of a service's program, now or before."""
+        path = f"/placements/{choice.publisher}/{choice.name}/{program}/{provider}"
+        return await self._read(path, "final") is not None
+
     async def permissions(self, choice: Choice) -> Permissions:
         """Who may call and run a service."""
         return read_permissions(await self._read(f"/services/{choice.service}/permissions", "final"))

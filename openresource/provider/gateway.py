@@ -4,6 +4,7 @@
     GET  /services/<publisher>/<name>/<program>/interface.json    what may be called, how, for how much
     GET  /services/<publisher>/<name>/<program>/interface.proto   the same for gRPC clients
     GET  /receipts/<id>                                           any receipt that was given
+    GET  /inner , POST /inner/<number>                            what a program asks of others (`inner_door.py`)
     GET  /channels/<buyer>/<id>                                   the tab, for who knows the session
     GET  /channels/<buyer>/<id>/receipt                           the receipt of the call that the session header numbers
     POST /channels/<buyer>/<id>/settle                            claim now and send the rest back
@@ -32,6 +33,7 @@ from openresource.primitives.errors import InvalidInput, Refusal
 from openresource.provider.accounts import Account
 from openresource.provider.answers import Answer
 from openresource.provider.calls import Calls, Request, StartedCall
+from openresource.provider.inner_door import InnerDoor
 from openresource.provider.offers import Offer, Offers
 from openresource.provider.payments import (
     PaymentMissing,
@@ -154,6 +156,7 @@ class Gateway:
         self._health = health
         self._gauges = gauges
         self._bodies_bytes = 0
+        self._inner = None if calls.lines is None else InnerDoor(calls.lines, self.hold_body, _body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -163,6 +166,10 @@ class Gateway:
             verb: str = scope["method"]
             if verb == "POST" and path.startswith("/services/"):
                 await self._call(scope, receive, send)
+            elif path == "/inner" and verb == "GET" and self._inner is not None:
+                await _send(send, 200, [_JSON], await self._inner.fetch(scope, receive))
+            elif path.startswith("/inner/") and verb == "POST" and self._inner is not None:
+                await _send(send, 200, [_JSON], await self._inner.hand_in(path, scope, receive))
             elif verb in ("GET", "HEAD"):
                 await self._read(path, scope, send)
             elif verb == "POST" and path.startswith("/channels/") and path.endswith("/settle"):
@@ -196,6 +203,8 @@ class Gateway:
                 request.content_type = value.decode("latin-1").partition(";")[0].strip().lower()
             elif name == b"openresource-test":
                 request.test = value
+            elif name == b"openresource-allowance":
+                request.allowance = value
             elif name == b"openresource-deadline":
                 request.patience_seconds = _patience_seconds(value)
         try:
