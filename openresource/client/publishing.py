@@ -46,6 +46,7 @@ from openresource.market.services import (
     Version,
     VersionTextTaken,
     choice_record,
+    parse_fork_source,
     read_version,
     version_record,
 )
@@ -250,7 +251,8 @@ class Publisher:
             return Publication(choice, "", before)
         operations: list[Operation] = []
         if registered is None:
-            record = program_record(Program(program, publisher, name, prepared.release.bytes))
+            parent = version.fork_of.program if version.fork_of is not None else ""
+            record = program_record(Program(program, publisher, name, prepared.release.bytes, parent))
             operations.append(set_value(f"/programs/{program}", record))
         operations.append(
             set_value(f"/services/{publisher}/{name}/versions/{program}", version_record(version))
@@ -444,6 +446,7 @@ def version_of(prepared: Prepared) -> Version:
         domain=manifest.domain,
         exactness=manifest.exactness,
         bytes=prepared.release.bytes,
+        fork_of=parse_fork_source(manifest.fork_of),
     )
 
 

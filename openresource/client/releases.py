@@ -50,9 +50,7 @@ LEFT_OUT_FOLDERS: Final = frozenset(
 # What marks a folder as one that a tool made and can make again.
 MADE_BY_TOOLS: Final = ("CACHEDIR.TAG", "pyvenv.cfg")
 LEFT_OUT_FILES: Final = ("*.pyc", ".DS_Store", "*.swp", ".gitignore", DEMO_FILE)
-_VERSION_LINE: Final = re.compile(
-    r"""^[ \t]*version[ \t]*=[ \t]*(?:"[^"\n]*"|'[^'\n]*')([ \t]*(?:\#.*)?)$""", re.MULTILINE
-)
+_LINE: Final = r"""^[ \t]*{member}[ \t]*=[ \t]*(?:"[^"\n]*"|'[^'\n]*')([ \t]*(?:\#.*)?)$"""
 # What is published is public and stays: these are mistakes.
 SECRET_FILES: Final = (".env", ".env.*", ".netrc", "id_rsa", "id_ed25519", "wallet.json", "funding.json")
 SECRET_PATTERNS: Final = (".env.example", ".env.sample", ".env.template", ".env.dist", ".env.defaults")
@@ -76,6 +74,11 @@ class NotPublishable(Refusal):
 class VersionNotWritten(Refusal):
     template = "The version {version} cannot be written into openresource.toml."
     way_out = "Write version on a line of its own before the first table, or raise it by hand."
+
+
+class NameNotWritten(Refusal):
+    template = "The name {name} cannot be written into openresource.toml."
+    way_out = "Fetch it with --no-publish, and write name and fork_of on lines of their own."
 
 
 class ReleaseTooLarge(Refusal):
@@ -155,11 +158,19 @@ def read_release(folder: Path, additions: Mapping[str, bytes] | None = None) -> 
 def with_version(release: Release, version: str) -> Release:
     """The same release under another version's text; all else in its manifest stays as it was written."""
     text = release.files[MANIFEST_FILE].decode()
-    fresh = _with_version_line(text, version)
+    fresh = _with_line(text, "version", version)
     if tomllib.loads(fresh) != {**tomllib.loads(text), "version": version}:
         raise VersionNotWritten(version=version)
     changed = _release_of(release.folder, {**release.files, MANIFEST_FILE: fresh.encode()})
     return replace(changed, left_out=release.left_out)
+
+
+def forked_manifest(text: str, name: str, source: str) -> str:
+    """A manifest under a name of one's own that says where it comes from; all else stays as it was written."""
+    fresh = _with_line(_with_line(text, "fork_of", source), "name", name)
+    if tomllib.loads(fresh) != {**tomllib.loads(text), "name": name, "fork_of": source}:
+        raise NameNotWritten(name=name)
+    return fresh
 
 
 def _release_of(folder: Path, files: dict[str, bytes]) -> Release:
@@ -243,12 +254,13 @@ def check_examples(methods: Sequence[Method]) -> None:
                 raise ExampleInvalid(method=method.name, reason=refusal.message) from refusal
 
 
-def _with_version_line(text: str, version: str) -> str:
-    """The manifest with its top-level version replaced, or put before everything else."""
-    line = f'version = "{version}"'
+def _with_line(text: str, member: str, value: str) -> str:
+    """The manifest with one of its top-level texts replaced, or put before everything else."""
+    line = f'{member} = "{value}"'
     tables = re.search(r"^[ \t]*\[", text, re.MULTILINE)
     head = text[: tables.start()] if tables else text
-    fresh, count = _VERSION_LINE.subn(lambda found: f"{line}{found[1]}", head, count=1)
+    pattern = re.compile(_LINE.format(member=member), re.MULTILINE)
+    fresh, count = pattern.subn(lambda found: f"{line}{found[1]}", head, count=1)
     return fresh + text[len(head) :] if count else f"{line}\n{text}"
 
 

@@ -147,3 +147,5 @@ class Manifest:
     artifacts: tuple[Artifact, ...] = ()
     # None: it calls nobody, and gets no way to.
     calls: Calls | None = None
+    # The exact version of another service that it was made from, as <publisher>/<name>@<program>.
+    fork_of: str = ""

@@ -48,6 +48,7 @@ from openresource.market.manifest_sections import (
     read_run,
 )
 from openresource.market.manifest_tables import InvalidManifest, NotSupported, Table
+from openresource.market.services import parse_fork_source
 from openresource.primitives.errors import Refusal
 
 __all__ = [
@@ -87,6 +88,7 @@ KEY_DOTS_MAX: Final = 200
 METHODS_MAX: Final = 64
 TAGS_MAX: Final = 16
 ARTIFACTS_MAX: Final = 16
+FORK_CHARACTERS_MAX: Final = 200
 
 # A word or a quote before a dot, as parts of a key have it.
 _DOTTED = re.compile(r"[\w\"'][ \t]{0,8}\.")
@@ -157,9 +159,17 @@ def parse_manifest(text: str) -> Manifest:
         methods=methods,
         artifacts=tuple(read_artifact(part) for part in table.tables("artifacts", ARTIFACTS_MAX)),
         calls=read_calls(table.table("calls"), run),
+        fork_of=_read_fork(table),
     )
     table.finish()
     return manifest
+
+
+def _read_fork(table: Table) -> str:
+    text = table.text("fork_of", FORK_CHARACTERS_MAX)
+    if text and parse_fork_source(text) is None:
+        raise table.wrong("fork_of", text, "a source looks like 0x…/name@bafy…")
+    return text
 
 
 def declared_calls(text: bytes) -> Calls | None:

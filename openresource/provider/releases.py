@@ -16,7 +16,7 @@ from openresource.client.chain import Chain
 from openresource.market.manifests import Manifest, Method
 from openresource.market.prices import check_cap
 from openresource.market.schemas import check_value
-from openresource.market.services import Version
+from openresource.market.services import Version, fork_source_text
 from openresource.primitives.cids import parse_cid
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
@@ -192,10 +192,12 @@ def check_published(manifest: Manifest, name: str, version: Version) -> None:
         ("version", manifest.version, version.version),
         ("royalty", manifest.royalty_uain, version.royalty_uain),
         ("exactness", manifest.exactness, version.exactness),
+        ("fork_of", manifest.fork_of, fork_source_text(version.fork_of) if version.fork_of else ""),
     )
     for member, found, published in pairs:
         if found != published:
-            raise ReleaseInvalid(reason=f"its manifest says {member} {found}, the chain says {published}")
+            said = f"its manifest says {member} {found or 'nothing'}, the chain says {published or 'nothing'}"
+            raise ReleaseInvalid(reason=said)
 
 
 def check_price(ask_uain: int, version: Version) -> None:

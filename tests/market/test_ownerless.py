@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from openresource.market.fields import InvalidRecord
+from openresource.market.manifests import InvalidManifest, parse_manifest
 from openresource.market.programs import ProgramNotRegistered
 from openresource.market.reports import REPORTS_MAX, ReportMissing, TooManyReports
 from openresource.market.services import (
@@ -152,3 +155,13 @@ def test_reports_have_a_form_and_a_bound() -> None:
         chain.write(BUYER, report_path(number), {"reason": "x"})
     refused(chain, TooManyReports, BUYER, report_path(REPORTS_MAX), {"reason": "x"})
     chain.write(STRANGER, report_path(0, STRANGER.address), {"reason": "x"})
+
+
+def test_a_manifest_carries_its_source_and_refuses_what_is_none() -> None:
+    source = fork_source_text(ForkSource(PUBLISHER.address, NAME, PROGRAM))
+    text = 'name = "better"\nfork_of = "{}"\n[run]\nkind = "python"\nentry = "program:answer"\n'
+    assert parse_manifest(text.format(source)).fork_of == source
+    assert parse_manifest(text.format(source).replace("fork_of", "summary")).fork_of == ""
+    with pytest.raises(InvalidManifest) as refusal:
+        parse_manifest(text.format("translate"))
+    assert "fork_of" in refusal.value.message
