@@ -20,11 +20,11 @@ from openresource.node.ain.chain import (
     SERVING,
     STOPPED,
     AinChain,
-    Listener,
     Snapshot,
     proposal_of,
 )
 from openresource.node.ain.door import AinDoor
+from openresource.node.ain.events import EventHandler
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.peers import Peers
 from openresource.node.ain.rounds import RUNNING, STATES, Rounds
@@ -70,6 +70,7 @@ class AinNode:
         self._rounds: Rounds | None = None
         self._peers: Peers | None = None
         self._server: Server | None = None
+        self._events: EventHandler | None = None
         self._stop_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_at: float | None = None
@@ -85,9 +86,9 @@ class AinNode:
         return self._chain
 
     @property
-    def events(self) -> None:
+    def events(self) -> EventHandler | None:
         """The event handler; None on a node without one."""
-        return None
+        return self._events
 
     @property
     def timer_flags(self) -> Facts:
@@ -227,6 +228,9 @@ class AinNode:
         self._server = Server(settings.hosts[0], settings.port, more)
         try:
             self._open_chain()
+            if self.parameters.flag("ENABLE_EVENT_HANDLER"):
+                self._events = EventHandler(self, settings.hosts, settings.event_port)
+                await self._events.start()
             await self._server.start(AinDoor(self).application)
             if self.key is not None:
                 await self._begin(self.key)
@@ -241,6 +245,8 @@ class AinNode:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._peers is not None:
             await self._peers.stop()
+        if self._events is not None:
+            await self._events.stop()
         if self._server is not None:
             await self._server.stop()
         if self._chain is not None:
@@ -289,7 +295,6 @@ class AinNode:
             chain.add_block(block, proposal_of(following), self.now_ms())
             chain.finalise(self.now_ms())
             block = following
-        chain.listen(Listener())
 
     async def _begin(self, key: PrivateKey) -> None:
         """With an account the node takes part: it looks for others and, once it knows what they know, serves."""

@@ -20,7 +20,7 @@ import httpx2
 
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.websocket import Connection, WebsocketServer, connect
-from openresource.primitives.encoding import canonical_json
+from openresource.primitives.encoding import canonical_json, parse_json
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey, is_checksum_address, sign_message, verify_signature
 
@@ -417,8 +417,8 @@ async def _peer_candidate_info(url: str) -> Facts:
 
 def _parsed(text: str) -> Facts | None:
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
+        message = parse_json(text, bytes_max=MESSAGE_BYTES_MAX)
+    except Refusal:
         return None
     return message if isinstance(message, dict) else None
 

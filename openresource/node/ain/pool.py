@@ -170,7 +170,7 @@ class Pool:
             facts["exec_result"] = result
         self.tracker.setdefault(transaction.hash, {}).update(facts)
         self._tracked_at.append((waiting.created_at, transaction.hash))
-        self._tell(waiting.wire, None, state)
+        self._tell(waiting.to_json(), None, state)
 
     # -- what became of them ----------------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class Pool:
             if tracked is not None and before not in STATES_IN_BLOCK:
                 tracked["state"] = state
             leaving.append(waiting)
-            self._tell(waiting.wire, before, state)
+            self._tell(waiting.to_json(), before, state)
         self._remove(leaving)
 
     def _remove(self, leaving: Iterable[Waiting]) -> None:

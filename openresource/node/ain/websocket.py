@@ -100,7 +100,11 @@ class Connection:
 
     def send(self, text: str) -> None:
         """Sends a text; somebody who does not read loses the connection."""
-        self._write(TEXT, text.encode("utf-8", "replace"))
+        self.send_bytes(text.encode("utf-8", "replace"))
+
+    def send_bytes(self, text: bytes) -> None:
+        """Sends a text that is UTF-8 already."""
+        self._write(TEXT, text)
 
     async def close(self, code: int = NORMAL) -> None:
         """Ends the connection as the protocol wants it."""
