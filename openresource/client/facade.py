@@ -21,6 +21,8 @@ from openresource.client.channels import Channels
 from openresource.client.commands import PUBLISH_SECONDS, publish_by_command
 from openresource.client.envelopes import EVENT_STARTS, JSON_TYPE, event_blocks, event_value, value_of
 from openresource.client.homes import NODE_VARIABLE, Home
+from openresource.client.job_views import Explanation, JobResult, JobView, Output
+from openresource.client.jobs import JOB_SECONDS, JobHandle, Jobs
 from openresource.client.money import Money, money_of
 from openresource.client.services import KEPT_SECONDS, Choice, Directory, Listing
 from openresource.ledger.draft import NetworkDomain
@@ -67,6 +69,7 @@ class AsyncClient:
         self._books: Books | None = None
         self._channels: Channels | None = None
         self._calls: Calls | None = None
+        self._jobs: Jobs | None = None
         self._preparing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -78,7 +81,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close connections and books; money stays where it is."""
+        """Close connections and books; money stays where it is, and jobs go on."""
+        if self._jobs is not None:
+            await self._jobs.close()
         if self._calls is not None:
             await self._calls.close()
         if self._channels is not None:
@@ -126,6 +131,13 @@ class AsyncClient:
                 )
                 await self._calls.look_back()
             return self._calls
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of this home: asked for, watched, explained."""
+        if self._jobs is None:
+            self._jobs = Jobs(self.chain, self.directory, self.key)
+        return self._jobs
 
     # Services
 
@@ -305,6 +317,38 @@ class Client:
             )
         )
 
+    def job(
+        self,
+        service: str,
+        method: str | None = None,
+        *,
+        policy: str = "one",
+        budget: str | None = None,
+        deadline_seconds: float = JOB_SECONDS,
+        **inputs: Any,
+    ) -> Job:
+        """Ask for a run that is checked as the policy says; `budget` is a text of AIN."""
+        budget_uain = None if budget is None else uain_from_text(budget)
+        handle = self._run(
+            self.asynchronous.jobs.run(
+                service,
+                method,
+                inputs,
+                policy=policy,
+                budget_uain=budget_uain,
+                deadline_seconds=deadline_seconds,
+            )
+        )
+        return Job(self, handle)
+
+    def jobs(self) -> list[JobView]:
+        """The jobs that this wallet asked for, the newest first."""
+        return self._run(self.asynchronous.jobs.list())
+
+    def explain(self, job: str) -> Explanation:
+        """A job's verdict computed anew from the chain alone."""
+        return self._run(self.asynchronous.jobs.explain(job))
+
     def services(self, query: str = "") -> list[Listing]:
         """Services that match some words."""
         return self._run(self.asynchronous.services(query))
@@ -370,3 +414,28 @@ class Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class Job:
+    """A job in plain calls: `client.job("shout", text="hello", policy="audited").result().value`."""
+
+    def __init__(self, client: Client, handle: JobHandle) -> None:
+        self._client = client
+        self._handle = handle
+
+    @property
+    def id(self) -> str:
+        """The job's name on the chain."""
+        return self._handle.id
+
+    def provisional(self) -> Output:
+        """The first result that is there, before anybody has checked it."""
+        return self._client._run(self._handle.provisional())
+
+    def result(self) -> JobResult:
+        """The verdict with the output that it accepts."""
+        return self._client._run(self._handle.result())
+
+    def events(self) -> Iterator[JobView]:
+        """The job each time it has changed, until it is settled."""
+        return self._client._each(self._handle.events())

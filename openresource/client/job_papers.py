@@ -45,6 +45,11 @@ def job_seed(job: str, key: PrivateKey, network: NetworkDomain) -> JobSeed:
     return JobSeed(*(keccak(root + word) for word in (b"secret", b"salt", b"content")))
 
 
+def asked_job_id(requester: str, key: str) -> str:
+    """The name of the job that a request under a key makes; a retry is the same job."""
+    return keccak(f"job{requester}/{key}".encode()).hex()[:32]
+
+
 def salted_digest(salt: bytes, value: Any) -> bytes:
     """The digest of a value behind a salt, so that nobody finds it by guessing."""
     return keccak(salt + canonical_json_bytes(value))

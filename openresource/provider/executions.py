@@ -106,7 +106,7 @@ async def given_for(
         value = await chain.read(source, "pending")
         if hex_text(input_digest(value)) != request.get("input_digest"):
             raise InputChanged(source=source)
-        return Given(json_value(value), job.encode())
+        return Given(json_value(value), b"")
     if "input_cid" not in request:
         return Given(json_value(request.get("input")), job.encode())
     cid = str(request["input_cid"])
@@ -163,6 +163,11 @@ async def seal_for(chain: Chain, job: str, provider: str, given: Given, result: 
 def salted_digest(salt: bytes, value: Any) -> bytes:
     """The digest of a value behind a salt, so that nobody finds it by guessing."""
     return keccak(salt + canonical_json_bytes(value))
+
+
+def execution_digest(salt: bytes, status: str, output: Any) -> bytes:
+    """The digest of what came of a run; that a program failed is the same result wherever it does."""
+    return salted_digest(salt, output if status == DONE else {"status": status})
 
 
 def fresh_chance(readers: int, *, random_bytes: Callable[[int], bytes] = os.urandom) -> Chance:

@@ -1,20 +1,19 @@
-"""Works on jobs: sees a request, leases it, runs the program on what was written, and returns the result to the chain.
+"""Works on jobs: sees a request, leases it in turn, runs the program, binds itself to the result, and reveals it.
 
-The chain decides who gets a job (the first lease), what it pays and where the result goes; nothing about jobs is kept
-here but the place in the stream of events. A job that was leased when this process ended is taken up again while its
-lease lasts.
+The chain decides who works on a job and what it pays. What this provider has bound itself to is kept in `commits.py`
+before the chain hears of it, so a process that was killed goes on where it was; everything else is read from the chain.
+A run whose lease is lost is stopped: its result would count for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from openresource.client.chain import (
     BadAnswer,
@@ -22,56 +21,45 @@ from openresource.client.chain import (
     Event,
     NodeAway,
     NodeRefused,
-    TransactionRefused,
-    set_value,
+    TransactionDropped,
+    TransactionNotFinal,
 )
-from openresource.market.jobs import (
-    LEASED,
-    REQUESTED,
-    check_fits_at,
-    execution_record,
-    failure_record,
-    input_digest,
-)
-from openresource.market.manifests import Method
-from openresource.market.papers import hex_text
-from openresource.market.schemas import check_value
-from openresource.market.tree_json import json_value, tree_value
-from openresource.primitives.encoding import canonical_json_bytes, parse_json
+from openresource.market.jobs.terms import ROLE_OF_STATUS
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
-from openresource.primitives.paths import parse_path
+from openresource.provider.commits import Commits
+from openresource.provider.duties import Duty, duty_of, own_execution
+from openresource.provider.executions import Result
+from openresource.provider.job_steps import Steps
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Offer, Offers
-from openresource.sandbox.driver import JSON_TYPE, ProgramCall, ProgramFailed, ProgramReply
+from openresource.provider.turns import Turns
 
 log = logging.getLogger("openresource.provider.jobs")
 
-JOBS_AT_ONCE = 16
-JOBS_WAITING_MAX = 1_000
-JOBS_REMEMBERED_MAX = 10_000
-SCAN_JOBS_MAX = 1_000
-CURSOR_SECONDS = 5.0
-LATER_SECONDS = 0.5
-RESULT_BYTES_MAX = 64 * 1024
-# Time to bring the result to the chain before the lease ends.
-FINISH_MS = 2_000
-FINISH_SECONDS = 30.0
+# Jobs that this provider is bound to or asks for at once.
+JOBS_AT_ONCE: Final = 256
+JOBS_WAITING_MAX: Final = 1_000
+SCAN_JOBS_MAX: Final = 1_000
+CURSOR_SECONDS: Final = 5.0
+LATER_SECONDS: Final = 0.5
+# What is waited for is looked at again after so long, as a hint may be lost.
+LOOK_SECONDS: Final = 2.0
+# A job is leased when it would wait no longer than this for a place.
+WAIT_SECONDS_MAX: Final = 0.25
+# A lease that was refused is asked for again after so long, so many times.
+ASK_AGAIN_SECONDS: Final = 0.1
+ASKED_MAX: Final = 10
 
 
-class ResultTooLarge(Refusal):
-    template = "The result has {bytes} bytes; at most {bytes_max} go into the tree."
-    way_out = "Return a smaller result, or put it into the content store and return its name."
+@dataclass(slots=True)
+class _Life:
+    """One job that is worked on here."""
 
-
-class InputChanged(Refusal):
-    template = "The value at {source} is not the one that the job was made for."
-    way_out = "Write every request at a path of its own."
-
-
-class MethodMissing(Refusal):
-    template = "The program has no method {method}."
-    way_out = "Name one of its methods in the function entry."
+    job: str
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    asked: int = 0
 
 
 class Jobs:
@@ -86,6 +74,7 @@ class Jobs:
         metrics: Metrics,
         cursor_file: Path,
         clock_ms: Callable[[], int],
+        commits: Commits,
         missed: Callable[[str, str, str], None] = lambda publisher, name, program: None,
     ) -> None:
         self._chain = chain
@@ -94,39 +83,50 @@ class Jobs:
         self._metrics = metrics
         self._cursor_file = cursor_file
         self._clock_ms = clock_ms
+        self._commits = commits
+        self._steps = Steps(chain, key, commits, metrics, clock_ms)
+        self._turns = Turns(chain, key.address, clock_ms)
         # Hears of work for a version that is not served here just now.
         self._missed = missed
-        self._queue: asyncio.Queue[str] = asyncio.Queue(JOBS_WAITING_MAX)
-        self._queued: set[str] = set()
+        self._lives: dict[str, _Life] = {}
         # Jobs that nobody here can take yet, by publisher, name and program.
-        self._later: dict[tuple[str, str, str], list[str]] = {}
-        self._later_count = 0
-        self._done: OrderedDict[str, None] = OrderedDict()
+        self._later: dict[tuple[str, str, str], dict[str, None]] = {}
+        self._look = asyncio.Event()
         self._cursor = ""
         self.is_leaving = False
         self.running = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something runs, or is still to be revealed; a provider that leaves waits for it."""
+        return self.running > 0 or len(self._commits) > 0
+
     async def run(self) -> None:
         """Works until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(JOBS_AT_ONCE):
-                group.create_task(self._work())
-            group.create_task(self._keep_cursor())
-            group.create_task(self._look_later())
-            await self._follow()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_cursor())
+                group.create_task(self._look_later())
+                for job in self._commits.jobs:
+                    self._want(job)
+                await self._follow()
+        finally:
+            tasks = [life.task for life in self._lives.values() if life.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def see(self, event: Event) -> None:
-        """An event below /jobs: a state that says REQUESTED is work for whoever is first."""
+        """An event at a job's state: whoever works on it looks again, and a job with room is work for us."""
         if event.is_final and event.cursor:
             self._cursor = event.cursor
         labels = event.path.split("/")
-        value = event.value
-        if (
-            len(labels) == 4
-            and labels[3] == "state"
-            and isinstance(value, dict)
-            and value.get("status") == REQUESTED
-        ):
+        if len(labels) != 4 or labels[3] != "state":
+            return
+        life = self._lives.get(labels[2])
+        if life is not None:
+            life.changed.set()
+        elif isinstance(event.value, dict) and event.value.get("status") in ROLE_OF_STATUS:
             self._want(labels[2])
 
     async def _follow(self) -> None:
@@ -156,32 +156,40 @@ class Jobs:
                     return
 
     def _want(self, job: str) -> None:
-        if job in self._queued or self.is_leaving:
+        if job in self._lives or (self.is_leaving and self._commits.find(job) is None):
             return
-        try:
-            self._queue.put_nowait(job)
-        except asyncio.QueueFull:
+        if len(self._lives) >= JOBS_AT_ONCE:
             # Somebody else may take it; the chain does not lose it.
-            self._metrics.count("openresource_jobs_passed_over_total")
+            self._keep_for_later(("", "", ""), job)
             return
-        self._queued.add(job)
+        life = self._lives[job] = _Life(job)
+        life.task = asyncio.create_task(self._live(life))
 
     def _keep_for_later(self, service: tuple[str, str, str], job: str) -> None:
-        if self._later_count < JOBS_WAITING_MAX:
-            self._later.setdefault(service, []).append(job)
-            self._later_count += 1
+        if sum(len(jobs) for jobs in self._later.values()) >= JOBS_WAITING_MAX:
+            self._metrics.count("openresource_jobs_passed_over_total")
+            return
+        self._later.setdefault(service, {})[job] = None
 
     async def _look_later(self) -> None:
         """Jobs that waited for a program to be placed, or for room in its lane."""
         while True:
-            await asyncio.sleep(LATER_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), LATER_SECONDS)
+            self._look.clear()
             for service in list(self._later):
                 offer = self._offers.find(*service)
-                if offer is not None and offer.lane.has_room:
-                    jobs = self._later.pop(service)
-                    self._later_count -= len(jobs)
-                    for job in jobs:
-                        self._want(job)
+                if service[0] and (offer is None or offer.is_draining):
+                    continue
+                jobs = self._later[service]
+                while jobs and (offer is None or has_place(offer)) and len(self._lives) < JOBS_AT_ONCE:
+                    job = next(iter(jobs))
+                    del jobs[job]
+                    self._want(job)
+                    # It takes its place, or says that there is none.
+                    await asyncio.sleep(0)
+                if not jobs:
+                    self._later.pop(service, None)
 
     async def _keep_cursor(self) -> None:
         kept = ""
@@ -200,166 +208,132 @@ class Jobs:
 
     # ── One job ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _work(self) -> None:
-        while True:
-            job = await self._queue.get()
-            self._queued.discard(job)
-            self.running += 1
-            try:
-                await self._try(job)
-            except Refusal as refusal:
-                log.warning("job %s: %s", job, refusal.message)
-            finally:
-                self.running -= 1
+    async def _live(self, life: _Life) -> None:
+        """From a request to its end, as far as this provider has to do with it."""
+        try:
+            while await self._step(life):
+                pass
+        except (NodeAway, BadAnswer, TransactionNotFinal, TransactionDropped) as refusal:
+            log.warning("job %s waits for the node: %s", life.job, refusal.message)
+            self._keep_for_later(("", "", ""), life.job)
+        except Refusal as refusal:
+            log.warning("job %s: %s", life.job, refusal.message)
+            self._metrics.count("openresource_jobs_total", 'outcome="given_up"')
+        except Exception:
+            self._metrics.count("openresource_faults_total", 'part="job"')
+            log.exception("job %s", life.job)
+        finally:
+            self._lives.pop(life.job, None)
+            self._look.set()
 
-    async def _try(self, job: str) -> None:
+    async def _step(self, life: _Life) -> bool:
+        """Does what the job asks for now; false when nothing more is expected of us."""
+        life.changed.clear()
+        job, me = life.job, self._key.address
         record = await self._chain.read(f"/jobs/{job}", "pending")
-        if not isinstance(record, dict) or self.is_leaving:
-            return
-        request, state = record.get("request"), record.get("state")
-        if not isinstance(request, dict) or not isinstance(state, dict):
-            return
-        publisher, name, program = (str(request.get(part)) for part in ("publisher", "name", "program"))
-        offer = self._offers.find(publisher, name, program)
-        if job in self._done or state.get("status") not in (REQUESTED, LEASED):
-            return
-        if offer is None:
-            self._missed(publisher, name, program)
-        if offer is None or offer.is_draining or not offer.lane.has_room:
-            self._keep_for_later((publisher, name, program), job)
-            return
-        is_ours = state.get("status") == LEASED and state.get("provider") == self._key.address
-        if not is_ours and (state.get("status") != REQUESTED or not self._is_worth_it(offer, request)):
-            return
-        if not is_ours and not await self._lease(job):
-            return
-        self._remember(job)
-        try:
-            lease_until_ms = await self._chain.read(f"/jobs/{job}/state/lease_until_ms", "pending")
-            result = await self._execution(offer, request, int(lease_until_ms or 0))
-            await self._finish(job, result)
-        except BaseException:
-            # The lease will run out; then anybody may try again, this provider too.
-            self._done.pop(job, None)
-            raise
-
-    def _is_worth_it(self, offer: Offer, request: Mapping[str, Any]) -> bool:
-        budget_uain, deadline_ms = (
-            int(request.get(member) or 0) for member in ("budget_uain", "deadline_ms")
-        )
-        return budget_uain >= offer.price.total_uain and deadline_ms > self._clock_ms() + FINISH_MS
-
-    async def _lease(self, job: str) -> bool:
-        path = f"/jobs/{job}/leases/{self._key.address}"
-        try:
-            await self._chain.submit(set_value(path, {"at_ms": self._clock_ms()}), self._key)
-        except TransactionRefused as refusal:
-            log.debug("job %s went to somebody else: %s", job, refusal.message)
-            self._metrics.count("openresource_jobs_total", 'outcome="lost"')
+        if not isinstance(record, dict) or not isinstance(record.get("request"), dict):
+            await self._commits.drop(job)
             return False
+        match duty_of(record, me, self._clock_ms()):
+            case Duty.NONE:
+                return False
+            case Duty.OVER:
+                await self._steps.over(job)
+                return False
+            case Duty.WAIT:
+                await self._changed(life)
+                return True
+            case Duty.REVEAL:
+                own = own_execution(record, me)
+                return own is not None and await self._steps.reveal(job, own)
+            case Duty.LEASE:
+                return await self._lease(life, record)
+            case Duty.WORK:
+                return await self._work(life, record)
+
+    async def _changed(self, life: _Life, seconds: float = LOOK_SECONDS) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(life.changed.wait(), seconds)
+
+    def _offer(self, record: Mapping[str, Any], job: str) -> Offer | None:
+        """The program of a job, if it is served here."""
+        request = record["request"]
+        service = (str(request.get("publisher")), str(request.get("name")), str(request.get("program")))
+        offer = self._offers.find(*service)
+        if offer is None:
+            self._missed(*service)
+        if offer is None or offer.is_draining:
+            self._keep_for_later(service, job)
+            return None
+        return offer
+
+    async def _lease(self, life: _Life, record: dict[str, Any]) -> bool:
+        if self.is_leaving:
+            return False
+        offer = self._offer(record, life.job)
+        if offer is None:
+            return False
+        if not has_place(offer):
+            self._keep_for_later((offer.publisher, offer.name, offer.program), life.job)
+            return False
+        wait_ms = await self._turns.wait_ms(life.job, record, offer)
+        if wait_ms is None or life.asked >= ASKED_MAX:
+            return False
+        if wait_ms > 0:
+            await self._changed(life, min(wait_ms / 1000, LOOK_SECONDS))
+            return True
+        life.asked += 1
+        if not await self._steps.lease(life.job, offer):
+            # Somebody was quicker, or our clock is ahead of the chain's.
+            await self._changed(life, ASK_AGAIN_SECONDS)
         return True
 
-    async def _execution(self, offer: Offer, request: Mapping[str, Any], until_ms: int) -> dict[str, Any]:
-        """Runs the program; every way in which it ends is a record for the chain."""
-        usage: dict[str, int] | None = None
+    async def _work(self, life: _Life, record: dict[str, Any]) -> bool:
+        """Runs the program while watching whether the lease lasts; then binds us to what came of it."""
+        offer = self._offer(record, life.job)
+        own = own_execution(record, self._key.address)
+        if offer is None or own is None:
+            return False
+        kept = self._commits.find(life.job, str(own.lease_at_ms))
+        if kept is not None:
+            # The process ended between disk and chain: what was kept counts, not another run.
+            return await self._steps.commit(kept)
+        self.running += 1
         try:
-            method = _method_of(offer, request)
-            body = await self._input(request, method)
-            reply = await self._run(offer, method, body, until_ms)
-            usage = {
-                "cpu_ms": reply.cpu_ms,
-                "wall_ms": reply.wall_ms,
-                "bytes_in": len(body),
-                "bytes_out": len(reply.body) if isinstance(reply.body, bytes) else 0,
-            }
-            output = await _output(reply)
-            check_fits_at(parse_path(str(request["result_path"])), output)
-            record = execution_record(output, usage=usage)
-            size = len(canonical_json_bytes(record))
-            if size > RESULT_BYTES_MAX:
-                raise ResultTooLarge(bytes=size, bytes_max=RESULT_BYTES_MAX)
-            return record
-        except (NodeAway, BadAnswer):
-            raise
-        except Refusal as refusal:
-            return failure_record(refusal.message, usage=usage)
-
-    async def _run(self, offer: Offer, method: Method, body: bytes, until_ms: int) -> ProgramReply:
-        left_seconds = (until_ms - FINISH_MS - self._clock_ms()) / 1000
-        place = offer.lane.reserve("jobs")
-        await place.enter()
-        try:
-            return await offer.runner.call(
-                ProgramCall(
-                    method.name,
-                    method.path,
-                    body,
-                    JSON_TYPE,
-                    deadline_seconds=max(0.5, min(left_seconds, offer.limits.call_seconds)),
-                )
-            )
+            result = await self._watched(life, self._steps.execute(life.job, record, offer, own))
+            return result is not None and await self._steps.bind(life.job, record, own, result)
         finally:
-            place.leave()
+            self.running -= 1
 
-    async def _input(self, request: Mapping[str, Any], method: Method) -> bytes:
-        """What was written at the source, as JSON; a bare value becomes the method's one parameter."""
-        source = str(request["source"])
-        value = await self._chain.read(source, "pending")
-        if hex_text(input_digest(value)) != request.get("input_digest"):
-            raise InputChanged(source=source)
-        given = json_value(value)
-        schema = method.input if isinstance(method.input, Mapping) else None
-        if schema is not None and not isinstance(given, dict):
-            names = list(schema.get("required", ())) or list(schema.get("properties", {}))
-            if len(names) >= 1:
-                given = {names[0]: given}
-        if schema is not None:
-            check_value(schema, given)
-        return json.dumps(given).encode()
-
-    async def _finish(self, job: str, record: dict[str, Any]) -> None:
-        path = f"/jobs/{job}/executions/{self._key.address}"
+    async def _watched(self, life: _Life, execution: Coroutine[Any, Any, Result | None]) -> Result | None:
+        run = asyncio.create_task(execution)
         try:
-            await self._chain.submit_final(
-                set_value(path, record), self._key, deadline_seconds=FINISH_SECONDS
-            )
-        except TransactionRefused as refusal:
-            log.warning("the chain did not take the result of job %s: %s", job, refusal.message)
-            self._metrics.count("openresource_jobs_total", 'outcome="refused"')
-            return
-        self._metrics.count("openresource_jobs_total", f'outcome="{record["status"].lower()}"')
+            while not run.done():
+                changing = asyncio.create_task(self._changed(life))
+                await asyncio.wait((run, changing), return_when=asyncio.FIRST_COMPLETED)
+                changing.cancel()
+                if not run.done() and not await self._still_ours(life):
+                    log.info("job %s is no longer ours; its run is stopped", life.job)
+                    self._metrics.count("openresource_jobs_total", 'outcome="interrupted"')
+                    return None
+            return run.result()
+        finally:
+            if not run.done():
+                run.cancel()
+                await asyncio.gather(run, return_exceptions=True)
 
-    def _remember(self, job: str) -> None:
-        self._done[job] = None
-        if len(self._done) > JOBS_REMEMBERED_MAX:
-            self._done.popitem(last=False)
-
-
-def _method_of(offer: Offer, request: Mapping[str, Any]) -> Method:
-    wanted = request.get("method")
-    if wanted is None:
-        if not offer.methods:
-            raise MethodMissing(method="")
-        return offer.methods[0]
-    for method in offer.methods:
-        if method.name == wanted:
-            return method
-    raise MethodMissing(method=wanted)
+    async def _still_ours(self, life: _Life) -> bool:
+        life.changed.clear()
+        try:
+            record = await self._chain.read(f"/jobs/{life.job}", "pending")
+        except (NodeAway, BadAnswer):
+            # The lease's own end is kept by the clock; a node that is away takes nothing from us.
+            return True
+        is_record = isinstance(record, dict) and isinstance(record.get("request"), dict)
+        return is_record and duty_of(record, self._key.address, self._clock_ms()) is Duty.WORK
 
 
-async def _output(reply: ProgramReply) -> Any:
-    """The answer as a value of the tree."""
-    body = reply.body
-    if not isinstance(body, bytes):
-        parts = []
-        async for chunk in body:
-            parts.append(chunk)
-        body = b"[" + b",".join(part.strip() for part in parts if part.strip()) + b"]"
-    if reply.status >= 400:
-        raise ProgramFailed(reason=body[:300].decode("utf-8", "replace"))
-    if reply.content_type.partition(";")[0] != JSON_TYPE and isinstance(reply.body, bytes):
-        raise ProgramFailed(reason=f"its answer is {reply.content_type}, and only JSON goes into the tree")
-    output = tree_value(parse_json(body))
-    if output is None:
-        raise ProgramFailed(reason="its answer is empty, and the tree keeps nothing empty")
-    return output
+def has_place(offer: Offer) -> bool:
+    """Whether a job that is leased now runs soon; who leases more than it can run keeps others from it."""
+    lane = offer.lane
+    return lane.has_room and lane.expected_wait_seconds("jobs") <= WAIT_SECONDS_MAX

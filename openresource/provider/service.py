@@ -39,6 +39,7 @@ from openresource.provider.answers import KEPT_MS, Answers
 from openresource.provider.books import Books, drop_old
 from openresource.provider.calls import Calls
 from openresource.provider.claims import INTERVAL_MS_DEFAULT, THRESHOLD_UAIN_DEFAULT, Claims
+from openresource.provider.commits import Commits
 from openresource.provider.earnings import earnings
 from openresource.provider.fleets import IDLE_SECONDS_DEFAULT, WARM_DEFAULT, Fleet
 from openresource.provider.gateway import Gateway
@@ -297,6 +298,9 @@ class Provider:
             placed=lambda offer: self._retention.note(offer.service, offer.program),
             grace_seconds=settings.grace_seconds,
         )
+        commits = Commits(settings.folder / "commits", sync=settings.sync)
+        commits.open(at_ms=clock_ms())
+        self._opened.push_async_callback(commits.close)
         self.jobs = Jobs(
             chain=self._chain,
             key=self._key,
@@ -304,6 +308,7 @@ class Provider:
             metrics=self.metrics,
             cursor_file=settings.folder / "jobs.cursor",
             clock_ms=clock_ms,
+            commits=commits,
             missed=self._job_missed,
         )
         self._opened.push_async_callback(self.placements.close)
@@ -577,7 +582,7 @@ class Provider:
         """Waits until no call and no job runs, within the drain time."""
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
-                while self.jobs.running or any(offer.lane.running for offer in self.offers):
+                while self.jobs.is_busy or any(offer.lane.running for offer in self.offers):
                     await asyncio.sleep(0.02)
         except TimeoutError:
             log.warning("calls still run after %s seconds and are cut off", self.settings.drain_seconds)
