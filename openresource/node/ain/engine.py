@@ -27,7 +27,7 @@ from openresource.node.ain.door import AinDoor
 from openresource.node.ain.events import EventHandler
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.peers import Peers
-from openresource.node.ain.rounds import RUNNING, STATES, Rounds
+from openresource.node.ain.rounds import PROPOSE, RUNNING, STATES, Rounds
 from openresource.node.ain.settings import AinSettings
 from openresource.node.ain.storage import ChainStorage
 from openresource.node.ain.traffic import Traffic
@@ -188,7 +188,8 @@ class AinNode:
                 "hashToDb": [entry.hash for entry in entries],
                 "hashToNextBlockSet": following,
                 "epochToBlock": [entry.epoch for entry in entries],
-                "numberToBlockSet": list(numbers),
+                # AI Network's node files blocks under their numbers and under those as texts.
+                "numberToBlockSet": [key for number in numbers for key in (int(number), number)],
                 "longestNotarizedChainTips": [tip.hash for tip in consensus.longest_tips()],
             },
         }
@@ -305,7 +306,7 @@ class AinNode:
             self, hosts=settings.hosts, port=settings.p2p_port, is_local=settings.is_local
         )
         self._rounds = rounds = Rounds(
-            chain, self._storage, key, self.now_ms, peers.say, self._ask_for_blocks, self._note_final
+            chain, self._storage, key, self.now_ms, self._say, self._ask_for_blocks, self._note_final
         )
         rounds.restore(self._storage.papers())
         chain.node_state = CHAIN_SYNCING
@@ -370,6 +371,17 @@ class AinNode:
             self._spawn(asyncio.to_thread(self._storage.write_snapshot, entry.number, root, kept))
 
     # -- messages of peers ------------------------------------------------------------------------------------------
+
+    def _say(self, kind: str, data: Any, sender: str | None) -> None:
+        """What the rounds have to say, with how long its paper was on its way."""
+        if kind == "CONSENSUS":
+            value = data["value"]
+            paper = value["proposalTx"] if data["type"] == PROPOSE else value
+            now_ms = self.now_ms()
+            late_ms = now_ms - paper["tx_body"]["timestamp"]
+            self.traffic.add(f"{data['type']}_p2p_message", late_ms, now_ms, is_block_time=True)
+        if self._peers is not None:
+            self._peers.say(kind, data, sender)
 
     def peer_joined(self, address: str) -> None:
         """A link to a peer is open."""

@@ -14,6 +14,8 @@ from openresource.primitives.numbers import is_decimal_text, is_integer_text, is
 WILDCARD: Final = "*"
 # Never shown to anybody, whoever asks.
 SECRET_NAMES: Final = frozenset(("UNSAFE_PRIVATE_KEY",))
+# Variables that are no parameters and are shown with them.
+SHOWN_BESIDE: Final = ("STAKE",)
 # A habit of AI Network's node that its clients can see: what was a number shows as a text once it was set at run
 # time. It is used as the number that it says all the same.
 SHOWS_SET_NUMBERS_AS_TEXT: Final = True
@@ -128,7 +130,8 @@ class NodeParameters:
         given = {name: environment[name] for name in values if name in environment}
         for name, text in given.items():
             values[name] = parsed(values[name], text)
-        return cls(values, given)
+        beside = {name: environment[name] for name in SHOWN_BESIDE if name in environment}
+        return cls(values, {**given, **beside})
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._values

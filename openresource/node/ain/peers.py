@@ -173,10 +173,14 @@ class Peers:
         """The state of the links, as AI Network's clients read it."""
         outbound, inbound = list(self.links.outbound), list(self.links.inbound)
         target = int(self._node.parameters.number("TARGET_NUM_OUTBOUND_CONNECTION"))
-        state = STATES[0] if self._started_at_ms is None else STEADY if len(outbound) >= target else EXPANDING
         started = self._started_at_ms
         dialling = [url for url, known in self._known.items() if known.is_dialling]
-        candidates = [peer.urls["jsonRpc"]["url"] for peer in self.links.outbound.values()]
+        has_met = bool(outbound or inbound or dialling)
+        state = STATES[0] if not has_met else STEADY if len(outbound) >= target else EXPANDING
+        candidates = list(dict.fromkeys([*self._candidates, *self.json_rpc_urls().values()]))
+        if not candidates:
+            # A node that was told of nobody but itself has itself as its candidate.
+            candidates = [self._node.urls()["jsonRpc"]["url"]]
         return {
             "state": state,
             "stateNumeric": STATES.index(state),
