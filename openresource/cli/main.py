@@ -36,6 +36,13 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         ),
         "bond": Entry("bond:bond", "Show, add to and withdraw a provider's bond."),
     },
+    "Improve, and keep whole": {
+        "program": Entry(
+            "program:program", "Fork a service, give your own up, vote about stopping one and giving it back."
+        ),
+        "report": Entry("program:report", "Report harm by a program, for everybody to read."),
+        "stake": Entry("stake:stake", "Coins that give you a say in votes of the network."),
+    },
     "Find, call, pay": {
         "services": Entry("services:services", "Search the services on the network."),
         "quote": Entry("services:quote", "What a call would cost, provider by provider."),
