@@ -154,10 +154,11 @@ class AinNode:
         """The consensus with all blocks that are not final."""
         rounds, consensus = self._rounds, self.chain.consensus
         entries = consensus.entries()
-        numbers: dict[str, None] = {}
-        following: dict[str, list[str]] = {}
+        numbers: list[int | str] = []
+        following: dict[str, list[str]] = {"": [self.genesis_hash()]}
         for entry in entries:
-            numbers[str(entry.number)] = None
+            # Once as the number of a block, and once as the text in the path of its votes.
+            numbers += [number for number in (entry.number, str(entry.number)) if number not in numbers]
             if entry.number > 0:
                 following.setdefault(entry.block["last_hash"], []).append(entry.hash)
         return {

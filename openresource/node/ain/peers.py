@@ -37,6 +37,7 @@ STATES: Final = ("STARTING", EXPANDING, STEADY)
 JSON_RPC_PATH: Final = "/json-rpc"
 
 HELLO: Final = "HELLO"
+PEERS: Final = "PEERS"
 
 Facts = dict[str, Any]
 _log = logging.getLogger("openresource.node.ain.peers")
@@ -367,16 +368,32 @@ class Peers:
     async def _serve(self, peer: Peer, links: dict[str, Peer]) -> None:
         """Hands on what a peer says, until the link ends."""
         try:
+            self._introduce(peer)
             self._node.peer_joined(peer.address)
             while (text := await peer.connection.receive()) is not None:
                 message = _parsed(text)
-                if message is not None and isinstance(message.get("type"), str):
+                if message is not None and message.get("type") == PEERS:
+                    self._learn_all(message.get("data"))
+                elif message is not None and isinstance(message.get("type"), str):
                     self._node.take_message(message["type"], message.get("data"), peer.address)
                 # One peer's many messages must not keep everybody else waiting.
                 await asyncio.sleep(0)
         finally:
             if links.get(peer.address) is peer:
                 del links[peer.address]
+
+    def _introduce(self, peer: Peer) -> None:
+        """Tells a new peer of the others, and the others of it, so that all of them find one another at once."""
+        others = {one.address: one.urls["p2p"]["url"] for one in self._all() if one.address != peer.address}
+        if others:
+            self.tell(peer.address, PEERS, others)
+            self.say(PEERS, {peer.address: peer.urls["p2p"]["url"]}, peer.address)
+
+    def _learn_all(self, places: Any) -> None:
+        if isinstance(places, dict):
+            for address, url in list(places.items())[:KNOWN_PEERS_MAX]:
+                if address != self._own_address() and self._may_join(address):
+                    self._learn(url, address)
 
     def _may_join(self, address: str) -> bool:
         allowed = self._node.parameters.whitelist("PEER_WHITELIST")
