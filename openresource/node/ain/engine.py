@@ -190,7 +190,7 @@ class AinNode:
                 "hashToNextBlockSet": following,
                 "epochToBlock": [entry.epoch for entry in entries],
                 # AI Network's node files blocks under their numbers and under those as texts.
-                "numberToBlockSet": [key for number in numbers for key in (int(number), number)],
+                "numberToBlockSet": numbers,
                 "longestNotarizedChainTips": [tip.hash for tip in consensus.longest_tips()],
             },
         }
