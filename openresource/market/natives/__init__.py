@@ -20,6 +20,7 @@ from openresource.market.natives import (
     placements,
     programs,
     reports,
+    reputation,
     services,
     stakes,
 )
@@ -72,6 +73,7 @@ RULES: Final[dict[str, str]] = (
     | stakes.RULES
     | kills.RULES
     | reports.RULES
+    | reputation.RULES
 )
 PROGRAM_HOOK: Final = ProgramHook(PROGRAM_EVENT_WRITES, on_program_event, check_program)
 MARKET_PARAMETERS: Final[dict[str, dict[str, int]]] = {CATEGORY: PARAMETERS}

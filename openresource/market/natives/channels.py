@@ -31,9 +31,11 @@ from openresource.market.natives.parameters import (
     FEE_PPM,
     parameter,
 )
+from openresource.market.natives.reputation import record_pair
 from openresource.market.placements import PLACED, read_placement
 from openresource.market.predicates import check_bond
 from openresource.market.records import RECORDS
+from openresource.market.reputation import PAIRS
 from openresource.market.services import check_call_permitted, read_permissions, read_version
 from openresource.market.vouchers import Voucher, check_voucher_place, recover_voucher_signer
 from openresource.primitives.amounts import UAIN_MAX
@@ -153,6 +155,8 @@ def claim_(draft: Draft, call: NativeCall) -> None:
     )
     _pay_out(draft, channel, terms, channel_account(channel.buyer, channel_id), events)
     record_claim(draft, channel.provider, amount, call.at)
+    fee = split_claim(amount, terms.ask_uain, terms.royalty_uain, terms.fee_ppm).fee_uain
+    record_pair(draft, channel.provider, channel.buyer, amount, fee, call.at)
     _store(draft, labels, claimed)
     draft.set(call.path, None)
 
@@ -235,7 +239,7 @@ NATIVES = (
     Native("_openChannel", _WRITES, open_),
     Native("_addToChannel", _WRITES, add_),
     Native("_extendChannel", _WRITES, extend_),
-    Native("_claimChannel", (*_WRITES, (RECORDS,)), claim_),
+    Native("_claimChannel", (*_WRITES, (RECORDS,), (PAIRS,)), claim_),
     Native("_closeChannel", _WRITES, close_),
 )
 FUNCTIONS = {
