@@ -14,6 +14,8 @@ from openresource.primitives.hashing import keccak
 BEACON: Final = "beacon"
 BEACON_BLOCKS: Final = 512
 NO_BEACON: Final = bytes(32)
+# The block of the last beacon.
+LAST: Final = (BEACON, "last")
 
 
 def beacon_path(height: int) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openresource.ledger.beacon import NO_BEACON, beacon_path, next_beacon
+from openresource.ledger.beacon import LAST, NO_BEACON, beacon_path, next_beacon
 from openresource.ledger.blocks import (
     BlockRefused,
     build_block,
@@ -341,6 +341,7 @@ class Machine:
         beacon = bytes.fromhex(before.removeprefix("0x")) if isinstance(before, str) else NO_BEACON
         tip_hash: str = self._tip["hash"]
         self._state.write_value(beacon_path(self.height), "0x" + next_beacon(beacon, tip_hash).hex())
+        self._state.write_value(LAST, self.height)
 
     def _first_due_label(self) -> str | None:
         queue = self._state.value_node((DUE,))

@@ -46,3 +46,7 @@ def ballot_account(program: str, ballot: str) -> str:
 def job_account(job: str) -> str:
     """The account with one job's budget."""
     return service_account_name(HOLDS, "market", f"{JOB_ACCOUNTS}:{job}")
+
+
+# Beside the jobs' accounts: no job has this name.
+AUDIT_POT: Final = service_account_name(HOLDS, "market", f"{JOB_ACCOUNTS}:audits")

@@ -7,7 +7,7 @@ and is paid after a delay, so that a deed of the last hours can still be answere
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from openresource.market.codes import ResultCode
@@ -28,7 +28,7 @@ class BondOutOfRange(Refusal):
 class BondNotFree(Refusal):
     result_code = ResultCode.BOND_NOT_FREE
     template = "Of the bond of {provider} {free} AIN are free; {amount} AIN cannot be withdrawn."
-    way_out = "Withdraw at most what is free; what was asked for before is on its way already."
+    way_out = "Withdraw at most what is free: not what is on its way already, nor what running jobs have locked."
 
 
 class TooManyWithdrawals(Refusal):
@@ -47,11 +47,12 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Bond:
-    """A provider's pledge: all that is held, and what of it is leaving, by the name of the request."""
+    """A provider's pledge: all that is held, what of it is leaving, by the name of the request, and what jobs have locked."""
 
     provider: str
     held_uain: int = 0
     leaving: Mapping[str, Withdrawal] | None = None
+    locks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def leaving_uain(self) -> int:
@@ -61,6 +62,11 @@ class Bond:
     def counted_uain(self) -> int:
         """What counts as the bond: held and not leaving."""
         return max(0, self.held_uain - self.leaving_uain)
+
+    @property
+    def free_uain(self) -> int:
+        """What counts and is not locked for a job."""
+        return max(0, self.counted_uain - sum(self.locks.values()))
 
 
 def check_addition(bond: Bond, amount_uain: int) -> None:
@@ -74,10 +80,10 @@ def withdraw(bond: Bond, amount_uain: int, at_ms: int, delay_ms: int) -> Withdra
     count = len(bond.leaving or {})
     if count >= WITHDRAWALS_MAX:
         raise TooManyWithdrawals(provider=bond.provider, count=count)
-    if amount_uain > bond.counted_uain:
+    if amount_uain > bond.free_uain:
         raise BondNotFree(
             provider=bond.provider,
-            free=text_from_uain(bond.counted_uain),
+            free=text_from_uain(bond.free_uain),
             amount=text_from_uain(amount_uain),
         )
     return Withdrawal(amount_uain, at_ms + delay_ms)
@@ -99,7 +105,8 @@ def read_bond(provider: str, record: Any, held_uain: int) -> Bond:
     for name, entry in entries.items():
         one = Fields(entry, "withdrawal")
         leaving[str(name)] = Withdrawal(one.amount("amount_uain"), one.integer("at_ms"))
-    return Bond(provider, held_uain, leaving)
+    locks = fields.take("locks") or {}
+    return Bond(provider, held_uain, leaving, {str(job): int(amount) for job, amount in locks.items()})
 
 
 def withdrawal_record(withdrawal: Withdrawal) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Version:
     number: int = 0
     published_at_ms: int = 0
     fork_of: ForkSource | None = None
+    # How its results are compared, where that is more than its exactness says.
+    verify: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def read_version(program: str, record: Any) -> Version:
         number=fields.optional_integer("number", 0),
         published_at_ms=fields.optional_integer("published_at_ms", 0),
         fork_of=read_fork_source(fields.take("fork_of")),
+        verify=fields.take("verify"),
     )
     fields.finish()
     return version
@@ -187,6 +190,8 @@ def version_record(version: Version) -> dict[str, Any]:
     }
     if version.price_cap_uain is not None:
         members["price_cap_uain"] = version.price_cap_uain
+    if version.verify:
+        members["verify"] = dict(version.verify)
     if version.domain:
         members["domain"] = version.domain
     if version.fork_of is not None:
@@ -307,6 +312,12 @@ def _read_permitted(fields: Fields, member: str) -> dict[str, bool] | None:
         if not isinstance(is_permitted, bool):
             raise fields.wrong(member, "must say true or false for each address")
     return dict(value)
+
+
+def is_open_to_all(permissions: Permissions) -> bool:
+    """Whether everybody may call, nobody kept out: whoever is kept out must be known by a channel."""
+    call = permissions.call
+    return call is None or (call.get(EVERYONE, False) and all(call.values()))
 
 
 def _is_permitted(permitted: Mapping[str, bool] | None, address: str) -> bool:

@@ -10,7 +10,6 @@ from openresource.market import (
     bonds,
     channels,
     fields,
-    jobs,
     kills,
     machines,
     papers,
@@ -26,6 +25,8 @@ from openresource.market import (
     vouchers,
 )
 from openresource.market.codes import ResultCode
+from openresource.market.jobs import comparators, entries, lifecycle, machine, policies, requests
+from openresource.market.jobs import records as job_records
 from openresource.market.natives import FUNCTIONS, RULES
 from openresource.market.natives import channels as channel_natives
 from openresource.market.natives import holds as hold_natives
@@ -53,7 +54,13 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     reports,
     machines,
     ssh_keys,
-    jobs,
+    comparators,
+    entries,
+    lifecycle,
+    machine,
+    policies,
+    job_records,
+    requests,
     tree_json,
 )
 

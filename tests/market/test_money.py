@@ -174,7 +174,7 @@ class Market(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(jobs))
         if step == "lease":
             self.write(key, f"/jobs/{job}/leases/{key.address}", {"at_ms": 1})
-        elif self.chain.get(f"/jobs/{job}/executions/{key.address}") is None:
+        else:
             record = execution_record("an answer") if step == "done" else failure_record("broken")
             self.write(key, f"/jobs/{job}/executions/{key.address}", record)
 
@@ -226,6 +226,9 @@ class Market(RuleBasedStateMachine):
             return
         for job, records in (self.chain.get("/jobs") or {}).items():
             held = self.chain.balance(job_account(job))
+            if "folded" in records:
+                assert held == 0
+                continue
             is_open = records["state"]["status"] in ("REQUESTED", "LEASED")
             assert held == (records["request"]["budget_uain"] if is_open else 0)
 

@@ -46,15 +46,6 @@ def ranking(seed: bytes, candidates: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(provider for _, _, provider in sorted(with_key))
 
 
-def turn_ms(
-    seed: bytes, candidates: Iterable[Candidate], provider: str, from_ms: int, stagger_ms: int
-) -> int:
-    """When a provider's turn begins; the turns of those before it stay open."""
-    order = ranking(seed, candidates)
-    place = order.index(provider) if provider in order else len(order)
-    return from_ms + place * stagger_ms
-
-
 def lease_seed(job: str) -> bytes:
     """What orders those who may lease a job."""
     return keccak(b"lease" + job.encode())

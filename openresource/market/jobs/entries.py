@@ -10,6 +10,7 @@ from typing import Any, Final
 from openresource.market.codes import ResultCode
 from openresource.market.fields import is_cid_text
 from openresource.market.holds import DEFAULT_HOLD, is_hold_name
+from openresource.market.jobs.policies import ONE, PolicyInvalid, read_policy
 from openresource.market.services import is_service_name
 from openresource.primitives.amounts import InvalidAmount, uain_from_text
 from openresource.primitives.errors import Refusal
@@ -17,8 +18,6 @@ from openresource.primitives.keys import is_checksum_address
 from openresource.primitives.paths import format_path, is_variable, parse_path, valid_label
 
 PROGRAM: Final = "PROGRAM"
-POLICY_ONE: Final = "one"
-POLICIES: Final = (POLICY_ONE,)
 APPS: Final = "apps"
 RESULT_PATH_LABELS_MAX: Final = 16
 
@@ -79,9 +78,11 @@ def read_program_entry(entry: Any) -> ProgramEntry:
         raise _wrong("function_id", "must be a label")
     if not is_cid_text(entry.get("cid")):
         raise _wrong("cid", "must be a content identifier")
-    policy = entry.get("policy", POLICY_ONE)
-    if policy not in POLICIES:
-        raise _wrong("policy", f"must be one of {', '.join(POLICIES)}")
+    policy = entry.get("policy", ONE)
+    try:
+        read_policy(policy)
+    except PolicyInvalid as refusal:
+        raise _wrong("policy", "must be one, quorum:2/3 or audited") from refusal
     hold = entry.get("hold", DEFAULT_HOLD)
     if not is_hold_name(hold):
         raise _wrong("hold", "must be the name of a hold")

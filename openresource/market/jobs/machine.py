@@ -275,6 +275,14 @@ def on_deadline(job: Job, name: str, settings: Settings, facts: Facts, at_ms: in
     return steps[name]()
 
 
+def role_wanted(job: Job) -> str:
+    """In which role a job is leased now."""
+    role = ROLE_OF_STATUS.get(job.status)
+    if role is None:
+        raise JobStepNotAllowed(job=job.job, status=job.status, step="lease")
+    return role
+
+
 def commitment_of(job: str, run: Execution, digest: bytes, salt: bytes) -> bytes:
     """What binds a provider to a result: nobody can read it, and nobody else can use it."""
     return commitment(digest, salt, run.provider, job, run.lease_at_ms)
@@ -557,4 +565,5 @@ __all__: Final = [
     "request",
     "reveal",
     "reveal_secret",
+    "role_wanted",
 ]

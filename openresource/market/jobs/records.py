@@ -45,16 +45,6 @@ class JobState:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One run, as its provider reports it."""
-
-    status: str
-    output: Any
-    digest: bytes
-    error: str = ""
-
-
 def job_id(tx_hash: str, path: Sequence[str], repetition: int = 0) -> str:
     """The name of the job that a write makes; `repetition` counts writes of one path in one transaction."""
     suffix = f"#{repetition}" if repetition else ""
@@ -87,52 +77,6 @@ def read_job_state(record: Any) -> JobState:
         settled_at_ms=fields.optional_integer("settled_at_ms", 0),
         reason=fields.optional_text("reason", ERROR_CHARACTERS_MAX),
     )
-
-
-def job_state_record(state: JobState) -> dict[str, Any]:
-    """The record at `/jobs/<job>/state`; what does not apply is left out."""
-    members: dict[str, Any] = {"status": state.status, "payer": state.payer}
-    if state.provider:
-        members |= {
-            "provider": state.provider,
-            "lease_until_ms": state.lease_until_ms,
-            "ask_uain": state.ask_uain,
-            "royalty_uain": state.royalty_uain,
-            "fee_ppm": state.fee_ppm,
-        }
-    if state.settled_at_ms:
-        members |= {
-            "paid_uain": state.paid_uain,
-            "returned_uain": state.returned_uain,
-            "settled_at_ms": state.settled_at_ms,
-        }
-    if state.reason:
-        members["reason"] = state.reason
-    return members
-
-
-def read_execution(record: Any) -> Report:
-    """An execution from its record; a done one proves its output by the digest."""
-    fields = Fields(record, "execution")
-    status = fields.choice("status", (DONE, FAILED))
-    output = fields.take("output")
-    digest = value_digest(output)
-    error = fields.optional_text("error", ERROR_CHARACTERS_MAX)
-    if fields.has("usage"):
-        usage = Fields(fields.take("usage"), "execution's usage")
-        for member in ("cpu_ms", "wall_ms", "bytes_in", "bytes_out"):
-            usage.optional_integer(member, 0)
-        usage.finish()
-    fields.take("usage")
-    if status == DONE or fields.has("digest"):
-        offered = fields.digest("digest")
-        if offered != digest:
-            raise ResultDigestWrong(offered=hex_text(offered), computed=hex_text(digest))
-    fields.take("digest")
-    if status == DONE and output is None:
-        raise fields.wrong("output", "must be there when the execution is done")
-    fields.finish()
-    return Report(status, output, digest, error)
 
 
 def check_fits_at(path: Sequence[str], output: Any) -> None:

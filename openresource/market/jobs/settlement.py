@@ -112,6 +112,7 @@ def settle(job: Job, verdict: Verdict, settings: Settings, facts: Facts, at_ms: 
         returned_uain=job.returned_uain + returned_uain,
         settled_at_ms=job.settled_at_ms or at_ms,
         reason=job.reason or ("" if verdict.status == ACCEPTED else verdict.ground),
+        dispute=None if job.dispute is None else replace(job.dispute, judged_at_ms=at_ms),
     )
     return Outcome(
         settled,

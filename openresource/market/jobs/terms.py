@@ -34,6 +34,7 @@ class Settings:
     dispute_ms: int = 600_000
     keep_ms: int = 3_600_000
     stagger_ms: int = 250
+    call_ms: int = 2_000
     bond_per_seat_uain: int = UAIN_PER_AIN
     job_bond_uain: int = UAIN_PER_AIN
     auditors: int = 1
@@ -42,6 +43,28 @@ class Settings:
     dispute_bond_uain: int = UAIN_PER_AIN // 10
     # Of what a slash leaves after those who are owed something, to whom the fault was shown by.
     reporter_ppm: int = 200_000
+
+
+# Where each of these stands below /blockchain_params/market; the fee has its own place.
+PARAMETER_OF: Final[dict[str, str]] = {
+    "lease_ms": "job_lease_ms",
+    "gather_ms": "job_gather_ms",
+    "secret_ms": "job_secret_ms",
+    "audit_ms": "job_audit_ms",
+    "reveal_ms": "job_reveal_ms",
+    "referee_ms": "job_referee_ms",
+    "dispute_ms": "job_dispute_ms",
+    "keep_ms": "job_keep_ms",
+    "stagger_ms": "job_stagger_ms",
+    "call_ms": "job_call_ms",
+    "bond_per_seat_uain": "bond_per_seat_uain",
+    "job_bond_uain": "job_bond_uain",
+    "auditors": "job_auditors",
+    "referees": "job_referees",
+    "audit_ppm_min": "job_audit_ppm_min",
+    "dispute_bond_uain": "job_dispute_bond_uain",
+    "reporter_ppm": "job_reporter_ppm",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +99,7 @@ class Dispute:
     bond_uain: int = 0
     began_at_ms: int = 0
     until_ms: int = 0
+    judged_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from openresource.ledger.draft import Draft
 from openresource.market.bonds import BOND_DELAY_MS_DEFAULT
 from openresource.market.channels import CHANNEL_LIFETIME_MS_DEFAULT, CHANNEL_LIFETIME_MS_MAX
 from openresource.market.fees import FEE_PPM_DEFAULT, FEE_PPM_MAX
+from openresource.market.jobs.terms import PARAMETER_OF, Settings
 from openresource.market.stakes import STAKE_DELAY_MS_DEFAULT
 from openresource.primitives.amounts import UAIN_PER_AIN
 from openresource.primitives.limits import SAFE_INTEGER_MAX
@@ -22,6 +23,7 @@ CHANNEL_LIFETIME_MS_MAX_NAME: Final = "channel_lifetime_ms_max"
 HOLD_LIFETIME_MS_MAX: Final = "hold_lifetime_ms_max"
 JOB_LEASE_MS: Final = "job_lease_ms"
 JOB_DEADLINE_MS: Final = "job_deadline_ms"
+JOB_DEADLINE_MS_MAX: Final = "job_deadline_ms_max"
 BOND_DELAY_MS: Final = "bond_delay_ms"
 STAKE_DELAY_MS: Final = "stake_delay_ms"
 KILL_VOTE_MS: Final = "kill_vote_ms"
@@ -42,8 +44,9 @@ PARAMETERS: Final[dict[str, int]] = {
     CHANNEL_LIFETIME_MS_MIN_NAME: 1_000,
     CHANNEL_LIFETIME_MS_MAX_NAME: CHANNEL_LIFETIME_MS_MAX,
     HOLD_LIFETIME_MS_MAX: CHANNEL_LIFETIME_MS_MAX,
-    JOB_LEASE_MS: 60_000,
     JOB_DEADLINE_MS: 10 * 60_000,
+    JOB_DEADLINE_MS_MAX: DAY_MS,
+    **{name: getattr(Settings(), member) for member, name in PARAMETER_OF.items()},
     BOND_DELAY_MS: BOND_DELAY_MS_DEFAULT,
     STAKE_DELAY_MS: STAKE_DELAY_MS_DEFAULT,
     KILL_VOTE_MS: 3 * DAY_MS,
@@ -62,3 +65,9 @@ def parameter(draft: Draft, name: str) -> int:
     value = draft.parameter(CATEGORY, name)
     highest = FEE_PPM_MAX if name == FEE_PPM else SAFE_INTEGER_MAX
     return int(value) if is_integer(value) and 0 <= value <= highest else PARAMETERS[name]
+
+
+def job_settings(draft: Draft) -> Settings:
+    """The parameters that jobs go by."""
+    members = {member: parameter(draft, name) for member, name in PARAMETER_OF.items()}
+    return Settings(fee_ppm=parameter(draft, FEE_PPM), **members)

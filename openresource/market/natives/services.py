@@ -5,6 +5,7 @@ from __future__ import annotations
 from openresource.ledger.draft import Draft, Native, NativeCall
 from openresource.market.codes import ResultCode
 from openresource.market.fields import Fields, InvalidRecord, is_cid_text
+from openresource.market.jobs.comparators import read_verification
 from openresource.market.natives.kills import refuse_killed
 from openresource.market.programs import ProgramNotRegistered
 from openresource.market.services import (
@@ -44,6 +45,8 @@ def publish_version(draft: Draft, call: NativeCall) -> None:
     _refuse_renounced(draft, publisher, name)
     refuse_killed(draft, cid)
     version = read_version(cid, call.value)
+    if read_verification(version.verify, version.exactness).exactness != version.exactness:
+        raise InvalidRecord(what="version", member="verify", reason="has another class than its exactness")
     if draft.get("programs", cid) is None:
         raise ProgramNotRegistered(program=cid)
     if version.fork_of is not None:

@@ -1,0 +1,178 @@
+"""Between the job machine and the tree: a job is read from its records, and an outcome becomes records, money and promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openresource.ledger.beacon import LAST, NO_BEACON, beacon_of
+from openresource.ledger.draft import Draft
+from openresource.market.accounts import AUDIT_POT, TREASURY, bond_account, hold_account, job_account
+from openresource.market.fields import require_key
+from openresource.market.holds import has_expired, read_hold
+from openresource.market.jobs import terms
+from openresource.market.jobs.draws import Candidate, seats_of
+from openresource.market.jobs.executions import execution_members
+from openresource.market.jobs.lifecycle import ACCEPTED, JobMissing
+from openresource.market.jobs.states import job_of, state_members
+from openresource.market.jobs.terms import BOND_PREFIX, Facts, Job, Outcome, Settings
+from openresource.market.jobs.turns import CANDIDATES_MAX, checkers
+from openresource.market.jobs.verdicts import WORKER, verdict_record
+from openresource.market.natives.bonds import BONDS, bond_of, record_of
+from openresource.market.placements import PLACED
+from openresource.market.records import RECORDS, count_result, provider_record
+from openresource.primitives.numbers import is_integer
+from openresource.primitives.paths import parse_path
+
+JOBS = "jobs"
+JOB_DUE = "job_due"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job as the chain has it, with the request that made it."""
+
+    job: Job
+    request: Mapping[str, Any]
+
+
+def load(draft: Draft, job: str, written: Mapping[str, Any] | None = None) -> Found:
+    """A job from the tree; `written` are executions as they stood before the write that is being checked."""
+    # The tree finds a job under a second spelling of its name too, but not the job's money.
+    require_key(job, "job")
+    record = draft.get(JOBS, job)
+    if not isinstance(record, dict) or not isinstance(record.get("request"), dict) or "state" not in record:
+        raise JobMissing(job=job)
+    if written:
+        executions = dict(record.get("executions") or {})
+        executions.update(written)
+        record = record | {"executions": {name: run for name, run in executions.items() if run is not None}}
+    return Found(job_of(job, record, draft.balance(job_account(job))), record["request"])
+
+
+def store(draft: Draft, found: Found, outcome: Outcome, at_ms: int, *, is_written: str = "") -> None:
+    """Writes what changed, moves the money, counts records, and asks for what is due later.
+
+    `is_written` names a provider whose execution stands in the tree as its own report, and is written anew.
+    """
+    before, after = found.job, outcome.job
+    _store_executions(draft, before, after, is_written)
+    for move in outcome.moves:
+        draft.move(
+            _account(draft, found, move.source, at_ms),
+            _account(draft, found, move.target, at_ms),
+            move.amount_uain,
+        )
+    for credit in outcome.credits:
+        record = record_of(draft, credit.provider)
+        counted = count_result(record, is_valid=credit.is_valid, counts_for_streak=credit.counts_for_streak)
+        draft.set((RECORDS, credit.provider), provider_record(counted))
+    for slash in outcome.slashes:
+        draft.set(
+            (JOBS, after.job, "slashes", slash.provider), {"uain": slash.amount_uain, "reason": slash.reason}
+        )
+    for due_ms, name in outcome.due:
+        draft.after(due_ms, JOB_DUE, f"{after.job}/{name}")
+    if after.verdict is not None and after.verdict != before.verdict:
+        has_verdict = draft.get(JOBS, after.job, "verdict") is not None
+        draft.set((JOBS, after.job, "judgement" if has_verdict else "verdict"), verdict_record(after.verdict))
+    if after.status == ACCEPTED and before.verdict is None:
+        _write_result(draft, found, after)
+    draft.set((JOBS, after.job, "state"), state_members(after))
+
+
+def facts_of(draft: Draft, job: Job, settings: Settings, request: Mapping[str, Any]) -> Facts:
+    """What the machine needs to know of the world."""
+    height = last_height(draft)
+    bonds = {run.provider: bond_of(draft, run.provider).held_uain for run in job.executions}
+    return Facts(
+        pot_uain=draft.balance(AUDIT_POT),
+        bonds=bonds,
+        beacon=beacon_of(draft.get, height, height + 1) or NO_BEACON,
+        checkers=len(checkers(job, candidates(draft, request, settings))),
+    )
+
+
+def last_height(draft: Draft) -> int:
+    """The block before the one that is open."""
+    height = draft.get(*LAST)
+    return int(height) if is_integer(height) else 0
+
+
+def candidates(draft: Draft, request: Mapping[str, Any], settings: Settings) -> list[Candidate]:
+    """Who has a job's program placed, with seats and operator; those beyond the bound have no turn of their own."""
+    placed = draft.get("placements", request["publisher"], request["name"], request["program"])
+    found: list[Candidate] = []
+    for provider, record in (placed or {}).items():
+        if record.get("status") != PLACED or len(found) >= CANDIDATES_MAX:
+            continue
+        counted = bond_of(draft, provider).counted_uain
+        found.append(
+            Candidate(
+                provider,
+                seats_of(counted, settings.bond_per_seat_uain),
+                operator_of(draft, provider),
+                str(record.get("runtime_class") or record.get("runtime") or ""),
+            )
+        )
+    return found
+
+
+def operator_of(draft: Draft, provider: str) -> str:
+    """Who stands behind a machine: its owner if it names one, else itself."""
+    owner = draft.get("machines", provider, "offer", "owner")
+    return owner if isinstance(owner, str) else provider
+
+
+def _store_executions(draft: Draft, before: Job, after: Job, is_written: str) -> None:
+    earlier = {run.provider: run for run in before.executions}
+    for run in after.executions:
+        old = earlier.pop(run.provider, None)
+        if run != old or run.provider == is_written:
+            draft.set((JOBS, after.job, "executions", run.provider), execution_members(run))
+        was_locked = old is not None and old.is_locked
+        if run.is_locked != was_locked:
+            lock = run.stake_uain if run.is_locked else None
+            draft.set((BONDS, run.provider, "state", "locks", after.job), lock)
+    for provider, old in earlier.items():
+        draft.set((JOBS, after.job, "executions", provider), None)
+        if old.is_locked:
+            draft.set((BONDS, provider, "state", "locks", after.job), None)
+
+
+def _write_result(draft: Draft, found: Found, job: Job) -> None:
+    """The accepted output at the path that the request designated."""
+    result_path = found.request.get("result_path")
+    if result_path is None or job.verdict is None:
+        return
+    for run in job.of_role(WORKER):
+        if run.provider in job.verdict.winners and run.output is not None:
+            draft.set(parse_path(result_path), run.output)
+            return
+
+
+def _account(draft: Draft, found: Found, name: str, at_ms: int) -> str:
+    if name.startswith(BOND_PREFIX):
+        return bond_account(name.removeprefix(BOND_PREFIX))
+    if name == terms.PAYER:
+        return _payer_account(draft, found, at_ms)
+    known = {
+        terms.JOB: job_account(found.job.job),
+        terms.POT: AUDIT_POT,
+        terms.PUBLISHER: found.job.publisher,
+        terms.TREASURY: TREASURY,
+    }
+    return known.get(name, name)
+
+
+def _payer_account(draft: Draft, found: Found, at_ms: int) -> str:
+    """What is left goes back to where it came from: to the hold, or to its owner if the hold is over."""
+    request, payer = found.request, found.job.payer
+    if "hold" not in request:
+        return payer
+    record = draft.get("holds", request["app"], request["hold"], "state")
+    hold = None if record is None else read_hold(record)
+    # A hold of the same name may have been begun since by somebody else.
+    lives = hold is not None and hold.owner == payer and not has_expired(hold, at_ms)
+    return hold_account(request["app"], request["hold"]) if lives else payer
