@@ -21,6 +21,7 @@ from openresource.cli.output import (
     usage_error,
 )
 from openresource.cli.session import client_of, run
+from openresource.market.allowances import DEPTH_DEFAULT, DEPTH_MAX, Allowance, checked_allowance
 from openresource.primitives.amounts import text_from_uain, uain_from_text
 
 
@@ -30,6 +31,7 @@ Example:  openresource call sentiment text="I like it"
           openresource call gist text=@letter.txt --max-price 0.01
           openresource call search search query="loans" passages:='["A bank", "A cat"]'
           openresource call chat stream prompt="Hello" --stream
+          openresource call digest text=@letter.txt --allow 0.01
 \b
 Inputs:   key=value by the method's types · key=@file (@- is standard input) · key:=JSON · --input FILE
 Exit codes: 0 answered and paid · 1 refused or failed (nothing was paid) · 2 wrong usage or inputs
@@ -39,6 +41,23 @@ Exit codes: 0 answered and paid · 1 refused or failed (nothing was paid) · 2 w
 @click.argument("words", nargs=-1, metavar="[METHOD] [KEY=VALUE]...")
 @click.option("--input", "input_file", help="A JSON object with all inputs; - is standard input.")
 @click.option("--max-price", help="The most that this call may cost, in AIN.")
+@click.option(
+    "--allow", "allow", metavar="AIN", help="What its program may spend on calls of other services."
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(0, DEPTH_MAX),
+    default=DEPTH_DEFAULT,
+    show_default=True,
+    help="How many calls below each other the allowance reaches.",
+)
+@click.option(
+    "--allow-service",
+    "allowed",
+    multiple=True,
+    metavar="SERVICE",
+    help="A service that it may be spent on; none named: any that is open to everyone.",
+)
 @click.option("--stream", is_flag=True, help="Print values as the program makes them.")
 @click.option(
     "--deadline",
@@ -59,6 +78,9 @@ def call(
     words: tuple[str, ...],
     input_file: str | None,
     max_price: str | None,
+    allow: str | None,
+    depth: int,
+    allowed: tuple[str, ...],
     stream: bool,
     deadline_seconds: float,
     why: bool,
@@ -70,13 +92,26 @@ def call(
 ) -> None:
     """Call SERVICE (name, publisher/name, either with @version), pay for it and check the receipt.
 
-    The payment channel opens by itself, within your limits (openresource money). No answer, no pay.
+    The payment channel opens by itself, within your limits (openresource money). No answer, no pay. A service that calls
+    others gets nothing for that without --allow.
     """
+    if allowed and allow is None:
+        usage_error("--allow-service says what an allowance may be spent on: give one with --allow AMOUNT.")
+    allowance = None if allow is None else checked_allowance(uain_from_text(allow), depth, allowed)
     method, pairs = _method_and_pairs(words)
     if input_file is not None and pairs:
         usage_error("Give the inputs as key=value or in --input, not both.")
     caller = Caller(
-        service, method, pairs, input_file, max_price, deadline_seconds, as_json, says_why=why, insists=insist
+        service,
+        method,
+        pairs,
+        input_file,
+        max_price,
+        deadline_seconds,
+        as_json,
+        says_why=why,
+        insists=insist,
+        allowance=allowance,
     )
     run(caller.run(home, node_url, stream=stream, dry_run=dry_run))
 
@@ -96,7 +131,9 @@ class Caller:
         *,
         says_why: bool = False,
         insists: bool = False,
+        allowance: Allowance | None = None,
     ) -> None:
+        self._allowance = allowance
         self._service = service
         self._method = method
         self._pairs = pairs
@@ -121,7 +158,10 @@ class Caller:
                 deadline_seconds=self._deadline_seconds,
                 progress=self._progress,
                 insists=self._insists,
+                allowance=self._allowance,
             )
+            if self._allowance is None:
+                await self._say_calls(client, plan)
             if dry_run:
                 await self._say_price(client, plan)
                 return
@@ -135,6 +175,17 @@ class Caller:
                     self._progress.clear()
                     for line in why_lines(plan.considered, plan.failed):
                         note(line)
+
+    async def _say_calls(self, client: Any, plan: Any) -> None:
+        """A service that calls others does less without an allowance, or nothing."""
+        declared = (await client.directory.interface(plan.choice.program)).calls
+        if declared is not None and not self._as_json:
+            usual = (
+                f"--allow {text_from_uain(declared.allowance_uain)}" if declared.allowance_uain else "--allow"
+            )
+            depth = f" --depth {declared.depth}" if declared.depth != DEPTH_DEFAULT else ""
+            self._progress.clear()
+            note(f"It calls {', '.join(declared.services)}, which you have not allowed: {usual}{depth}")
 
     async def _inputs(self, client: Any) -> dict[str, Any]:
         from openresource.cli.inputs import inputs_from, whole_input
@@ -154,6 +205,7 @@ class Caller:
         placement, price = offers[0]
         considered = (await client.calls()).considered(choice, offers)
         limits = client.home.limits()
+        allowed_uain = 0 if self._allowance is None else self._allowance.budget_uain
         record = {
             "service": choice.service,
             "version": choice.version.version,
@@ -162,6 +214,8 @@ class Caller:
             "isolation": placement.isolation,
             "price_uain": price.total_uain,
             "price": text_from_uain(price.total_uain),
+            "allowance_uain": allowed_uain,
+            "most_uain": price.total_uain + allowed_uain,
             "within_limits": price.total_uain <= limits.per_call_uain,
             "dry_run": True,
             "why": [one.to_json() for one in considered],
@@ -173,7 +227,12 @@ class Caller:
             as_json=self._as_json,
             text=f"Would call {plan.method.name} of {choice.service} {choice.version.version} at {placement.provider} "
             f"for {record['price']} AIN ({within} your limit of {text_from_uain(limits.per_call_uain)} a call). "
-            "Nothing was spent.",
+            + (
+                f"Its program may spend up to {text_from_uain(allowed_uain)} AIN more on others. "
+                if allowed_uain
+                else ""
+            )
+            + "Nothing was spent.",
         )
         if self._says_why and not self._as_json:
             for line in why_lines(considered, ()):
@@ -272,11 +331,32 @@ def _facts(answer: Any) -> dict[str, Any]:
         "isolation": answer.isolation,
         "milliseconds": round(answer.milliseconds, 1),
         "receipt_id": answer.receipt_id,
+        "total_uain": answer.total_uain,
+        "inner": [one.to_json() for one in answer.inner],
     }
 
 
 def _line(answer: Any) -> str:
-    return (
+    line = (
         f"{answer.price} AIN to {answer.provider} ({answer.isolation}, {answer.milliseconds:.0f} ms), "
         f"receipt {answer.receipt_id}"
     )
+    if not answer.inner:
+        return line
+    return "\n".join((line, *inner_lines(answer.inner), f"{answer.total} AIN in all"))
+
+
+def inner_lines(results: Any, indent: str = "  ") -> list[str]:
+    """What a program had others do for it, a line each, those below it further in."""
+    lines = []
+    for one in results:
+        if one.answer is None:
+            risk = f"; it may charge {text_from_uain(one.at_risk_uain)} AIN yet" if one.at_risk_uain else ""
+            lines.append(f"{indent}└ {one.service}: no answer ({one.error.get('code', 'refused')}){risk}")
+            continue
+        answer = one.answer
+        lines.append(
+            f"{indent}└ {answer.price} AIN for {answer.service} to {answer.provider}, receipt {answer.receipt_id}"
+        )
+        lines += inner_lines(answer.inner, indent + "  ")
+    return lines

@@ -7,7 +7,9 @@ import click
 
 from openresource.cli.output import home_option, json_option, network_node_option, say, show
 from openresource.cli.session import client_of, run
+from openresource.market.allowances import ANY_SERVICE, DEPTH_DEFAULT
 from openresource.primitives.amounts import UAIN_PER_AIN, text_from_uain
+from openresource.primitives.errors import Refusal
 
 SUMMARY_CHARACTERS_MAX = 90
 PLACEMENTS_SHOWN = 2
@@ -74,7 +76,8 @@ def quote(service: str, method: str | None, home: str | None, node_url: str | No
 
         async with client_of(home, node_url) as client:
             choice, offers = await client.quote(service)
-            found = (await client.directory.interface(choice.program)).method(method, choice.service)
+            interface = await client.directory.interface(choice.program)
+            found = interface.method(method, choice.service)
             if not offers:
                 raise NoProvider(service=choice.service, version=choice.version.version)
             return {
@@ -85,10 +88,34 @@ def quote(service: str, method: str | None, home: str | None, node_url: str | No
                 "unit": choice.version.unit,
                 "exactness": choice.version.exactness,
                 "offers": [_offer_record(placement, price) for placement, price in offers],
+                "calls": await _calls_record(client, interface.calls),
             }
 
     record = run(quoting())
     show(record, as_json=as_json, text=lambda: _quote_text(record))
+
+
+async def _calls_record(client: Any, declared: Any) -> dict[str, Any] | None:
+    """Which others a service calls, what it says that costs, and what each of them costs now; None: it calls nobody."""
+    if declared is None:
+        return None
+    return {
+        "services": [await _called_record(client, service) for service in declared.services],
+        "allowance_uain": declared.allowance_uain,
+        "depth": declared.depth,
+    }
+
+
+async def _called_record(client: Any, service: str) -> dict[str, Any]:
+    if service == ANY_SERVICE:
+        return {"service": service, "from_uain": None, "trouble": ""}
+    try:
+        choice, offers = await client.quote(service)
+    except Refusal as refusal:
+        return {"service": service, "from_uain": None, "trouble": refusal.message}
+    prices = [price.total_uain for _, price in offers]
+    trouble = "" if prices else "nobody runs it just now"
+    return {"service": choice.service, "from_uain": min(prices, default=None), "trouble": trouble}
 
 
 async def _interface(service: str, home: str | None, node_url: str | None) -> dict[str, Any]:
@@ -225,7 +252,28 @@ def _quote_text(record: dict[str, Any]) -> str:
             f"    {offer['provider']} at {offer['endpoint']}, isolation {offer['isolation']}, "
             f"{offer['capacity']} at once, {', '.join(offer['words'])}"
         )
-    return "\n".join(lines)
+    return "\n".join((*lines, *_calls_lines(record["calls"])))
+
+
+def _calls_lines(calls: dict[str, Any] | None) -> list[str]:
+    if calls is None:
+        return []
+    usual = (
+        f", usually for {text_from_uain(calls['allowance_uain'])} AIN a call"
+        if calls["allowance_uain"]
+        else ""
+    )
+    option = f" {text_from_uain(calls['allowance_uain'])}" if calls["allowance_uain"] else " AMOUNT"
+    depth = f" --depth {calls['depth']}" if calls["depth"] != DEPTH_DEFAULT else ""
+    lines = [f"  It calls others, which you pay as far as you allow it{usual}: --allow{option}{depth}"]
+    for one in calls["services"]:
+        if one["service"] == ANY_SERVICE:
+            lines.append("    any service: name those that you mean with --allow-service")
+            continue
+        price = "" if one["from_uain"] is None else f" from {text_from_uain(one['from_uain'])} AIN"
+        trouble = f" ({one['trouble'].rstrip('.')})" if one["trouble"] else ""
+        lines.append(f"    {one['service']}{price}{trouble}")
+    return lines
 
 
 def _interface_text(record: dict[str, Any]) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openresource.client.facade import AsyncClient, Client
+    from openresource.market.allowances import allow
 
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client", "allow"]
 
 
 def __getattr__(name: str) -> Any:

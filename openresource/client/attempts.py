@@ -53,7 +53,7 @@ from openresource.client.wires import ProviderAway, Wire
 from openresource.market.fields import InvalidRecord
 from openresource.market.prices import Price
 from openresource.market.purses import GatewayClaimsUnsigned, NonceMoved, SpendingUnexplained
-from openresource.market.services import EVERYONE, Permissions
+from openresource.market.services import is_open_to_all
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
@@ -86,7 +86,7 @@ class Attempt:
     async def begin(self) -> Answer | Streaming:
         """The whole answer, or a stream whose first bytes are here."""
         permissions = await self._desk.directory.permissions(self._plan.choice)
-        if self._price.total_uain == 0 and _is_open_to_all(permissions):
+        if self._price.total_uain == 0 and is_open_to_all(permissions):
             return await self._send(None)
         refused: PaymentRefused | None = None
         for number in range(PAYMENT_TRIES_MAX):
@@ -115,6 +115,11 @@ class Attempt:
                     started.voucher, self._placement.provider, started.price_uain, self._desk.network
                 )
         call = NumberedCall(self._desk, self._plan, self._placement.provider, held, started, self._began)
+        if self._plan.inner is not None:
+            # Heard before the call is sent, so that nothing that its program asks has to wait.
+            listening = self._plan.inner.listen(self._wire, self._plan)
+            headers["OpenResource-Allowance"] = listening.header
+            call.on_end = listening.stop
         tries = FREE_TRIES_MAX if held is None else BROKEN_TRIES_MAX
         may_have_arrived = False
         try:
@@ -306,9 +311,3 @@ class Attempt:
         """No more is signed for a provider whose word does not fit; what is left returns at the expiry."""
         if held is not None:
             self._desk.channels.mark_closed(held.entry.name)
-
-
-def _is_open_to_all(permissions: Permissions) -> bool:
-    """As gateways see it: whoever is kept out must be known by a channel."""
-    call = permissions.call
-    return call is None or (call.get(EVERYONE, False) and all(call.values()))

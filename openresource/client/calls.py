@@ -12,8 +12,8 @@ import json
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import ExitStack, aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from openresource.client.attempts import Attempt
@@ -36,6 +36,7 @@ from openresource.client.envelopes import (
     stream_values,
 )
 from openresource.client.homes import Home
+from openresource.client.inner_calls import InnerCalls, Promise, used_up
 from openresource.client.outcomes import AnswerLost, OutcomeUnknown, ask_about_lost
 from openresource.client.purses import OpenChannel
 from openresource.client.replies import Answer, DeadlinePassed, Desk, FailedTry, Plan, Streaming
@@ -43,11 +44,13 @@ from openresource.client.services import Choice, Directory, Method
 from openresource.client.standings import Standings
 from openresource.client.wires import InvalidCertificate, ProviderAway, TlsKeyNotPinned, Wire
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.allowances import Allowance, Link
 from openresource.market.choices import Chance, Considered, askable
 from openresource.market.placements import Placement, TlsKeyNotSignedByProvider
 from openresource.market.prices import Price
 from openresource.market.purses import DepositTooSmall, GatewayClaimsUnsigned, SpendingUnexplained
 from openresource.market.schemas import check_value
+from openresource.market.services import Permissions
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
@@ -179,10 +182,16 @@ class Calls:
         progress: Callable[[str], None] = lambda _: None,
         choice: Choice | None = None,
         insists: bool = False,
+        allowance: Allowance | None = None,
+        within: InnerCalls | None = None,
+        allowance_uain: int | None = None,
+        body: bytes | None = None,
     ) -> Plan:
         """Find the service and check the inputs against its interface; nothing is spent.
 
-        A version that was found already is given as `choice`; `service` still says what was asked for.
+        A version that was found already is given as `choice`; `service` still says what was asked for. With an
+        `allowance` its program may call other services. A call that a program asks for is planned `within` the call of
+        that program, with the very `body` that it asked.
         """
         ends_at = time.monotonic() + deadline_seconds
         if choice is None:
@@ -190,11 +199,16 @@ class Calls:
         interface = await self._directory.interface(choice.program)
         chosen = interface.method(method, choice.service)
         value = fit_inputs(chosen, inputs)
-        body = json.dumps(value, ensure_ascii=False).encode()
+        inner = None
+        if within is not None or allowance is not None:
+            link = Link(choice.service, choice.program)
+            given = within.allowance if within is not None else allowance
+            assert given is not None
+            inner = InnerCalls(self, given, link, interface.calls, within, allowance_uain)
         return Plan(
             choice,
             chosen,
-            body,
+            json.dumps(value, ensure_ascii=False).encode() if body is None else body,
             max_price_uain,
             deadline_seconds,
             ends_at,
@@ -202,7 +216,17 @@ class Calls:
             service,
             inputs,
             insists,
+            inner=inner,
+            within=within,
         )
+
+    async def choice_of(self, service: str) -> Choice:
+        """The version that a text means."""
+        return await self._directory.choose(service)
+
+    async def permissions_of(self, choice: Choice) -> Permissions:
+        """Who may call it."""
+        return await self._directory.permissions(choice)
 
     async def call(self, plan: Plan) -> Answer:
         """Make a planned call and give its whole answer."""
@@ -220,29 +244,32 @@ class Calls:
         """
         exchange.plan = plan
         with ExitStack() as promise:
-            try:
-                opened, key = await self._begun(plan, promise)
-            except (NoProvider, NoProviderAnswered, *_NEXT_ONE_HELPS) as failure:
-                moved = await self._moved(plan, failure)
-                if moved is None:
-                    raise
-                promise.close()
-                exchange.plan = moved
-                opened, key = await self._begun(moved, promise)
-            try:
-                if isinstance(opened, Answer):
-                    exchange.answer = opened
-                    if opened.body:
-                        yield opened.body
-                    return
-                while piece := await opened.next_piece():
-                    yield piece
-                assert opened.answer is not None
-                exchange.answer = opened.answer
-            finally:
-                self._standings.left(key)
-                if isinstance(opened, Streaming):
-                    await opened.close()
+            async with _inner_ended(plan.inner):
+                try:
+                    opened, key = await self._begun(plan, promise)
+                except (NoProvider, NoProviderAnswered, *_NEXT_ONE_HELPS) as failure:
+                    moved = await self._moved(plan, failure)
+                    if moved is None:
+                        raise
+                    promise.close()
+                    exchange.plan = plan = moved
+                    opened, key = await self._begun(moved, promise)
+                try:
+                    if isinstance(opened, Answer):
+                        answer: Answer | None = opened
+                        if opened.body:
+                            yield opened.body
+                    else:
+                        while piece := await opened.next_piece():
+                            yield piece
+                        answer = opened.answer
+                    assert answer is not None
+                    plan.charged_uain = answer.price_uain
+                finally:
+                    self._standings.left(key)
+                    if isinstance(opened, Streaming):
+                        await opened.close()
+            exchange.answer = answer if plan.inner is None else replace(answer, inner=plan.inner.results)
 
     async def quote(self, service: str) -> tuple[Choice, list[tuple[Placement, Price]]]:
         """Who offers a service at which price, the best first."""
@@ -362,8 +389,8 @@ class Calls:
         return per_call_uain if plan.max_price_uain is None else min(per_call_uain, plan.max_price_uain)
 
     @contextmanager
-    def _promised(self, price_uain: int) -> Iterator[None]:
-        """The day's limit leaves room for a call; it is kept for it until it ends."""
+    def _promised(self, price_uain: int) -> Iterator[Promise]:
+        """The day's limit leaves room for a call and those below it; it is kept for them until they end."""
         limits = self._home.limits()
         spent_uain = self._books.spent_lately_uain(self._clock_ms())
         would_be_uain = spent_uain + self._promised_uain + price_uain
@@ -375,10 +402,17 @@ class Calls:
                 option="--per-day",
             )
         self._promised_uain += price_uain
+        promise = Promise(price_uain)
         try:
-            yield
+            yield promise
         finally:
-            self._promised_uain -= price_uain
+            self._promised_uain -= promise.left_uain
+
+    def was_spent(self, promise: Promise, cost_uain: int) -> None:
+        """A call below one has its end: what it cost is in the books from now on, and no longer kept free."""
+        cost_uain = min(cost_uain, promise.left_uain)
+        promise.left_uain -= cost_uain
+        self._promised_uain -= cost_uain
 
     # Asking
 
@@ -387,7 +421,18 @@ class Calls:
         offers = await self._candidates(plan)
         most_uain = self._most_uain(plan)
         affordable = [price.total_uain for _, price in offers if price.total_uain <= most_uain]
-        promise.enter_context(self._promised(max(affordable)))
+        if plan.within is None:
+            below_uain = 0 if plan.inner is None else plan.inner.left_uain
+            kept = promise.enter_context(self._promised(max(affordable) + below_uain))
+            if plan.inner is not None:
+                plan.inner.promise = kept
+            return await self._opened(plan, offers)
+        left_uain = plan.within.left_uain
+        if min(affordable) > left_uain:
+            raise used_up(plan.choice.service, min(affordable), plan.within)
+        plan.max_price_uain = max(price_uain for price_uain in affordable if price_uain <= left_uain)
+        aside = plan.within.set_aside(plan.max_price_uain, plan)
+        promise.enter_context(aside)
         return await self._opened(plan, offers)
 
     async def _moved(self, plan: Plan, failure: Refusal) -> Plan | None:
@@ -411,8 +456,14 @@ class Calls:
             progress=plan.progress,
             choice=choice,
             insists=plan.insists,
+            body=plan.body if plan.within is not None else None,
         )
-        moved.failed = plan.failed
+        moved.failed, moved.within, moved.inner = plan.failed, plan.within, plan.inner
+        if moved.inner is not None:
+            moved.inner.moved(
+                Link(choice.service, choice.program),
+                (await self._directory.interface(choice.program)).calls,
+            )
         return moved
 
     async def _opened(
@@ -484,6 +535,25 @@ class Calls:
         if key not in self._wires:
             self._wires[key] = Wire(placement, self._network)
         return self._wires[key]
+
+
+@asynccontextmanager
+async def _inner_ended(inner: InnerCalls | None) -> AsyncGenerator[None, None]:
+    """Whatever becomes of a call, those below it have ended afterwards, and a failure says what they cost."""
+    if inner is None:
+        yield
+        return
+    try:
+        yield
+    except Refusal as refusal:
+        await inner.end()
+        if inner.spending.spent_uain:
+            refusal.facts["inner_uain"] = inner.spending.spent_uain
+        raise
+    except BaseException:
+        await inner.abort()
+        raise
+    await inner.end()
 
 
 def _is_full(failure: Refusal) -> bool:

@@ -24,10 +24,13 @@ from openresource.client.homes import NODE_VARIABLE, Home
 from openresource.client.job_views import Explanation, JobResult, JobView, Output
 from openresource.client.jobs import JOB_SECONDS, JobHandle, Jobs
 from openresource.client.money import Money, money_of
+from openresource.client.receipts import tree_of
 from openresource.client.services import KEPT_SECONDS, Choice, Directory, Listing
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.allowances import Allowance, allow
 from openresource.market.placements import Placement
 from openresource.market.prices import Price
+from openresource.market.receipt_trees import ReceiptTree
 from openresource.primitives.amounts import uain_from_text
 from openresource.primitives.keys import PrivateKey
 
@@ -51,6 +54,11 @@ async def values_of(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, 
         yield event_value(pending)
     elif pending and not is_events:
         yield value_of(pending, JSON_TYPE)
+
+
+def _allowance(given: str | Allowance | None) -> Allowance | None:
+    """What a buyer's words allow; without any nothing, as nobody spends more than they have said."""
+    return allow(given) if isinstance(given, str) else given
 
 
 class AsyncClient:
@@ -158,11 +166,14 @@ class AsyncClient:
         deadline_seconds: float = CALL_SECONDS,
         progress: Callable[[str], None] = lambda _: None,
         insists: bool = False,
+        allowance: str | Allowance | None = None,
         **inputs: Any,
     ) -> Answer:
-        """Call a service and pay for it; `max_price` is a text of AIN.
+        """Call a service and pay for it; `max_price` and `allowance` are texts of AIN.
 
         Who `insists` has another provider called when one vanished with the call, although the first may charge yet.
+        With an `allowance` its program may call other services that are open to everyone, one call deep, and this
+        wallet pays for them; `allow(amount, depth=…, services=…)` says more. `answer.inner` has what they cost.
         """
         calls = await self.calls()
         plan = await calls.plan(
@@ -173,6 +184,7 @@ class AsyncClient:
             deadline_seconds=deadline_seconds,
             progress=progress,
             insists=insists,
+            allowance=_allowance(allowance),
         )
         return await calls.call(plan)
 
@@ -185,6 +197,7 @@ class AsyncClient:
         deadline_seconds: float = CALL_SECONDS,
         exchange: Exchange | None = None,
         insists: bool = False,
+        allowance: str | Allowance | None = None,
         **inputs: Any,
     ) -> AsyncGenerator[Any, None]:
         """Call a streaming method; its values come as the program makes them.
@@ -199,6 +212,7 @@ class AsyncClient:
             max_price_uain=None if max_price is None else uain_from_text(max_price),
             deadline_seconds=deadline_seconds,
             insists=insists,
+            allowance=_allowance(allowance),
         )
         async with aclosing(values_of(calls.stream(plan, exchange or Exchange()))) as values:
             async for value in values:
@@ -211,6 +225,10 @@ class AsyncClient:
         return await publish_by_command(
             Path(folder), self.home.folder, self.chain.url, deadline_seconds=deadline_seconds
         )
+
+    async def receipt_tree(self, receipt_id: str) -> ReceiptTree:
+        """A receipt of this home's books with those of the calls below it, all checked; nothing is asked of anybody."""
+        return tree_of(self.books, receipt_id, await self.network())
 
     # The chain
 
@@ -281,9 +299,10 @@ class Client:
         max_price: str | None = None,
         deadline_seconds: float = CALL_SECONDS,
         insists: bool = False,
+        allowance: str | Allowance | None = None,
         **inputs: Any,
     ) -> Answer:
-        """Call a service and pay for it."""
+        """Call a service and pay for it; with an `allowance` its program may call others."""
         return self._run(
             self.asynchronous.call(
                 service,
@@ -291,6 +310,7 @@ class Client:
                 max_price=max_price,
                 deadline_seconds=deadline_seconds,
                 insists=insists,
+                allowance=allowance,
                 **inputs,
             )
         )
@@ -303,6 +323,7 @@ class Client:
         max_price: str | None = None,
         deadline_seconds: float = CALL_SECONDS,
         exchange: Exchange | None = None,
+        allowance: str | Allowance | None = None,
         **inputs: Any,
     ) -> Iterator[Any]:
         """Call a streaming method; its values come as the program makes them. To cancel is to close the iterator."""
@@ -313,6 +334,7 @@ class Client:
                 max_price=max_price,
                 deadline_seconds=deadline_seconds,
                 exchange=exchange,
+                allowance=allowance,
                 **inputs,
             )
         )
@@ -360,6 +382,10 @@ class Client:
     def publish(self, folder: str | Path, *, deadline_seconds: float = PUBLISH_SECONDS) -> dict[str, Any]:
         """Publish a folder and wait until somebody runs it."""
         return self._run(self.asynchronous.publish(folder, deadline_seconds=deadline_seconds))
+
+    def receipt_tree(self, receipt_id: str) -> ReceiptTree:
+        """A receipt of this home's books with those of the calls below it, all checked."""
+        return self._run(self.asynchronous.receipt_tree(receipt_id))
 
     def read(self, path: str, at: At = "final") -> Any:
         """The value at a path."""

@@ -21,6 +21,7 @@ from openresource.client.envelopes import (
     refusal_of,
     value_of,
 )
+from openresource.client.inner_calls import InnerCalls, InnerResult
 from openresource.client.purses import OpenChannel, StartedCall
 from openresource.client.services import Choice, Directory, Method
 from openresource.client.standings import Standings
@@ -28,6 +29,7 @@ from openresource.client.wires import Reply, Wire
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.choices import Considered
 from openresource.market.papers import hex_text
+from openresource.market.receipt_trees import check_children
 from openresource.market.receipts import CallReceipt, check_receipt, receipt_from_json
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.errors import Refusal
@@ -70,6 +72,23 @@ class Answer:
     # Who was considered for the call, and whose tries came to nothing before.
     considered: tuple[Considered, ...] = ()
     failed: tuple[FailedTry, ...] = ()
+    # What its program had others do for it, paid by this wallet too.
+    inner: tuple[InnerResult, ...] = ()
+
+    @property
+    def inner_uain(self) -> int:
+        """What the calls below it have cost."""
+        return sum(one.cost_uain for one in self.inner)
+
+    @property
+    def total_uain(self) -> int:
+        """What it has cost with everything below it."""
+        return self.price_uain + self.inner_uain
+
+    @property
+    def total(self) -> str:
+        """The whole cost as a text of AIN."""
+        return text_from_uain(self.total_uain)
 
     @property
     def why(self) -> dict[str, Any]:
@@ -105,6 +124,12 @@ class Plan:
     insists: bool = False
     considered: tuple[Considered, ...] = ()
     failed: list[FailedTry] = field(default_factory=list)
+    # The calls below it, and the call that it is one of.
+    inner: InnerCalls | None = None
+    within: InnerCalls | None = None
+    # What it cost by its receipt, and what tries whose end nobody saw may cost yet.
+    charged_uain: int = 0
+    lost_uain: int = 0
 
     def left_seconds(self) -> float:
         """Time until the deadline; a refusal once there is none."""
@@ -149,6 +174,7 @@ class NumberedCall:
         self._started = started
         self._began = began
         self._has_ended = False
+        self.on_end: Callable[[], None] = _nothing
 
     def answered(self, body: bytes, content_type: str, record: dict[str, Any]) -> Answer:
         """Check the receipt against what was sent and received, count it, and write both down."""
@@ -160,7 +186,7 @@ class NumberedCall:
                 entry = self.held.count(self._started.sequence, receipt, digest)
         except Refusal as refusal:
             raise not_receipted(self._provider, refusal) from refusal
-        self._has_ended = True
+        self._ends()
         write_down(self._desk, entry, receipt, digest, record)
         choice = self._plan.choice
         return Answer(
@@ -193,6 +219,7 @@ class NumberedCall:
         """It ended without a word that could be trusted."""
         if self._ends() and self.held is not None and self._started is not None:
             self.held.lose(self._started.sequence)
+            self._plan.lost_uain += self._started.price_uain
 
     @property
     def plan(self) -> Plan:
@@ -211,6 +238,8 @@ class NumberedCall:
 
     def _ends(self) -> bool:
         is_first, self._has_ended = not self._has_ended, True
+        if is_first:
+            self.on_end()
         return is_first
 
     def _checked(self, record: dict[str, Any], body: bytes) -> tuple[CallReceipt, bytes]:
@@ -229,6 +258,7 @@ class NumberedCall:
             input_body=self._plan.body,
             output_body=body,
         )
+        check_children(receipt, {} if self._plan.inner is None else self._plan.inner.made)
         return receipt, digest
 
 
@@ -350,6 +380,10 @@ class Streaming:
 
     def _not_receipted(self, reason: str) -> AnswerNotReceipted:
         return AnswerNotReceipted(provider=self._wire.placement.provider, reason=reason)
+
+
+def _nothing() -> None:
+    """A call without calls below it ends by itself."""
 
 
 class RefusedThere(Exception):

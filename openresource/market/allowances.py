@@ -8,10 +8,11 @@ fail or vanish, no part of the tree costs more than it was given.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from openresource.primitives.amounts import UAIN_MAX
+from openresource.primitives.amounts import UAIN_MAX, uain_from_text
 from openresource.primitives.errors import InvalidInput, Refusal
 
 DEPTH_DEFAULT: Final = 1
@@ -20,11 +21,12 @@ SERVICES_MAX: Final = 16
 # Calls of one whole tree; those of one program are bounded by what a receipt lists.
 TREE_CALLS_MAX: Final = 256
 LINE_SECRET_BYTES: Final = 32
+HEADER_BYTES_MAX: Final = 4_400
 # In a list of services: whichever the program likes.
 ANY_SERVICE: Final = "any"
 
 _SERVICE = re.compile(r"(?:0x[0-9a-fA-F]{40}/)?[a-z0-9][a-z0-9-]{0,62}(?:@[0-9A-Za-z.+-]{1,128})?")
-_HEADER = re.compile(rb"([0-9a-f]{64}|-);(0|[1-9][0-9]{0,15});([0-9])(?:;([0-9A-Za-z/@.,+-]{1,4096}))?")
+_HEADER = re.compile(rb"([0-9a-f]{64}|-);(0|[1-9][0-9]{0,15});([0-9])(?:;([0-9A-Za-z/@.,+-]+))?")
 
 
 class NoAllowance(Refusal):
@@ -115,6 +117,11 @@ def checked_allowance(budget_uain: int, depth: int, services: tuple[str, ...] = 
         if not is_service_text(service):
             raise _invalid(f"{service[:80]!r} is not a service: name, publisher/name, either with @version")
     return Allowance(budget_uain, depth, services)
+
+
+def allow(amount: str, *, depth: int = DEPTH_DEFAULT, services: Sequence[str] = ()) -> Allowance:
+    """An allowance from a text of AIN: what a buyer says in a program."""
+    return checked_allowance(uain_from_text(amount), depth, tuple(services))
 
 
 def is_service_text(text: str) -> bool:
@@ -220,7 +227,7 @@ def grant_header(grant: Grant) -> str:
 
 def parse_grant(header: bytes) -> Grant:
     """A grant from outside."""
-    match = _HEADER.fullmatch(header)
+    match = _HEADER.fullmatch(header) if len(header) <= HEADER_BYTES_MAX else None
     if match is None:
         raise InvalidInput(
             what="OpenResource-Allowance header",

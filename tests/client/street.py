@@ -26,7 +26,9 @@ from typing import Any
 from openresource.client import AsyncClient
 from openresource.client.chain import Chain, set_value
 from openresource.client.homes import Home
+from openresource.client.services import KEPT_SECONDS, Directory
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.manifests import Calls as Declared
 from openresource.market.manifests import Manifest, Method, Run
 from openresource.market.placements import Placement, placement_record, sign_tls_key
 from openresource.market.prices import Price
@@ -41,6 +43,7 @@ from openresource.provider.books import Books
 from openresource.provider.calls import Calls
 from openresource.provider.claims import Claims
 from openresource.provider.gateway import Gateway
+from openresource.provider.inner_calls import Lines, Proofs
 from openresource.provider.journal import Journal
 from openresource.provider.lanes import Lane
 from openresource.provider.metrics import Metrics
@@ -86,6 +89,8 @@ class Service:
     publisher: PrivateKey
     name: str
     version: Version
+    # What its manifest says of calls of others.
+    calls: Declared | None = None
 
     @property
     def full_name(self) -> str:
@@ -144,6 +149,7 @@ class Shop:
             metrics=metrics,
             clock_ms=clock_ms,
             random_bytes=os.urandom,
+            lines=Lines(Proofs(Directory(self.street.chain, kept_seconds=KEPT_SECONDS), self.street.network)),
         )
         self.offers = Offers()
         self.offers.put(self._offer())
@@ -215,7 +221,9 @@ class Shop:
             publisher=service.publisher.address,
             name=service.name,
             version=service.version,
-            manifest=Manifest(service.name, Run("python", entry="service:call"), methods=METHODS),
+            manifest=Manifest(
+                service.name, Run("python", entry="service:call"), methods=METHODS, calls=service.calls
+            ),
             methods=METHODS,
             price=self.price,
             isolation="confined",
@@ -268,8 +276,9 @@ class Street:
         version: str = "1.0.0",
         publisher: PrivateKey | None = None,
         royalty_uain: int = ROYALTY_UAIN,
+        calls: tuple[str, ...] = (),
     ) -> Service:
-        """Publishes a version whose interface is `METHODS`."""
+        """Publishes a version whose interface is `METHODS`, and which may call others if it says so."""
         publisher = publisher or new_key()
         name = name or "service-" + secrets.token_hex(4)
         interface = {
@@ -280,6 +289,10 @@ class Street:
             ],
         }
         files = {"interface.json": json.dumps(interface).encode(), "about": f"{name} {version}".encode()}
+        declared = Declared(calls) if calls else None
+        if calls:
+            manifest = f'name = "{name}"\n[run]\nkind = "python"\nentry = "service:call"\n'
+            files["openresource.toml"] = f"{manifest}[calls]\nservices = {json.dumps(calls)}\n".encode()
         program = folder_cid(files)
         await self.chain.put_files(files)
         size = sum(map(len, files.values()))
@@ -295,7 +308,7 @@ class Street:
         if await self.chain.read(f"/programs/{program}") is not None:
             operations = operations[1:]
         await self.chain.submit_final(operations, publisher)
-        return Service(publisher, name, record)
+        return Service(publisher, name, record, declared)
 
     async def open(self, service: Service, program: Program_ = shout, **options: Any) -> Shop:
         """Opens a shop and announces it."""
