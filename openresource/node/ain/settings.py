@@ -7,7 +7,6 @@ configuration that is built in. Paths are relative to the working directory.
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Mapping
@@ -69,7 +68,7 @@ class AinSettings:
     parameters: NodeParameters
     network: Network
     genesis: dict[str, Any]
-    # The genesis block came as a file; else it was made from the configuration.
+    # As the configuration has them, the ones that were brought forward included at their own blocks.
     timer_flags: dict[str, Any]
     key: PrivateKey | None
     data_directory: Path
@@ -244,12 +243,6 @@ def _read_block(path: Path) -> dict[str, Any]:
         return parse_block(document)
     except Refusal as refusal:
         raise ConfigurationUnreadable(file=str(path), reason=refusal.message) from None
-
-
-def write_genesis(block: Mapping[str, Any], path: Path) -> None:
-    """Writes a genesis block as nodes read it."""
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        json.dump(block, file)
 
 
 def _with_early_flags(network: Network, early_until: int | None) -> Network:
