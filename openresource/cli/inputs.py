@@ -31,6 +31,13 @@ class InputTooLarge(Refusal):
     way_out = "Send less at once."
 
 
+def method_and_pairs(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The first word names the method unless it is an input."""
+    if words and "=" not in words[0]:
+        return words[0], words[1:]
+    return None, words
+
+
 def whole_input(file: str) -> dict[str, Any]:
     """The JSON object in a file, or on standard input for `-`."""
     value = _json("--input", _read(file))

@@ -35,6 +35,7 @@ EXIT_CODES_BY_REFUSAL = {
     "no-placement-in-time": DEADLINE,
     "test-call-failed": DEADLINE,
     "transaction-not-final": DEADLINE,
+    "job-not-in-time": DEADLINE,
     "over-spending-limit": OVER_LIMIT,
     "price-above-maximum": OVER_LIMIT,
     "invalid-value": USAGE,
