@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
             "shell:shell", "A shell or a command on a machine that you own, rent or are a guest of."
         ),
         "bond": Entry("bond:bond", "Show, add to and withdraw a provider's bond."),
+        "provider": Entry("provider:provider", "What the chain knows of a provider's work."),
     },
     "Improve, and keep whole": {
         "program": Entry(

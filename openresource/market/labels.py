@@ -90,7 +90,10 @@ def read_verified(record: Any) -> Verified:
     fields = Fields(record, "what was seen of a program")
     quorums = fields.take("quorums") or {}
     return Verified(
-        *(fields.optional_integer(name, 0) for name in ("audited", "drawn", "agreed", "faults")),
+        audited=fields.optional_integer("audited", 0),
+        drawn=fields.optional_integer("drawn", 0),
+        agreed=fields.optional_integer("agreed", 0),
+        faults=fields.optional_integer("faults", 0),
         quorums={int(size): int(count) for size, count in quorums.items()},
     )
 
