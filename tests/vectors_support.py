@@ -49,7 +49,6 @@ Check = Callable[[Case, Document], None]
 
 _CONTEXT = "holds no results of its own; the genesis and transaction vectors build on it"
 _CONSENSUS = "serves AI Network's own consensus, which is followed, not run"
-_FULL_DOOR = "comes with the profile ain and AI Network's full ledger door"
 _DAEMON = "comes with the SingularityNET daemon and its clients"
 
 # "file" or "file#section" → why no test runs it yet.
@@ -58,7 +57,6 @@ NOT_YET: dict[str, str] = {
     "ain/genesis/configs.json": _CONTEXT,
     "ain/genesis/genesis_*.json": _CONTEXT,
     "ain/genesis/test_accounts.json": _CONTEXT,
-    "ain/rpc-traces.json": _FULL_DOOR,
     "snet/channel_state_requests.json": _DAEMON,
     "snet/claim_signatures.json": _DAEMON,
     "snet/contract_abi_index.json": _DAEMON,

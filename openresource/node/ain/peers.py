@@ -176,7 +176,9 @@ class Peers:
         target = int(self._node.parameters.number("TARGET_NUM_OUTBOUND_CONNECTION"))
         started = self._started_at_ms
         dialling = [url for url, known in self._known.items() if known.is_dialling]
-        has_met = bool(outbound or inbound or dialling)
+        interval_ms = self._node.parameters.number("PEER_CANDIDATES_CONNECTION_INTERVAL_MS")
+        has_looked = started is not None and self._node.now_ms() - started >= interval_ms
+        has_met = has_looked or bool(outbound or inbound or dialling)
         state = STATES[0] if not has_met else STEADY if len(outbound) >= target else EXPANDING
         candidates = list(dict.fromkeys([*self._candidates, *self.json_rpc_urls().values()]))
         if not candidates:
