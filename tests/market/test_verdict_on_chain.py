@@ -1,0 +1,345 @@
+"""Verdicts on a real chain: rules, natives, beacon and due-queue together, from the request to the folded record."""
+
+from __future__ import annotations
+
+import pytest
+
+from openresource.market.accounts import AUDIT_POT, TREASURY, job_account
+from openresource.market.codes import ResultCode
+from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
+from openresource.primitives.encoding import canonical_json_bytes
+from tests.market.job_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
+from tests.support.chains import Chain
+
+FOUR = {"ann": 2, "bob": 2, "cid": 2, "dan": 2}
+
+
+def explained(world: JobWorld, job: str) -> bool:
+    """Whether the verdict computed from the records alone is the one that stands there."""
+    record = world.value(f"/jobs/{job}")
+    made = verdict_record(remade_verdict(job_of(job, record)))
+    return made == (record.get("judgement") or record.get("verdict"))
+
+
+def test_an_audited_job_that_is_not_drawn_settles_with_the_reveal() -> None:
+    world = JobWorld(FOUR)
+    before = world.chain.balance(BUYER)
+    job = world.ask("audited:0")
+    world.work(job, "ann")
+    assert world.status(job) == "COMMITTED"
+    assert world.value(f"/bonds/{address('ann')}/state/locks/{job}") == 1_000_000
+    # The beacon of the block that is open is not known to anybody.
+    assert code_of(world.tell_secret(job)) == ResultCode.BEACON_NOT_THERE
+    assert code_of(world.reveal(job, "ann")) == ResultCode.JOB_STEP_NOT_ALLOWED
+    world.next_block()
+    good(world.tell_secret(job))
+    assert world.status(job) == "REVEALING"
+    good(world.reveal(job, "ann"))
+    assert world.status(job) == "ACCEPTED" and explained(world, job)
+    # The buyer asked for less than the record of a newcomer asks for; so the worker pays for no audit.
+    assert world.chain.balance(BUYER) == before - 700
+    assert world.value(f"/bonds/{address('ann')}/state") is None
+    assert world.chain.balance(job_account(job)) == 0 and world.is_conserved()
+
+
+def test_a_drawn_job_is_audited_and_the_worker_of_no_record_pays_for_it() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("audited")
+    world.work(job, "ann")
+    world.next_block()
+    good(world.tell_secret(job))
+    assert world.status(job) == "DRAWN"
+    auditor = world.leaser(job, "bob", "cid", "dan")
+    assert code_of(world.lease(job, "ann")) == ResultCode.JOB_STEP_NOT_ALLOWED
+    good(world.commit(job, auditor))
+    assert world.status(job) == "REVEALING"
+    good(world.reveal(job, auditor))
+    assert world.status(job) == "REVEALING"
+    good(world.reveal(job, "ann"))
+    assert world.status(job) == "ACCEPTED" and explained(world, job)
+    verdict = world.value(f"/jobs/{job}/verdict")
+    assert verdict["verified"] is True and set(verdict["winners"]) == {address("ann"), address(auditor)}
+    assert world.value(f"/records/{address('ann')}") == {
+        "claims": 0,
+        "claimed_uain": 0,
+        "since_ms": 0,
+        "valid": 1,
+        "streak": 1,
+    }
+    assert "streak" not in world.value(f"/records/{address(auditor)}")
+    assert world.is_conserved()
+
+
+def to_dispute(world: JobWorld, wrong: str) -> tuple[str, str, str]:
+    """A drawn job whose worker or auditor has a wrong result; gives job, worker, auditor."""
+    job = world.ask("audited:1")
+    world.work(job, "ann", 50 if wrong == "worker" else 49)
+    world.next_block()
+    good(world.tell_secret(job))
+    auditor = world.leaser(job, "bob", "cid", "dan")
+    theirs = 50 if wrong == "auditor" else 49
+    good(world.commit(job, auditor, theirs))
+    good(world.reveal(job, auditor, theirs))
+    good(world.reveal(job, "ann", 50 if wrong == "worker" else 49))
+    assert world.status(job) == "DISPUTED"
+    return job, "ann", auditor
+
+
+def judge(world: JobWorld, job: str, referees: list[str]) -> None:
+    for name in referees:
+        world.work(job, name)
+    for name in referees:
+        good(world.reveal(job, name))
+
+
+@pytest.mark.parametrize("wrong", ["worker", "auditor"])
+def test_who_is_shown_wrong_by_referees_loses_its_stake_and_nobody_else_anything(wrong: str) -> None:
+    world = JobWorld(FOUR)
+    before = world.chain.balance(BUYER)
+    job, worker, auditor = to_dispute(world, wrong)
+    judge(world, job, [name for name in FOUR if name not in (worker, auditor)])
+    loser = worker if wrong == "worker" else auditor
+    assert world.status(job) == ("REFUTED" if wrong == "worker" else "ACCEPTED") and explained(world, job)
+    assert world.value(f"/jobs/{job}/verdict/punished") == {address(loser): "wrong_digest"}
+    assert {name: world.bond(name) for name in FOUR} == {
+        name: 1_000_000 if name == loser else 2_000_000 for name in FOUR
+    }
+    assert world.value(f"/records/{address(loser)}/faults") == 1
+    assert world.chain.balance(BUYER) == before - (0 if wrong == "worker" else 700)
+    assert all(world.value(f"/bonds/{address(name)}/state") is None for name in FOUR)
+    assert world.is_conserved()
+
+
+def test_without_anybody_to_referee_nobody_is_punished_and_the_buyer_pays_nothing() -> None:
+    world = JobWorld({"ann": 2, "bob": 2})
+    before = world.chain.balance(BUYER)
+    job = world.ask("audited:1")
+    world.work(job, "ann", 50)
+    world.next_block()
+    good(world.tell_secret(job))
+    world.work(job, "bob")
+    good(world.reveal(job, "bob"))
+    good(world.reveal(job, "ann", 50))
+    assert world.status(job) == "UNRESOLVED" and world.value(f"/jobs/{job}/state/reason") == "no_referee"
+    assert explained(world, job)
+    assert world.chain.balance(BUYER) == before and world.is_conserved()
+
+
+def test_a_network_of_one_provider_accepts_what_nobody_can_audit_and_says_so() -> None:
+    world = JobWorld({"ann": 1})
+    job = world.ask("audited")
+    world.work(job, "ann")
+    world.next_block()
+    good(world.tell_secret(job))
+    good(world.reveal(job, "ann"))
+    assert world.status(job) == "ACCEPTED" and world.value(f"/jobs/{job}/state/reason") == "no_auditor"
+    assert world.value(f"/jobs/{job}/verdict/verified") is None and world.value("/records") is None
+
+
+def test_a_secret_that_is_kept_means_drawn_and_its_keeper_pays_the_audit() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("audited:0")
+    world.work(job, "ann")
+    world.wait_until(world.value(f"/jobs/{job}/state/wait_until_ms"))
+    assert world.status(job) == "DRAWN"
+    assert code_of(world.tell_secret(job)) == ResultCode.JOB_STEP_NOT_ALLOWED
+    auditor = world.leaser(job, "bob", "cid", "dan")
+    good(world.commit(job, auditor))
+    good(world.reveal(job, auditor))
+    before = world.chain.balance(BUYER)
+    good(world.reveal(job, "ann"))
+    assert world.status(job) == "ACCEPTED"
+    # 700 for the work, 500 for the audit, of a budget of 3000.
+    assert world.chain.balance(BUYER) == before + 1_800 and world.is_conserved()
+
+
+def test_a_commitment_that_is_never_opened_costs_the_stake() -> None:
+    world = JobWorld(FOUR)
+    before = world.chain.balance(BUYER)
+    job = world.ask("audited:0")
+    world.work(job, "ann")
+    world.next_block()
+    good(world.tell_secret(job))
+    world.wait_until(world.value(f"/jobs/{job}/state/wait_until_ms"))
+    assert world.status(job) == "UNRESOLVED" and explained(world, job)
+    assert world.value(f"/jobs/{job}/verdict/punished") == {address("ann"): "no_reveal"}
+    assert world.bond("ann") == 1_000_000 and world.chain.balance(TREASURY) == 1_000_000
+    assert world.chain.balance(BUYER) == before and world.is_conserved()
+    # What comes now is written down and changes nothing.
+    good(world.reveal(job, "ann"))
+    assert world.value(f"/jobs/{job}/executions/{address('ann')}/is_late") is True
+    assert world.status(job) == "UNRESOLVED" and explained(world, job)
+
+
+def test_a_quorum_pays_those_who_agree_and_nobody_else() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("quorum:2/3")
+    outputs = {"ann": 49, "bob": 50, "cid": 49}
+    for name, output in outputs.items():
+        world.work(job, name, output)
+    assert world.status(job) == "REVEALING"
+    assert world.lease(job, "dan").has_failed
+    coins = {name: world.chain.balance(address(name)) for name in outputs}
+    for name, output in outputs.items():
+        good(world.reveal(job, name, output))
+    assert world.status(job) == "ACCEPTED" and explained(world, job)
+    earned = {name: world.chain.balance(address(name)) - coins[name] for name in outputs}
+    assert earned == {"ann": 486, "bob": 0, "cid": 486}
+    assert world.value(f"/jobs/{job}/verdict/punished") is None
+    assert world.value(f"/jobs/{job}/state/paid_uain") == 1_400 and world.is_conserved()
+
+
+def test_a_leaseholder_that_is_gone_is_replaced() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("quorum:2/2")
+    good(world.lease(job, "ann"))
+    good(world.lease(job, "bob"))
+    good(world.commit(job, "bob"))
+    world.wait_until(world.value(f"/jobs/{job}/executions/{address('ann')}/lease_until_ms"))
+    assert world.status(job) == "LEASED"
+    # Too late, and visible.
+    good(world.commit(job, "ann"))
+    assert world.value(f"/jobs/{job}/executions/{address('ann')}/is_late") is True
+    assert code_of(world.lease(job, "ann")) == ResultCode.JOB_STEP_NOT_ALLOWED
+    world.work(job, "cid")
+    for name in ("bob", "cid"):
+        good(world.reveal(job, name))
+    assert world.status(job) == "ACCEPTED" and explained(world, job) and world.is_conserved()
+
+
+def test_who_has_no_bond_works_with_every_result_audited_but_neither_audits_nor_makes_a_quorum() -> None:
+    world = JobWorld(FOUR | {"new": 0})
+    job = world.ask("audited", executors={address("new"): True})
+    assert code_of(world.lease(job, "ann")) == ResultCode.NOT_AN_EXECUTOR
+    good(world.lease(job, "new"))
+    assert world.value(f"/jobs/{job}/state/rate_ppm") == 1_000_000
+    other = world.ask("quorum:2/3", key="cd" * 16)
+    assert code_of(world.lease(other, "new")) == ResultCode.BOND_NEEDED
+
+
+def test_a_bond_serves_as_many_leases_at_once_as_it_has_seats() -> None:
+    world = JobWorld(FOUR)
+    for number in range(3):
+        job = world.ask("quorum:2/3", key=f"{number:032x}")
+        inserted = world.lease(job, "ann")
+        if number < 2:
+            good(inserted)
+    assert code_of(inserted) == ResultCode.BOND_NEEDED
+    locked = world.chain.set("ann", f"/bonds/{address('ann')}/withdraw/{'cd' * 8}", {"amount_uain": 1})
+    assert code_of(locked) == ResultCode.BOND_NOT_FREE
+
+
+def test_an_accepted_result_is_disputed_once_and_the_loser_pays() -> None:
+    world = JobWorld(FOUR)
+    for wrong in (False, True):
+        job = world.ask("audited:0", key=f"{wrong:032x}")
+        worker = "ann"
+        output = 50 if wrong else 49
+        world.work(job, worker, output)
+        world.next_block()
+        good(world.tell_secret(job))
+        good(world.reveal(job, worker, output))
+        assert world.status(job) == "ACCEPTED"
+        path = f"/jobs/{job}/disputes/{address('disputer')}"
+        few = world.chain.set("disputer", f"{path}/{'ee' * 16}", {"bond_uain": 99_999})
+        assert code_of(few) == ResultCode.DISPUTE_NOT_POSSIBLE
+        coins, buyer = world.chain.balance(address("disputer")), world.chain.balance(BUYER)
+        good(world.chain.set("disputer", f"{path}/{'ff' * 16}", {"bond_uain": 100_000, "reason": "I ran it"}))
+        assert world.status(job) == "DISPUTED"
+        judge(world, job, ["bob", "cid", "dan"])
+        assert world.status(job) == ("REFUTED" if wrong else "ACCEPTED") and explained(world, job)
+        assert world.value(f"/jobs/{job}/verdict/status") == "ACCEPTED"
+        won = world.chain.balance(address("disputer")) - coins
+        if wrong:
+            # The stake pays three referees, refunds the buyer, and a fifth of the rest goes to who showed it.
+            assert won == (1_000_000 - 1_500 - 700) // 5
+            assert world.chain.balance(BUYER) == buyer + 700
+        else:
+            assert won == -100_000
+        again = world.chain.set("disputer", f"{path}/{'aa' * 16}", {"bond_uain": 100_000})
+        assert again.has_failed and world.is_conserved()
+
+
+def test_within_a_tolerance_outputs_are_compared_and_nobody_is_punished() -> None:
+    verify = {"class": "tolerant", "comparator": {"name": "allclose", "rtol": "1e-3"}}
+    world = JobWorld(FOUR, exactness="tolerant", verify=verify)
+    job = world.ask("quorum:2/3")
+    outputs = {"ann": 1.0001, "bob": 1.0002, "cid": 2}
+    for name, output in outputs.items():
+        world.work(job, name, output)
+    for name, output in outputs.items():
+        good(world.reveal(job, name, output))
+    assert world.status(job) == "ACCEPTED" and explained(world, job)
+    assert set(world.value(f"/jobs/{job}/verdict/winners")) == {address("ann"), address("bob")}
+    assert world.is_conserved()
+
+
+def test_what_nobody_can_be_wrong_about_is_not_compared() -> None:
+    world = JobWorld(FOUR, exactness="subjective")
+    with pytest.raises(AssertionError, match="policy-not-for-class"):
+        world.ask("quorum:2/3")
+
+
+def test_the_same_request_again_names_the_job_that_is_there() -> None:
+    world = JobWorld(FOUR)
+    world.ask("one")
+    with pytest.raises(AssertionError, match="job-exists"):
+        world.ask("one")
+
+
+def test_policy_one_takes_a_sealed_result_of_whoever_is_in_turn() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("one")
+    name = world.leaser(job, *FOUR)
+    good(
+        world.chain.set(
+            name,
+            f"/jobs/{job}/executions/{address(name)}",
+            {"status": "DONE", "output": 49, "digest": "0x" + world.digest(job, 49).hex()},
+        )
+    )
+    assert world.status(job) == "ACCEPTED" and explained(world, job) and world.is_conserved()
+    assert world.chain.balance(PUBLISHER) == 200
+
+
+def test_a_settled_job_leaves_at_most_two_hundred_bytes() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("quorum:3/4")
+    for name in FOUR:
+        world.work(job, name)
+    for name in FOUR:
+        good(world.reveal(job, name))
+    height = world.chain.machine.height
+    world.next_block(3_600_000)
+    world.next_block()
+    record = world.value(f"/jobs/{job}")
+    assert list(record) == ["folded"] and len(canonical_json_bytes({job: record})) <= 200
+    folded = read_folded(record["folded"])
+    assert folded["status"] == "ACCEPTED" and folded["paid_uain"] == 2_800 and folded["height"] >= height
+    assert world.value("/job_requests") is None and world.value("/service_accounts/holds") is None
+    with pytest.raises(AssertionError, match="job-exists"):
+        world.ask("quorum:3/4")
+
+
+def test_a_deadline_without_a_quorum_returns_the_budget_and_every_lock() -> None:
+    world = JobWorld(FOUR)
+    before = world.chain.balance(BUYER)
+    job = world.ask("quorum:2/3")
+    good(world.lease(job, "ann"))
+    good(world.commit(job, "ann"))
+    world.wait_until(world.value(f"/jobs/{job}/request/deadline_ms"))
+    assert world.status(job) == "EXPIRED" and explained(world, job)
+    assert world.chain.balance(BUYER) == before and world.value(f"/bonds/{address('ann')}/state") is None
+
+
+def test_a_chain_with_jobs_is_replayed_to_the_same_state() -> None:
+    world = JobWorld(FOUR)
+    job, worker, auditor = to_dispute(world, "worker")
+    judge(world, job, [name for name in FOUR if name not in (worker, auditor)])
+    world.next_block(4_000_000)
+    world.chain.seal()
+    other = Chain("buyer", "disputer", *FOUR)
+    for sealed in world.chain.sealed:
+        other.machine.replay(sealed.block, is_trusted=True)
+    assert other.value("/") == world.chain.value("/")
+    assert world.chain.balance(AUDIT_POT) >= 0
