@@ -8,7 +8,7 @@ from openresource.market.accounts import AUDIT_POT, TREASURY, job_account
 from openresource.market.codes import ResultCode
 from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
 from openresource.primitives.encoding import canonical_json_bytes
-from tests.market.job_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
+from tests.market.verdict_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
 from tests.support.chains import Chain
 
 FOUR = {"ann": 2, "bob": 2, "cid": 2, "dan": 2}
