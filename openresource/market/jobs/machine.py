@@ -437,8 +437,8 @@ def _to_referees(job: Job, doubt: Dispute, settings: Settings, facts: Facts, at_
     until = at_ms + settings.referee_ms if wanted else at_ms
     disputed = replace(
         job,
-        dispute=replace(doubt, began_at_ms=at_ms, until_ms=until),
-        policy=replace(job.policy, referees_until_ms=until),
+        dispute=replace(doubt, began_at_ms=at_ms, until_ms=until, referees=wanted),
+        policy=replace(job.policy, referees_until_ms=until, referees_wanted=wanted),
         seed=draws.referees_seed(job.job, job.secret + facts.beacon),
         turns_from_ms=at_ms,
         checkers_wanted=wanted,

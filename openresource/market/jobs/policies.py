@@ -42,7 +42,8 @@ class PolicyNotForClass(Refusal):
 class Policy:
     """What a buyer asks for; `audit_ppm` is None where the provider's record decides.
 
-    A verdict also needs to know how results are compared, and until when referees of a dispute may come.
+    A verdict also needs to know how results are compared, and of a dispute until when referees may come and how many are
+    called.
     """
 
     kind: str = ONE
@@ -51,6 +52,7 @@ class Policy:
     audit_ppm: int | None = None
     verification: Verification = field(default_factory=Verification)
     referees_until_ms: int = 0
+    referees_wanted: int = 0
 
 
 def read_policy(text: object, verification: Verification | None = None) -> Policy:

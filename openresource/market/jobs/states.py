@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from openresource.market.jobs.executions import executions_of
 from openresource.market.jobs.lifecycle import EXPIRED
-from openresource.market.jobs.policies import QUORUM
+from openresource.market.jobs.policies import QUORUM, Policy
 from openresource.market.jobs.requests import executors_of, policy_of
 from openresource.market.jobs.terms import Dispute, Job
 from openresource.market.jobs.verdicts import Verdict, resolve, verdict_digest
@@ -48,7 +48,7 @@ def job_of(job: str, record: Mapping[str, Any], purse_uain: int = 0) -> Job:
         payer=str(state["payer"]),
         requester=str(request["requester"]),
         publisher=str(request["publisher"]),
-        policy=replace(policy, referees_until_ms=0 if dispute is None else dispute.until_ms),
+        policy=policy if dispute is None else judged_policy(policy, dispute),
         budget_uain=int(request["budget_uain"]),
         requested_at_ms=int(request["requested_at_ms"]),
         deadline_ms=int(request["deadline_ms"]),
@@ -64,6 +64,11 @@ def job_of(job: str, record: Mapping[str, Any], purse_uain: int = 0) -> Job:
         verdict=None if verdict is None else read_verdict(verdict),
         **members,
     )
+
+
+def judged_policy(policy: Policy, dispute: Dispute) -> Policy:
+    """A policy with what a verdict needs to know of a dispute."""
+    return replace(policy, referees_until_ms=dispute.until_ms, referees_wanted=dispute.referees)
 
 
 def state_members(job: Job) -> dict[str, Any]:
@@ -92,6 +97,7 @@ def state_members(job: Job) -> dict[str, Any]:
         members["dispute"] = {
             "disputer": doubt.disputer,
             "bond_uain": doubt.bond_uain,
+            "referees": doubt.referees,
             "began_at_ms": doubt.began_at_ms,
             "until_ms": doubt.until_ms,
             "judged_at_ms": doubt.judged_at_ms,

@@ -99,6 +99,8 @@ class Dispute:
     bond_uain: int = 0
     began_at_ms: int = 0
     until_ms: int = 0
+    # How many referees are called; two thirds of them must agree.
+    referees: int = 0
     judged_at_ms: int = 0
 
 

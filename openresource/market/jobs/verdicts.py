@@ -296,7 +296,9 @@ def _judged(
         return Verdict(PENDING)
     parties = [run for run in runs if run.role != REFEREE and _counts(run) and run.status == DONE]
     groups = _groups([run for run in referees if _counts(run)], policy)
-    if not groups or 3 * len(groups[0]) < 2 * len(referees):
+    # Two thirds of those who were called: the few who happened to come may all be friends of one party.
+    called = max(len(referees), policy.referees_wanted)
+    if not groups or 3 * len(groups[0]) < 2 * called:
         if base.status == DISPUTED:
             return Verdict(UNRESOLVED, ground="referees_split")
         # An accepted result stands where nothing was proven against it.
