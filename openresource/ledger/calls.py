@@ -154,6 +154,9 @@ class Calls:
                         break
             elif kind == REST:
                 result = rest_result(entry, context)
+                if result is not None and context.rest is not None:
+                    context.rest(entry, trigger, auth, context)
+                    result["code"] = FUNCTION_SUCCESS
             elif kind == PROGRAM and context.network.profile.has_programs:
                 result = self._run_program(entry, trigger, context)
             if result is not None:

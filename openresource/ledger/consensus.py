@@ -50,7 +50,7 @@ from openresource.ledger.consensus_papers import (
     vote_value,
 )
 from openresource.ledger.draft import NetworkDomain
-from openresource.ledger.execution import Execution, Executor, TxObserver
+from openresource.ledger.execution import Execution, Executor, TxObserver, TxRestCaller
 from openresource.ledger.machine import bandages_after
 from openresource.ledger.pool import CONSENSUS_PREFIX
 from openresource.ledger.profile import Network
@@ -97,6 +97,7 @@ class Consensus:
         # Who runs a node may know transactions already, or watch what blocks write.
         self.recall: Callable[[Any], Transaction | None] | None = None
         self.observer: TxObserver | None = None
+        self.rest: TxRestCaller | None = None
 
     # -- blocks -----------------------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Consensus:
         parent = self._parent_of(block)
         executor = self._executor_on(parent)
         executor.observer = self.observer
+        executor.rest = self.rest
         entry = Entry(block, executor, proposal)
         self._check_validators(block, parent, executor)
         self._execute_last_votes(entry)
@@ -148,6 +150,7 @@ class Consensus:
         self._check_evidence(block, parent, executor, parsed_proposal)
         self._execute_transactions(entry)
         executor.observer = None
+        executor.rest = None
         if parsed_proposal is not None:
             self._try_proposal(entry, parsed_proposal)
         self._put(entry)

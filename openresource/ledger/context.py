@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from openresource.ledger.draft import Change, NetworkDomain
+from openresource.ledger.functions import Trigger
 from openresource.ledger.profile import Network
 from openresource.ledger.rule_evaluation import eval_write_rule
 from openresource.ledger.state import Limits, State
@@ -13,6 +14,8 @@ from openresource.ledger.verdicts import SUCCESS, Auth, EvalContext
 
 # Who wrote, the labels below /values, what stood there, what stands there now.
 WriteObserver = Callable[[Auth, list[str], Any, Any], None]
+# The entry of a REST function, what it is told, who wrote, and the context: the node calls it, nobody waits for it.
+RestCaller = Callable[[dict[str, Any], Trigger, Auth, Any], None]
 
 LOWER_CASE_NAMES: Final = "allow_lower_case_app_names_only"
 
@@ -50,6 +53,7 @@ class TxContext:
         "network",
         "nonce",
         "observer",
+        "rest",
         "state",
         "timestamp",
         "tx_hash",
@@ -77,6 +81,8 @@ class TxContext:
         self.executed_at: int = executed_at
         # Is told of every value that is written, with what stood there before; None where nobody looks.
         self.observer: WriteObserver | None = None
+        # Calls REST functions; None on nodes and in executions that do not.
+        self.rest: RestCaller | None = None
         self.changes: list[Change] = []
         # What went wrong inside of natives, for the node's log; never part of a result.
         self.mistakes: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from openresource.ledger.context import BlockContext, TxContext, WriteObserver
+from openresource.ledger.context import BlockContext, RestCaller, TxContext, WriteObserver
 from openresource.ledger.draft import Change, NetworkDomain
 from openresource.ledger.fees import (
     ServiceGas,
@@ -39,6 +39,7 @@ from openresource.primitives.numbers import is_number, number_text
 
 # Called before a transaction runs; what it returns is told of the writes.
 TxObserver = Callable[[Transaction], WriteObserver]
+TxRestCaller = Callable[[Transaction], RestCaller]
 
 REGISTRATION_FLAG: Final = "extend_account_registration_gas_amount"
 _STAKING_HELP: Final = "For more information see https://docs.ainetwork.ai/ain-blockchain/staking"
@@ -60,7 +61,7 @@ class Execution:
 class Executor:
     """Executes transactions on one working state."""
 
-    __slots__ = ("_block", "_operations", "domain", "network", "observer", "recent", "state")
+    __slots__ = ("_block", "_operations", "domain", "network", "observer", "recent", "rest", "state")
 
     def __init__(self, network: Network, state: State, domain: NetworkDomain) -> None:
         self.network: Network = network
@@ -70,6 +71,8 @@ class Executor:
         self._block: BlockContext | None = None
         # Is told of the writes of each transaction as they happen, also of one that fails in the end.
         self.observer: TxObserver | None = None
+        # Calls the REST functions that a transaction sets off.
+        self.rest: TxRestCaller | None = None
         # Hashes of transactions that may not come again, with the time of their block.
         self.recent: dict[str, int] = {}
 
@@ -98,6 +101,9 @@ class Executor:
         observer = self.observer
         if observer is not None and not is_dry_run:
             context.observer = observer(transaction)
+        rest = self.rest
+        if rest is not None and not is_dry_run:
+            context.rest = rest(transaction)
         refusal = precheck(transaction, context, self.recent, not skip_fees)
         if refusal is not None:
             return Execution(refusal, True, True)

@@ -18,7 +18,7 @@ __all__ = ["SubtreeTriggers", "Trigger", "Triggers", "may_call_url", "triggered_
 class Trigger:
     """One config whose functions are called, with what they are told; labels are those of the value."""
 
-    __slots__ = ("config", "labels", "params", "previous", "value", "value_path")
+    __slots__ = ("config", "function_labels", "labels", "params", "previous", "value", "value_path")
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class Trigger:
         previous: Any,
         params: dict[str, str],
         value_path: str,
+        function_labels: list[str],
     ) -> None:
         self.config: dict[str, Any] = config
         self.labels: list[str] = labels
@@ -36,6 +37,8 @@ class Trigger:
         self.params: dict[str, str] = params
         # Where in the written value it lies, as results name it; empty for the exact match.
         self.value_path: str = value_path
+        # Where the config stands, with its variables.
+        self.function_labels: list[str] = function_labels
 
 
 class SubtreeTriggers:
@@ -82,19 +85,20 @@ def triggers_of(match: FunctionMatch, labels: list[str], value: Any, previous: A
     params = match.params()
     exact = None
     if match.config:
-        exact = Trigger(match.config, labels, value, previous, params, "")
+        exact = Trigger(match.config, labels, value, previous, params, "", match.target_labels)
     subtrees: list[SubtreeTriggers] = []
     for below in match.subtree:
         config: dict[str, Any] = below.config if isinstance(below.config, dict) else {}
         triggers: list[Trigger] = []
+        function_labels = [*match.target_labels, *below.labels]
         found = _matches(value, below.labels)
         before = _matches(previous, below.labels)
         for path, was in before.items():
             if path not in found:
-                triggers.append(_trigger(config, labels, was.labels, None, was.value, params, was.bound))
+                triggers.append(_trigger(config, function_labels, labels, was, None, was.value, params))
         for path, now in found.items():
             old = before[path].value if path in before else None
-            triggers.append(_trigger(config, labels, now.labels, now.value, old, params, now.bound))
+            triggers.append(_trigger(config, function_labels, labels, now, now.value, old, params))
         subtrees.append(SubtreeTriggers(format_path(below.labels), triggers))
     return Triggers(exact, subtrees)
 
@@ -142,11 +146,19 @@ def _matches(value: Any, pattern: list[str]) -> dict[str, _Found]:
 
 def _trigger(
     config: dict[str, Any],
+    function_labels: list[str],
     labels: list[str],
-    inner: list[str],
+    found: _Found,
     value: Any,
     previous: Any,
     params: dict[str, str],
-    bound: dict[str, str],
 ) -> Trigger:
-    return Trigger(config, [*labels, *inner], value, previous, {**params, **bound}, format_path(inner))
+    return Trigger(
+        config,
+        [*labels, *found.labels],
+        value,
+        previous,
+        {**params, **found.bound},
+        format_path(found.labels),
+        function_labels,
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import http.server
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from openresource.ledger.transactions import sign_transaction
 from openresource.node.ain.configurations import configuration_of
@@ -196,3 +198,69 @@ def _has_voted(node: RunningNode, address: str, number: int) -> bool:
         if any(wire["address"] == address for wire in block["last_votes"]):
             return True
     return False
+
+
+class _Called(http.server.BaseHTTPRequestHandler):
+    """A function's server that keeps what it is told."""
+
+    told: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.told.append(json.loads(self.rfile.read(length)))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Says nothing."""
+
+
+def test_a_rest_function_is_called_for_the_write_and_for_its_block(tmp_path: Path) -> None:
+    configuration = quick_configuration(tmp_path, "1-node")
+    _Called.told.clear()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Called)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://localhost:{server.server_port}/called"
+    try:
+        with ain_nodes(tmp_path, configuration, 1, {"ENABLE_REST_FUNCTION_CALL": "true"}) as nodes:
+            (node,) = nodes
+            owner, user = _owner_key(), key_of(5)
+            _send(node, user, "/manage_app/rest_app/create/1", {"admin": {user.address: True}})
+            whitelist = f"/developers/rest_functions/url_whitelist/{user.address}/0"
+            _send(node, owner, f"/developers/rest_functions/user_whitelist/{user.address}", True)
+            _send(node, user, whitelist, f"http://localhost:{server.server_port}")
+            entry = {"function_type": "REST", "function_id": "tell", "function_url": url}
+            _send(node, user, "/apps/rest_app/data/$key", {".function": {"tell": entry}}, kind="SET_FUNCTION")
+            rule = {".rule": {"write": "auth.addr !== ''"}}
+            _send(node, user, "/apps/rest_app/data", rule, kind="SET_RULE")
+            result = _send(node, user, "/apps/rest_app/data/one", 5)
+            assert result["func_results"]["tell"]["code"] == 0
+            until(lambda: len(_Called.told) >= 2, "the function is not called", nodes)
+            first, second = _Called.told[:2]
+            assert [first["eventSource"], second["eventSource"]] == ["USER", "BLOCK"]
+            assert (first["fid"], first["value"], first["prevValue"]) == ("tell", 5, None)
+            assert first["valuePath"] == ["apps", "rest_app", "data", "one"]
+            assert first["functionPath"] == ["apps", "rest_app", "data", "$key"]
+            assert first["params"] == {"key": "one"}
+            assert first["auth"] == {"addr": user.address, "fid": "tell", "fids": []}
+            assert first["transaction"]["address"] == user.address
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _owner_key() -> PrivateKey:
+    account = load_vectors("ain/genesis/test_accounts.json")["owner"]
+    return PrivateKey(bytes.fromhex(account["private_key"]))
+
+
+def _send(node: RunningNode, key: PrivateKey, ref: str, value: Any, kind: str = "SET_VALUE") -> Any:
+    operation = {"type": kind, "ref": ref, "value": value}
+    body = {"operation": operation, "nonce": -1, "timestamp": int(time.time() * 1000), "gas_price": 0}
+    signed = sign_transaction(body, key, 0)
+    sent = call(node, "ain_sendSignedTransaction", tx_body=signed.body, signature=signed.signature)
+    assert sent["result"]["code"] == 0, sent
+    return sent["result"]

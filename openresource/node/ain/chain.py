@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from openresource.ledger.consensus import Consensus
 from openresource.ledger.consensus_entries import Entry
 from openresource.ledger.consensus_papers import is_proposal
-from openresource.ledger.execution import Executor, TxObserver
+from openresource.ledger.execution import Executor, TxObserver, TxRestCaller
 from openresource.ledger.genesis import write_blank_state
 from openresource.ledger.pool import (
     BandwidthBudgets,
@@ -122,6 +122,9 @@ class Listener:
     # Writes of transactions that this node executes in its front state, and of those in blocks.
     user_writes: TxObserver | None = None
     block_writes: TxObserver | None = None
+    # Calls REST functions of the same two kinds of executions.
+    user_rest: TxRestCaller | None = None
+    block_rest: TxRestCaller | None = None
 
 
 def genesis_state(network: Network, block: Mapping[str, Any]) -> Tree:
@@ -175,6 +178,7 @@ class AinChain:
         """From now on this listener is told what happens."""
         self.listener = listener
         self.consensus.observer = listener.block_writes
+        self.consensus.rest = listener.block_rest
 
     # -- where it stands --------------------------------------------------------------------------------------------
 
@@ -278,6 +282,7 @@ class AinChain:
         if refusal is not None:
             return refusal
         self._front.observer = None if is_dry_run else self.listener.user_writes
+        self._front.rest = None if is_dry_run else self.listener.user_rest
         execution = self._front.execute(
             transaction, self.final_number + 1, self.final_time_ms, now_ms, is_dry_run=is_dry_run
         )

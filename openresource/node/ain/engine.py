@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from openresource.ledger.consensus_entries import Entry
@@ -20,6 +21,7 @@ from openresource.node.ain.chain import (
     SERVING,
     STOPPED,
     AinChain,
+    Listener,
     Snapshot,
     proposal_of,
 )
@@ -27,6 +29,7 @@ from openresource.node.ain.door import AinDoor
 from openresource.node.ain.events import EventHandler
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.peers import Peers
+from openresource.node.ain.rest import RestCalls
 from openresource.node.ain.rounds import PROPOSE, RUNNING, STATES, Rounds
 from openresource.node.ain.settings import AinSettings
 from openresource.node.ain.storage import ChainStorage
@@ -71,6 +74,7 @@ class AinNode:
         self._peers: Peers | None = None
         self._server: Server | None = None
         self._events: EventHandler | None = None
+        self._rest: RestCalls | None = None
         self._stop_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_at: float | None = None
@@ -98,6 +102,18 @@ class AinNode:
     def now_ms(self) -> int:
         """The wall clock."""
         return self._clock_ms()
+
+    def listen(self, listener: Listener) -> None:
+        """From now on this listener is told what happens in the chain; REST functions are called beside."""
+        rest = self._rest
+        if rest is not None:
+            listener = replace(listener, user_rest=rest.caller("USER"), block_rest=rest.caller("BLOCK"))
+        self.chain.listen(listener)
+
+    def network_id(self) -> int:
+        """The network's number, which clients may ask for."""
+        number = self.settings.network.configured("genesis", "network_id")
+        return int(number) if is_number(number) else 0
 
     def chain_id(self) -> int:
         """What signatures on this network are made for."""
@@ -230,6 +246,9 @@ class AinNode:
         self._server = Server(settings.hosts[0], settings.port, more)
         try:
             self._open_chain()
+            if self.parameters.flag("ENABLE_REST_FUNCTION_CALL"):
+                self._rest = RestCalls(self)
+            self.listen(Listener())
             if self.parameters.flag("ENABLE_EVENT_HANDLER"):
                 self._events = EventHandler(self, settings.hosts, settings.event_port)
                 await self._events.start()
@@ -249,6 +268,8 @@ class AinNode:
             await self._peers.stop()
         if self._events is not None:
             await self._events.stop()
+        if self._rest is not None:
+            await self._rest.stop()
         if self._server is not None:
             await self._server.stop()
         if self._chain is not None:

@@ -109,6 +109,8 @@ class EventfulNode(Protocol):
 
     def urls(self) -> Facts: ...
 
+    def listen(self, listener: Listener) -> None: ...
+
 
 class EventHandler:
     """All channels of one node."""
@@ -195,7 +197,7 @@ class EventHandler:
     def _listen(self) -> None:
         """Hears of writes only while somebody wants to know; looking up what stood there before costs time."""
         wants_values = bool(self._values)
-        self._node.chain.listen(
+        self._node.listen(
             Listener(
                 state_changed=self._tell_state,
                 block_final=self._tell_block,
