@@ -25,7 +25,7 @@ from openresource.market import (
     vouchers,
 )
 from openresource.market.codes import ResultCode
-from openresource.market.jobs import comparators, entries, lifecycle, machine, policies, requests
+from openresource.market.jobs import comparators, entries, faults, lifecycle, machine, policies, requests
 from openresource.market.jobs import records as job_records
 from openresource.market.natives import FUNCTIONS, RULES
 from openresource.market.natives import channels as channel_natives
@@ -56,6 +56,7 @@ MODULES: Final[tuple[ModuleType, ...]] = (
     ssh_keys,
     comparators,
     entries,
+    faults,
     lifecycle,
     machine,
     policies,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from openresource.market.accounts import AUDIT_POT, TREASURY, job_account
 from openresource.market.codes import ResultCode
 from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
+from openresource.market.jobs.faults import Report, ResultPaper, report_record, sign_result
 from openresource.primitives.encoding import canonical_json_bytes
 from tests.market.verdict_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
-from tests.support.chains import Chain
+from tests.support.chains import Chain, key_of
 
 FOUR = {"ann": 2, "bob": 2, "cid": 2, "dan": 2}
 
@@ -343,3 +346,52 @@ def test_a_chain_with_jobs_is_replayed_to_the_same_state() -> None:
         other.machine.replay(sealed.block, is_trusted=True)
     assert other.value("/") == world.chain.value("/")
     assert world.chain.balance(AUDIT_POT) >= 0
+
+
+def test_two_results_of_one_lease_cost_the_whole_bond_and_count_for_nothing() -> None:
+    world = JobWorld(FOUR)
+    network = world.chain.machine.domain
+    job = world.ask("audited:0")
+    world.work(job, "ann")
+    lease_at_ms = world.value(f"/jobs/{job}/executions/{address('ann')}/lease_at_ms")
+
+    def paper(output: int, lease: int = lease_at_ms, name: str = "ann") -> ResultPaper:
+        return sign_result(job, lease, world.digest(job, output), key_of(name), network)
+
+    def report(key: str, first: ResultPaper, second: ResultPaper | None) -> Any:
+        record = report_record(Report(address("ann"), first, second))
+        return world.chain.set("disputer", f"/jobs/{job}/faults/{address('disputer')}/{key * 16}", record)
+
+    proves_nothing = (
+        (paper(49), paper(49)),
+        (paper(49), paper(50, lease_at_ms + 1)),
+        (paper(49), paper(50, name="bob")),
+        (paper(49), None),
+    )
+    for number, (first, second) in enumerate(proves_nothing):
+        assert code_of(report(f"0{number}", first, second)) == ResultCode.NO_EQUIVOCATION
+    before = world.chain.balance(address("disputer"))
+    good(report("aa", paper(49), paper(50)))
+    assert world.bond("ann") == 0 and world.chain.balance(address("disputer")) == before + 400_000
+    assert report("ab", paper(49), paper(51)).has_failed
+    world.next_block()
+    good(world.tell_secret(job))
+    world.wait_until(world.value(f"/jobs/{job}/state/wait_until_ms"))
+    assert world.status(job) == "UNRESOLVED" and explained(world, job)
+    assert world.value(f"/jobs/{job}/verdict/punished") == {address("ann"): "equivocation"}
+    assert world.is_conserved()
+
+
+def test_a_paper_against_the_reveal_is_proof_after_the_verdict_too_and_changes_no_verdict() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("audited:0")
+    world.work(job, "ann")
+    world.next_block()
+    good(world.tell_secret(job))
+    good(world.reveal(job, "ann"))
+    lease_at_ms = world.value(f"/jobs/{job}/executions/{address('ann')}/lease_at_ms")
+    paper = sign_result(job, lease_at_ms, world.digest(job, 50), key_of("ann"), world.chain.machine.domain)
+    world.next_block()
+    record = report_record(Report(address("ann"), paper))
+    good(world.chain.set("disputer", f"/jobs/{job}/faults/{address('disputer')}/{'aa' * 16}", record))
+    assert world.bond("ann") == 0 and world.status(job) == "ACCEPTED" and explained(world, job)

@@ -23,8 +23,9 @@ _NUMBERS: Final = (
     "committed_at_ms",
     "reveal_until_ms",
     "revealed_at_ms",
+    "equivocated_at_ms",
 )
-_FLAGS: Final = ("is_locked", "is_over", "is_late", "has_equivocated")
+_FLAGS: Final = ("is_locked", "is_over", "is_late")
 _TEXTS: Final = ("operator", "runtime_class", "output_cid", "status", "error")
 _BYTES: Final = ("commitment", "digest", "salt")
 

@@ -29,7 +29,7 @@ from openresource.market.jobs.lifecycle import (
     step,
 )
 from openresource.market.jobs.policies import AUDITED, ONE, QUORUM
-from openresource.market.jobs.settlement import cover_uain, settle
+from openresource.market.jobs.settlement import cover_uain, settle, slash_equivocation
 from openresource.market.jobs.terms import (
     JOB,
     PAYER,
@@ -258,6 +258,27 @@ def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: 
     doubted = replace(job, status=target, purse_uain=job.purse_uain + bond_uain)
     outcome = _to_referees(doubted, Dispute(disputer, bond_uain), settings, facts, at_ms)
     return replace(outcome, moves=(bonded, *outcome.moves))
+
+
+def report_equivocation(
+    job: Job, provider: str, reporter: str, settings: Settings, facts: Facts, at_ms: int
+) -> Outcome:
+    """Takes all of a bond from who signed two results, whatever the job's status; its execution counts for nothing."""
+    run = _own(job, provider)
+    if run.equivocated_at_ms:
+        raise JobStepNotAllowed(job=job.job, status="shown to have two results of it", step="report")
+    shown = _with(job, replace(run, equivocated_at_ms=at_ms))
+    fine = slash_equivocation(job, provider, reporter, settings, facts)
+    if job.status not in (REVEALING, JUDGING):
+        return replace(fine, job=shown)
+    left = {name: held for name, held in facts.bonds.items() if name != provider}
+    decided = _decide(shown, settings, replace(facts, bonds=left), at_ms)
+    return replace(
+        decided,
+        moves=(*fine.moves, *decided.moves),
+        slashes=(*fine.slashes, *decided.slashes),
+        credits=(*fine.credits, *decided.credits),
+    )
 
 
 def on_deadline(job: Job, name: str, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
@@ -562,6 +583,7 @@ __all__: Final = [
     "finish",
     "lease",
     "on_deadline",
+    "report_equivocation",
     "request",
     "reveal",
     "reveal_secret",

@@ -123,6 +123,16 @@ def settle(job: Job, verdict: Verdict, settings: Settings, facts: Facts, at_ms: 
     )
 
 
+def slash_equivocation(job: Job, provider: str, reporter: str, settings: Settings, facts: Facts) -> Outcome:
+    """All of a bond: a part to who showed it, the rest to the treasury."""
+    till = Till(job, facts)
+    held = facts.bonds.get(provider, 0)
+    till.slash(provider, held, "equivocation")
+    till.pay_from_slashed(reporter, held * settings.reporter_ppm // PPM, "reporter")
+    till.pay_from_slashed(TREASURY, till.slashed_uain, "fault")
+    return Outcome(job, tuple(till.moves), tuple(till.slashes), credits=(Credit(provider, False),))
+
+
 def audit_parts(job: Job, worker: Execution) -> tuple[int, int]:
     """What a worker puts into the pot for an audited job, and what the buyer adds."""
     own_ppm = min(job.rate_ppm, job.adapted_ppm)

@@ -58,7 +58,7 @@ class Execution:
     usage: Mapping[str, int] | None = None
     revealed_at_ms: int = 0
     is_late: bool = False
-    has_equivocated: bool = False
+    equivocated_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,8 @@ def _as_of(run: Execution, at_ms: int) -> Execution:
     """An execution as it was known at a time."""
     if run.revealed_at_ms > at_ms:
         run = replace(run, status="", digest=b"", salt=b"", output=None, error="", revealed_at_ms=0)
+    if run.equivocated_at_ms > at_ms:
+        run = replace(run, equivocated_at_ms=0)
     if run.committed_at_ms > at_ms:
         run = replace(run, commitment=b"", committed_at_ms=0, output_cid="")
     if not run.is_late and 0 < run.reveal_until_ms < run.revealed_at_ms:
@@ -147,8 +149,8 @@ def _one_of(runs: list[Execution]) -> Execution:
     timely = [run for run in runs if not run.is_late] or runs
     best = max(timely, key=_progress)
     digests = {(run.status, run.digest) for run in timely if run.revealed_at_ms}
-    if len(digests) > 1 or any(run.has_equivocated for run in runs):
-        return replace(best, has_equivocated=True)
+    if len(digests) > 1 or any(run.equivocated_at_ms for run in runs):
+        return replace(best, equivocated_at_ms=best.equivocated_at_ms or 1)
     return best
 
 
@@ -169,19 +171,19 @@ def _has_committed(run: Execution) -> bool:
 
 def _counts(run: Execution) -> bool:
     """Whether a revealed result is weighed."""
-    return run.revealed_at_ms > 0 and not run.is_late and not run.has_equivocated and not run.is_over
+    return run.revealed_at_ms > 0 and not run.is_late and not run.equivocated_at_ms and not run.is_over
 
 
 def _is_awaited(run: Execution, at_ms: int) -> bool:
     """Whether a commitment may still be opened in time."""
-    if not _has_committed(run) or run.has_equivocated or run.is_late or run.revealed_at_ms:
+    if not _has_committed(run) or run.equivocated_at_ms or run.is_late or run.revealed_at_ms:
         return False
     return run.reveal_until_ms == 0 or at_ms < run.reveal_until_ms
 
 
 def _is_unopened(run: Execution, at_ms: int) -> bool:
     """Whether a commitment should have been opened and was not."""
-    if not _has_committed(run) or run.has_equivocated:
+    if not _has_committed(run) or run.equivocated_at_ms:
         return False
     return 0 < run.reveal_until_ms <= at_ms and (run.revealed_at_ms == 0 or run.is_late)
 
@@ -262,7 +264,7 @@ def _by_audit(workers: list[Execution], auditors: list[Execution], policy: Polic
     if any(_is_awaited(run, at_ms) for run in (worker, *checks)):
         return Verdict(PENDING)
     if not _counts(worker):
-        ground = "equivocation" if worker.has_equivocated else "no_reveal"
+        ground = "equivocation" if worker.equivocated_at_ms else "no_reveal"
         return Verdict(UNRESOLVED, ground=ground)
     if worker.status != DONE:
         return Verdict(FAILED, ground="failed")
@@ -354,7 +356,7 @@ def _with_notes(verdict: Verdict, runs: list[Execution], policy: Policy, at_ms: 
 
 
 def _reason(run: Execution, verdict: Verdict, at_ms: int) -> str:
-    if run.has_equivocated:
+    if run.equivocated_at_ms:
         return "equivocation"
     if run.is_over:
         return "lease_over"

@@ -24,6 +24,7 @@ from openresource.market.jobs.entries import (
     read_program_entry,
 )
 from openresource.market.jobs.executions import read_commitment, read_finish, read_reveal, read_secret
+from openresource.market.jobs.faults import NoEquivocation, check_report, read_report
 from openresource.market.jobs.lifecycle import FINAL, REFUSED, JobStepNotAllowed
 from openresource.market.jobs.policies import ONE, read_policy
 from openresource.market.jobs.records import (
@@ -46,6 +47,7 @@ from openresource.market.jobs.states import folded_text
 from openresource.market.jobs.terms import Facts, Job, Offer, Outcome, Settings
 from openresource.market.jobs.turns import checker_turn_ms, checkers, worker_turn_ms
 from openresource.market.jobs.verdicts import DONE, WORKER, verdict_record
+from openresource.market.kills import KILLED
 from openresource.market.natives.bonds import BONDS, bond_of, record_of
 from openresource.market.natives.channels import NotPlaced
 from openresource.market.natives.holds import check_app_admin
@@ -67,6 +69,7 @@ from openresource.market.natives.parameters import (
     job_settings,
     parameter,
 )
+from openresource.market.natives.reputation import REPUTATION_WRITES
 from openresource.market.papers import hex_text
 from openresource.market.placements import PLACED, read_placement
 from openresource.market.records import RECORDS
@@ -273,6 +276,20 @@ def dispute_job(draft: Draft, call: NativeCall) -> None:
     store(draft, found, outcome, call.at)
 
 
+def report_fault(draft: Draft, call: NativeCall) -> None:
+    """Takes papers that prove two results of one provider, and its bond."""
+    found, settings = load(draft, call.params["job"]), job_settings(draft)
+    require_key(call.params["key"], "report of a fault")
+    report = read_report(call.value, found.job.job)
+    run = found.job.of(report.provider)
+    if run is None:
+        raise NoEquivocation(provider=report.provider, job=found.job.job, reason="it holds no lease of it")
+    check_report(report, run.digest, run.lease_at_ms, call.network)
+    facts = facts_of(draft, found.job, settings, found.request)
+    outcome = machine.report_equivocation(found.job, report.provider, call.signer, settings, facts, call.at)
+    store(draft, found, outcome, call.at)
+
+
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
@@ -353,7 +370,7 @@ def _payer_of(
         return hold.owner, f"the hold {entry.hold} has expired"
     if not publisher:
         return hold.owner, "the program is not registered"
-    if draft.get("kills", entry.cid, "state", "killed_at_ms") is not None:
+    if draft.get("kills", entry.cid, "state", "status") == KILLED:
         return hold.owner, "the program was stopped by a vote"
     if draft.balance(hold_account(app, entry.hold)) < entry.budget_uain:
         return hold.owner, f"the hold {entry.hold} does not cover the budget"
@@ -456,8 +473,8 @@ def _fold(draft: Draft, found: Found, record: dict[str, Any]) -> None:
         draft.set((JOB_REQUESTS, job.requester, str(found.request["key"])), None)
 
 
-PROGRAM_EVENT_WRITES = ((JOBS,), (BONDS,), (RECORDS,), HOLD_BALANCES)
-_STEP = ((JOBS,), (BONDS,), (RECORDS,))
+PROGRAM_EVENT_WRITES = ((JOBS,), (BONDS,), (RECORDS,), *REPUTATION_WRITES, HOLD_BALANCES)
+_STEP = ((JOBS,), (BONDS,), (RECORDS,), *REPUTATION_WRITES)
 _SETTLING = (*_STEP, ("apps",), HOLD_BALANCES, BOND_BALANCES)
 NATIVES = (
     Native("_requestJob", (*_STEP, (JOB_REQUESTS,), HOLD_BALANCES), request_job),
@@ -468,6 +485,7 @@ NATIVES = (
     Native("_revealSecret", _SETTLING, reveal_secret),
     Native("_giveJobKey", (), give_key),
     Native("_disputeJob", _SETTLING, dispute_job),
+    Native("_reportFault", _SETTLING, report_fault),
 )
 DUE_ACTIONS = (DueAction(JOB_DUE, (*_SETTLING, (JOB_REQUESTS,)), job_is_due),)
 FUNCTIONS = {
@@ -479,6 +497,7 @@ FUNCTIONS = {
     "/jobs/$job/secret/$requester": "_revealSecret",
     "/jobs/$job/keys/$provider": "_giveJobKey",
     "/jobs/$job/disputes/$disputer/$key": "_disputeJob",
+    "/jobs/$job/faults/$reporter/$key": "_reportFault",
 }
 _DEPTH_4 = "newData !== null && util.checkValuePathLen(parsedValuePath, 4)"
 _BY_PROVIDER = f"auth.addr === $provider && data === null && {_DEPTH_4}"
@@ -495,5 +514,7 @@ RULES = {
     "/jobs/$job/secret/$requester": f"auth.addr === $requester && data === null && {_DEPTH_4}",
     "/jobs/$job/keys/$provider": f"data === null && {_DEPTH_4}",
     "/jobs/$job/disputes/$disputer/$key": "auth.addr === $disputer && data === null && newData !== null"
+    " && util.checkValuePathLen(parsedValuePath, 5)",
+    "/jobs/$job/faults/$reporter/$key": "auth.addr === $reporter && data === null && newData !== null"
     " && util.checkValuePathLen(parsedValuePath, 5)",
 }
