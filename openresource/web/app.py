@@ -7,6 +7,7 @@ await app.close()
 /                              what this is, with live numbers
 /services                      search; /services/PUBLISHER/NAME: one service, and a form that calls it
 /answers/ONCE  /receipts/ID    what a call gave, and the paper that proves it (for the wallet's owner)
+/jobs  /jobs/ID                runs that were asked for on the chain, with their verdicts; /providers: who stands behind them
 /blocks  /transactions/HASH    the chain as it happens
 /tree/PATH                     the explorer; /proofs/PATH gives a proof as a file
 /money  /earnings              the wallet's coins, and what providers on this machine earn
@@ -34,8 +35,10 @@ from openresource.web.blocks import Blocks
 from openresource.web.calls import Defect
 from openresource.web.earnings import Earnings
 from openresource.web.front import Front
+from openresource.web.jobs import JobBook, Jobs
 from openresource.web.live import Live
 from openresource.web.money import Purse
+from openresource.web.providers import Providers
 from openresource.web.receipts import Receipts
 from openresource.web.security import LOOPBACK_NAMES, Guard
 from openresource.web.services import Services
@@ -52,6 +55,7 @@ STATUS_BY_CODE: Final = {
     "no-such-method": 404,
     "service-name-ambiguous": 409,
     "block-unknown": 404,
+    "job-unknown": 404,
     "transaction-unknown": 404,
     "receipt-unknown": 404,
     "run-unknown": 404,
@@ -105,10 +109,21 @@ def make_app(
     """The pages over one home's wallet and one node; close them when they end."""
     site = Site(home, node_url, token=token, provider_homes=provider_homes)
     front = Front(site)
-    rooms = (front, Services(site), Receipts(site), Blocks(site), Tree(site), Purse(site), Earnings(site))
+    book = JobBook(site)
+    rooms = (
+        front,
+        Services(site),
+        Jobs(site, book),
+        Providers(site, book),
+        Receipts(site),
+        Blocks(site),
+        Tree(site),
+        Purse(site),
+        Earnings(site),
+    )
     routes: list[Route | Mount] = [route for room in rooms for route in room.routes()]
     routes += [
-        *Live(site, front).routes(),
+        *Live(site, front, book).routes(),
         Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
         Route("/favicon.ico", lambda request: FileResponse(FOLDER / "static" / "favicon.svg")),
         Mount("/static", StaticFiles(directory=FOLDER / "static")),

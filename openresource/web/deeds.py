@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openresource.market.kills import APPEAL
 from openresource.primitives.amounts import uain_of_number
 from openresource.primitives.errors import Refusal
 from openresource.primitives.numbers import is_number
@@ -125,6 +126,38 @@ def _lease(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     return Deed("Job taken", f"{short(labels[1])} by {short(labels[3])}")
 
 
+def _asked(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed(
+        "Job asked for",
+        f"{value.get('name') or ''} by {short(labels[1])}, policy {value.get('policy')}".strip(),
+    )
+
+
+def _commit(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Result bound", f"job {short(labels[1])} by {short(labels[3])}")
+
+
+def _reveal(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    title = "Result shown" if value.get("status") == "DONE" else "Failure shown"
+    return Deed(title, f"job {short(labels[1])} by {short(labels[3])}")
+
+
+def _secret(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Lot drawn", f"job {short(labels[1])}, with the secret of {short(labels[3])}")
+
+
+def _job_key(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Input shared", f"job {short(labels[1])} with {short(labels[3])}")
+
+
+def _dispute(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Result disputed", f"job {short(labels[1])} by {short(labels[3])}")
+
+
+def _fault(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Fault shown", f"job {short(labels[1])} by {short(labels[3])}")
+
+
 def _execution(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     title = "Job done" if value.get("status") == "DONE" else "Job failed"
     return Deed(title, f"{short(labels[1])} by {short(labels[3])}")
@@ -155,6 +188,34 @@ def _shell_key(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
     return Deed("Shell key taken back" if _is_deleted(value) else "Shell key vouched for", short(labels[1]))
 
 
+def _renounced(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Service renounced", f"{labels[2]}: no new version, price or permission")
+
+
+def _stake(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    title = "Stake raised" if labels[2] == "add" else "Stake withdrawn"
+    return Deed(title, f"{ain(value.get('amount_uain'))} AIN, {short(labels[1])}")
+
+
+def _ballot(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    title = "Appeal proposed" if value.get("deed") == APPEAL else "Stop proposed"
+    return Deed(title, f"program {short(labels[1])}: {value.get('reason') or ''}".strip())
+
+
+def _vote(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed(
+        "Vote cast", f"{value.get('choice') or ''} by {short(labels[4])}, program {short(labels[1])}".strip()
+    )
+
+
+def _report(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Harm reported", f"program {short(labels[1])}: {value.get('reason') or ''}".strip())
+
+
+def _report_answer(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
+    return Deed("Report answered", f"program {short(labels[1])} by {short(labels[5])}")
+
+
 def _is_deleted(value: Mapping[str, Any]) -> bool:
     return value.get("", value) is None
 
@@ -176,8 +237,22 @@ _DEEDS: Final[tuple[tuple[str, Describe], ...]] = (
     ("channels/*/*/claim/*", _claim),
     ("channels/*/*/close/*", _close),
     ("holds/*/*/fund/*", _fund),
+    ("job_requests/*/*", _asked),
     ("jobs/*/leases/*", _lease),
+    ("jobs/*/commits/*", _commit),
+    ("jobs/*/reveals/*", _reveal),
+    ("jobs/*/secret/*", _secret),
+    ("jobs/*/keys/*", _job_key),
+    ("jobs/*/disputes/*/*", _dispute),
+    ("jobs/*/faults/*/*", _fault),
     ("jobs/*/executions/*", _execution),
+    ("services/*/*/renounced", _renounced),
+    ("stakes/*/add/*", _stake),
+    ("stakes/*/withdraw/*", _stake),
+    ("kills/*/proposals/*", _ballot),
+    ("kills/*/votes/*/*", _vote),
+    ("reports/*/*/*", _report),
+    ("reports/*/*/*/answers/*/*", _report_answer),
     ("bonds/*/add/*", _bond),
     ("bonds/*/withdraw/*", _bond),
     ("machines/*/offer", _machine),

@@ -34,6 +34,7 @@ IDLE_SECONDS: Final = 30.0
 EVENTS_PER_LOOK: Final = 5_000
 BLOCKS_BEHIND_MAX: Final = 40
 MARKET_ROOTS: Final = frozenset(("services", "placements"))
+JOBS_KEPT: Final = 500
 
 TransactionState = Literal["pending", "final", "dropped"]
 
@@ -75,6 +76,9 @@ class Feed:
         # Grows with every change; `market_version` only with those of services and placements.
         self.version = 0
         self.market_version = 0
+        # Jobs that something happened to, the newest last, each with the version in which it did.
+        self.jobs: OrderedDict[str, int] = OrderedDict()
+        self.jobs_version = 0
         self._chain = chain
         self._blocks: deque[BlockLine] = deque(maxlen=BLOCKS_KEPT)
         self._transactions: OrderedDict[str, TransactionLine] = OrderedDict()
@@ -172,6 +176,7 @@ class Feed:
         self._forget_pending()
         # What changes meanwhile is not seen.
         self.market_version += 1
+        self._forget_jobs()
 
     async def _follow(self) -> None:
         position: str | None = None
@@ -185,6 +190,7 @@ class Feed:
                     or self.status.height - int(position.partition(":")[0]) > BLOCKS_BEHIND_MAX
                 ):
                     self.market_version += 1
+                    self._forget_jobs()
                     position = str(max(0, self.status.height - BLOCKS_AT_START + 1))
                 position = await self._follow_from(position)
                 continue
@@ -217,7 +223,20 @@ class Feed:
             self._take_write(event)
         if event.is_final and labels and labels[0] in MARKET_ROOTS:
             self.market_version += 1
+        if len(labels) > 1 and labels[0] == "jobs":
+            self._take_job(labels[1])
         self._announce()
+
+    def _take_job(self, job: str) -> None:
+        self.jobs_version += 1
+        self.jobs[job] = self.jobs_version
+        self.jobs.move_to_end(job)
+        while len(self.jobs) > JOBS_KEPT:
+            self.jobs.popitem(last=False)
+
+    def _forget_jobs(self) -> None:
+        self.jobs.clear()
+        self.jobs_version += 1
 
     def _take_block(self, event: Event) -> None:
         about: dict[str, Any] = event.value if isinstance(event.value, dict) else {}

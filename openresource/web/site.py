@@ -16,6 +16,7 @@ from openresource import __version__
 from openresource.client.chain import Chain
 from openresource.client.facade import AsyncClient
 from openresource.client.homes import Home
+from openresource.client.job_stories import MOVE_WORDS, holder_words
 from openresource.client.services import Directory
 from openresource.market.placements import placement_words
 from openresource.market.predicates import run_if_words
@@ -107,6 +108,8 @@ def environment() -> Environment:
         plain_ain=text_from_uain,
         placement_words=placement_words,
         run_if_words=run_if_words,
+        holder_words=holder_words,
+        move_words=lambda why: MOVE_WORDS.get(why, why),
     )
     return made
 
