@@ -11,9 +11,11 @@ Programs and services
     /services/$publisher/$name/versions/$cid          its publisher, once   a version; number, time and newest are stamped
     /services/$publisher/$name/permissions            its publisher    who may call, who may run, behind which wall
     /services/$publisher/$name/choose/$record         its publisher    an earlier version is what the name means again
+    /services/$publisher/$name/renounced              its publisher, once   nobody can change the service any more
     /services/$publisher/$name/latest                 the chain        the program of the version that was chosen last
     /services/$publisher/$name/before                 the chain        the program that was the latest before that one
     /services/$publisher/$name/by_version/$version    the chain        the program of a version's text
+    /forks/$publisher/$name/$other/$fork              the chain        the program that a fork was made from
 
 Placements
     /placements/$publisher/$name/$cid/$provider       the provider     OFFERED, PLACED, DRAINING, REFUSED or GONE
@@ -31,6 +33,18 @@ Bonds and records (a bond is the balance of deposits|market|bond:<provider>)
     /bonds/$provider/withdraw/$record                 the provider     it counts no more at once, and is paid after a delay
     /bonds/$provider/state                            the chain        what is on its way back
     /records/$provider                                the chain        claims that were paid, their sum, since when
+    /pairs/$provider/$buyer                           the chain        what one buyer has paid, and the fees in it
+    /verified/$cid                                    the chain        what was seen of a program's jobs
+
+Stakes, votes and reports (a stake is the balance of deposits|market|stake:<address>)
+    /stakes/$address/add/$record                      its owner        a say in votes that begin later
+    /stakes/$address/withdraw/$record                 its owner        it counts no more at once, and is paid after a delay
+    /stakes/$address/state, /staked/total_uain        the chain        what counts, its steps, what is leaving; all together
+    /kills/$cid/proposals/$ballot                     anybody          a vote begins, its deposit is taken
+    /kills/$cid/votes/$ballot/$voter                  the voter, once  counted by the stake behind it
+    /kills/$cid/state, /kills/$cid/ballots/$ballot    the chain        where the program stands; each vote with its sums
+    /reports/$cid/$reporter/$report/report            the reporter     harm that somebody saw
+    /reports/$cid/$reporter/$report/answers/$publisher/$name   who publishes it   what it says to that
 
 Machines that open to people
     /machines/$machine/offer                          the machine      where, its host key, its owner, its rent

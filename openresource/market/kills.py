@@ -48,7 +48,7 @@ ALLOWED: Final[dict[str, str]] = {RUNNING: KILL, DOOMED: APPEAL, KILLED: APPEAL}
 
 class ProgramKilled(Refusal):
     result_code = ResultCode.PROGRAM_KILLED
-    template = "The program {program} was stopped by a vote of the network: {reason}"
+    template = "The program {program} was stopped by a vote of the network, because of «{reason}»."
     way_out = (
         "Nothing was charged. See the evidence {evidence}, call another version, or ask for it back: "
         "openresource program appeal {program}"
@@ -84,7 +84,7 @@ class StakeTooYoung(Refusal):
     template = (
         "{voter} had nothing staked before the vote began that is staked still, so its vote has no weight."
     )
-    way_out = "Stake now for votes to come: openresource stake add AMOUNT"
+    way_out = "Stake now for votes to come: openresource stake add AMOUNT."
 
 
 class VotedAlready(Refusal):
@@ -96,7 +96,7 @@ class VotedAlready(Refusal):
 class TooLittleStake(Refusal):
     result_code = ResultCode.TOO_LITTLE_STAKE
     template = "All stake together is {stake} AIN; a vote needs {minimum} AIN at least."
-    way_out = "Stake more: openresource stake add AMOUNT"
+    way_out = "Stake more: openresource stake add AMOUNT."
 
 
 @dataclass(frozen=True, slots=True)

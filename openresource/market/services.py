@@ -56,13 +56,13 @@ class ServiceRenounced(Refusal):
     template = (
         "Nobody owns {publisher}/{name} any more: its publisher has renounced it, and nothing of it changes."
     )
-    way_out = "Improve it under a name of your own: openresource program fork {publisher}/{name} NEW_NAME"
+    way_out = "Improve it under a name of your own: openresource program fork {publisher}/{name} NEW_NAME."
 
 
 class ForkSourceMissing(Refusal):
     result_code = ResultCode.FORK_SOURCE_MISSING
     template = "A fork names its source by {publisher}/{name} and {program}; {reason}."
-    way_out = "Name a version that is published, of another service: openresource services show NAME"
+    way_out = "Name a version that is published, of another service: openresource services show NAME."
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openresource.ledger.draft import InsufficientBalance
-from openresource.market.accounts import TREASURY, ballot_account
+from openresource.market.accounts import TREASURY, ballot_account, hold_account
 from openresource.market.fields import InvalidRecord
 from openresource.market.kills import (
     ALLOWED,
@@ -44,8 +44,10 @@ from openresource.market.programs import ProgramNotRegistered
 from openresource.primitives.cids import file_cid
 from openresource.primitives.keys import PrivateKey, generate_key
 from tests.market.small_chain import (
+    APP,
     BUYER,
     CHANNEL_PATH,
+    NAME,
     OTHER_PROGRAM,
     PLACEMENT_PATH,
     PROGRAM,
@@ -330,3 +332,45 @@ def test_the_result_is_the_same_in_any_order_and_the_larger_side_alone_can_win(
 def open_again(one: Ballot) -> Ballot:
     record = ballot_record(one) | {"status": OPEN}
     return read_ballot(PROGRAM, FIRST, record)
+
+
+def test_no_job_of_a_killed_program_begins_and_the_money_for_it_stays_where_it_is() -> None:
+    chain = voting_chain()
+    entry = {
+        "function_type": "PROGRAM",
+        "function_id": "answer",
+        "cid": PROGRAM,
+        "budget": "0.001",
+        "result_path": f"/apps/{APP}/answers/$key",
+    }
+    chain.program_entries[f"/apps/{APP}/questions/$key"] = entry
+    chain.write(
+        BUYER,
+        f"/holds/{APP}/default/fund/{FIRST}",
+        {"amount_uain": 5_000, "expires_at_ms": chain.at + 100 * VOTE_MS},
+    )
+    chain.write(STRANGER, f"/apps/{APP}/questions/k1", "before")
+    (early,) = chain.get("/jobs")
+    propose(chain)
+    vote(chain, {3: "yes", 2: "yes"})
+    chain.wait(VOTE_MS)
+    chain.wait(DELAY_MS)
+    # One that was asked for before is not leased any more, and its budget returns at its deadline.
+    refused(chain, ProgramKilled, PROVIDER, f"/jobs/{early}/leases/{PROVIDER.address}", {})
+    held = chain.balance(hold_account(APP, "default"))
+    # What somebody writes stands; it makes no work.
+    chain.write(STRANGER, f"/apps/{APP}/questions/k2", "after")
+    (late,) = set(chain.get("/jobs")) - {early}
+    state = chain.get(f"/jobs/{late}/state")
+    assert state["status"] == "REFUSED" and "stopped by a vote" in state["reason"]
+    assert chain.balance(hold_account(APP, "default")) == held
+    request = {
+        "publisher": PUBLISHER.address,
+        "name": NAME,
+        "program": PROGRAM,
+        "policy": "one",
+        "budget_uain": 1_000,
+        "input_digest": "0x" + "11" * 32,
+        "input_cid": EVIDENCE,
+    }
+    refused(chain, ProgramKilled, BUYER, f"/job_requests/{BUYER.address}/{FIRST}", request)

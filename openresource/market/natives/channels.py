@@ -31,11 +31,10 @@ from openresource.market.natives.parameters import (
     FEE_PPM,
     parameter,
 )
-from openresource.market.natives.reputation import record_pair
+from openresource.market.natives.reputation import REPUTATION_WRITES, record_pair
 from openresource.market.placements import PLACED, read_placement
 from openresource.market.predicates import check_bond
 from openresource.market.records import RECORDS
-from openresource.market.reputation import PAIRS
 from openresource.market.services import check_call_permitted, read_permissions, read_version
 from openresource.market.vouchers import Voucher, check_voucher_place, recover_voucher_signer
 from openresource.primitives.amounts import UAIN_MAX
@@ -239,7 +238,7 @@ NATIVES = (
     Native("_openChannel", _WRITES, open_),
     Native("_addToChannel", _WRITES, add_),
     Native("_extendChannel", _WRITES, extend_),
-    Native("_claimChannel", (*_WRITES, (RECORDS,), (PAIRS,)), claim_),
+    Native("_claimChannel", (*_WRITES, (RECORDS,), *REPUTATION_WRITES), claim_),
     Native("_closeChannel", _WRITES, close_),
 )
 FUNCTIONS = {

@@ -20,6 +20,7 @@ from openresource.market.jobs.terms import BOND_PREFIX, Facts, Job, Outcome, Set
 from openresource.market.jobs.turns import CANDIDATES_MAX, checkers
 from openresource.market.jobs.verdicts import WORKER, verdict_record
 from openresource.market.natives.bonds import BONDS, bond_of, record_of
+from openresource.market.natives.reputation import record_job
 from openresource.market.placements import PLACED
 from openresource.market.records import RECORDS, count_result, provider_record
 from openresource.primitives.numbers import is_integer
@@ -74,6 +75,7 @@ def store(draft: Draft, found: Found, outcome: Outcome, at_ms: int, *, is_writte
         )
     for due_ms, name in outcome.due:
         draft.after(due_ms, JOB_DUE, f"{after.job}/{name}")
+    record_job(draft, before, outcome, str(found.request["program"]), at_ms)
     if after.verdict is not None and after.verdict != before.verdict:
         has_verdict = draft.get(JOBS, after.job, "verdict") is not None
         draft.set((JOBS, after.job, "judgement" if has_verdict else "verdict"), verdict_record(after.verdict))
