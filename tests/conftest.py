@@ -21,7 +21,7 @@ def _reports(terminalreporter: Any) -> list[Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Prints how many vector cases ran, per file and in all."""
+    """Prints how many vector cases ran, per file and in all, and what AI Network's own clients have checked."""
     lines, total, tests = summary_lines(_reports(terminalreporter))
     if tests:
         terminalreporter.section("vectors")
@@ -29,6 +29,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(line)
         if total == 0:
             terminalreporter.write_line("Vector tests were asked for, and not one case ran.", red=True)
+    clients = [
+        str(value)
+        for report in _reports(terminalreporter)
+        for key, value in report.user_properties
+        if report.when == "call" and key == "AI Network client"
+    ]
+    if clients:
+        terminalreporter.section("AI Network's clients")
+        for line in sorted(clients):
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)
