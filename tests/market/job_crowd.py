@@ -13,12 +13,13 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from openresource.market.jobs import draws, machine
 from openresource.market.jobs.comparators import BIT_EXACT, Verification
 from openresource.market.jobs.lifecycle import ACCEPTED, COMMITTED, DISPUTED, DRAWN, FINAL, LEASED, REQUESTED
-from openresource.market.jobs.policies import AUDITED, read_policy
+from openresource.market.jobs.policies import AUDITED, ONE, read_policy
 from openresource.market.jobs.settlement import cover_uain
 from openresource.market.jobs.terms import (
     JOB,
@@ -238,7 +239,7 @@ class World:
         self.jobs[job.job] = job
         for at_ms, name in outcome.due:
             if name != "fold":
-                self.at(at_ms, lambda name=name: self._due(job.job, name))
+                self.at(at_ms, partial(self._due, job.job, name))
         if job.status != before.status:
             self._entered(before, job)
 
@@ -259,7 +260,7 @@ class World:
         if self.random.random() < self.loss:
             self.at(self.now + delay + self.random.randint(1, 3_000), work)
 
-    def run(self, jobs: int, *, per_second: int = 8) -> None:
+    def run(self, jobs: int, *, per_second: int = 3) -> None:
         """Starts so many jobs and goes on until nothing is on its way any more."""
         for number in range(jobs):
             self.at(self.now + number * 1_000 // per_second, self._begin)
@@ -312,7 +313,7 @@ class World:
         started = machine.request(job, self.settings)
         self.jobs[job_id] = started.job
         for at_ms, name in started.due:
-            self.at(at_ms, lambda name=name: self._due(job_id, name))
+            self.at(at_ms, partial(self._due, job_id, name))
         self._call_turns(job_id, WORKER)
 
     def _call_turns(self, job_id: str, role: str) -> None:
@@ -340,12 +341,18 @@ class World:
         if len(live) < wanted:
             one = self.machines[order[place % len(order)]]
             turn = from_ms + (place % len(order)) * self.settings.stagger_ms
-            if one.cut_off_until <= self.now:
+            if one.cut_off_until <= self.now and self._may_come(job, one, role):
                 self._lease(job_id, one, role, min(turn, self.now))
         job = self.jobs[job_id]
         if ROLE_OF_STATUS.get(job.status) == role:
             pause = self.settings.stagger_ms if place + 1 < len(order) else 20_000
             self.at(self.now + pause, lambda: self._try_turn(job_id, role, place + 1, from_ms))
+
+    def _may_come(self, job: Job, one: Machine, role: str) -> bool:
+        """Who has nothing to put at stake does not try in vain, and nobody tries twice."""
+        is_free = one.bond_uain - one.locked_uain >= self.settings.job_bond_uain
+        needs_none = role == WORKER and job.policy.kind in (ONE, AUDITED)
+        return (is_free or needs_none) and (job.of(one.name) is None or job.policy.kind == ONE)
 
     def _lease(self, job_id: str, one: Machine, role: str, turn_at_ms: int) -> None:
         job = self.jobs[job_id]
@@ -474,7 +481,7 @@ class World:
                     one = self.machines[run.provider]
                     if one.kind == SLEEPER and self.random.random() < 0.3:
                         continue
-                    self.sent(one, 50, lambda one=one: self._reveal(job_id, one))
+                    self.sent(one, 50, partial(self._reveal, job_id, one))
         if job.status in FINAL and before.status not in FINAL:
             self._settled(job)
 
