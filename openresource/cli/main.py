@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "services": Entry("services:services", "Search the services on the network."),
         "quote": Entry("services:quote", "What a call would cost, provider by provider."),
         "call": Entry("call:call", "Call a service, pay, check the receipt."),
+        "receipt": Entry("receipt:receipt", "What a call cost with all that was done for it, checked."),
         "job": Entry("job:job", "Have a program run and checked by others; see the verdict and its reasons."),
         "connect": Entry(
             "connect:connect", "A plain localhost address for curl and stock clients, paid by your wallet."

@@ -21,6 +21,7 @@ from openresource.primitives.errors import Refusal
 FORMAT: Final = 1
 BUSY_SECONDS: Final = 10.0
 RECEIPTS_KEPT_MAX: Final = 100_000
+DISPUTED_KEPT_MAX: Final = 1_000
 CALLS_PER_TIDYING: Final = 1_000
 DAY_MS: Final = 24 * 60 * 60 * 1000
 # The sum of a day is counted anew after so long; until then it is too large rather than too small.
@@ -44,6 +45,7 @@ CREATE TABLE IF NOT EXISTS unreceipted (
 );
 CREATE TABLE IF NOT EXISTS receipts (id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, receipt TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS receipts_by_time ON receipts (at_ms);
+CREATE TABLE IF NOT EXISTS disputed (at_ms INTEGER NOT NULL, reason TEXT NOT NULL, receipt TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS standings (
     genesis TEXT NOT NULL, provider TEXT NOT NULL, program TEXT NOT NULL, figures TEXT NOT NULL,
     at_ms INTEGER NOT NULL, PRIMARY KEY (genesis, provider, program)
@@ -315,6 +317,26 @@ class Books:
         with self._work() as db:
             row = db.execute("SELECT receipt FROM receipts WHERE id = ?", (receipt_id,)).fetchone()
         return None if row is None else dict(json.loads(row[0]))
+
+    def save_disputed(self, receipt: Any, reason: str, at_ms: int) -> None:
+        """Keep a receipt that was refused, as it came: signed, it is evidence against its provider."""
+        with self._work() as db:
+            db.execute(
+                "INSERT INTO disputed VALUES (?,?,?)",
+                (at_ms, reason, json.dumps(receipt, ensure_ascii=False)),
+            )
+            db.execute(
+                "DELETE FROM disputed WHERE rowid <= (SELECT MAX(rowid) FROM disputed) - ?",
+                (DISPUTED_KEPT_MAX,),
+            )
+
+    def disputed(self) -> list[dict[str, Any]]:
+        """The receipts that were refused, the newest first, each with the time and the reason."""
+        with self._work() as db:
+            rows = db.execute("SELECT at_ms, reason, receipt FROM disputed ORDER BY rowid DESC").fetchall()
+        return [
+            {"at_ms": at_ms, "reason": reason, "receipt": json.loads(text)} for at_ms, reason, text in rows
+        ]
 
     # How providers have done
 

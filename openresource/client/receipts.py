@@ -12,7 +12,7 @@ from openresource.primitives.errors import Refusal
 class ReceiptNotInBooks(Refusal):
     template = "The books of this home have no receipt {receipt}."
     way_out = (
-        "See what there is: openresource money receipts; any provider shows its own at GET /receipts/<id>."
+        "See what there is: openresource receipt; any provider shows those that it gave: GET /receipts/<id>."
     )
 
 

@@ -185,6 +185,7 @@ class NumberedCall:
                 self.held.delivered(self._started)
                 entry = self.held.count(self._started.sequence, receipt, digest)
         except Refusal as refusal:
+            self._desk.books.save_disputed(record, refusal.message, self._desk.clock_ms())
             raise not_receipted(self._provider, refusal) from refusal
         self._ends()
         write_down(self._desk, entry, receipt, digest, record)

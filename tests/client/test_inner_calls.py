@@ -381,6 +381,8 @@ def test_a_provider_that_invents_inner_costs_is_not_acknowledged(on_a_street: Ru
             with pytest.raises(AnswerNotReceipted) as refused:
                 await call(buyer, shop, allowance)
             assert "Do not acknowledge" in str(refused.value.__cause__)
+            (kept,) = buyer.books.disputed()
+            assert kept["receipt"]["signature"] and kept["reason"] in str(refused.value.__cause__)
             # What the others did is paid by receipts that fit; of the liar's call at most its own price is at risk.
             assert buyer.books.spent_uain(0) == (0 if allowance is None else PRICE_UAIN)
             assert not buyer.books.channels_to(

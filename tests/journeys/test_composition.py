@@ -209,6 +209,11 @@ def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(
         assert tree.total_uain == answer["total_uain"] and len(tree.children) == 2
         assert client.receipt_tree(answer["receipt_id"]).to_json() == tree.to_json()
 
+    papers = run_cli("receipt", answer["receipt_id"], *words(scene))
+    assert papers.code == 0 and "every paper fits" in papers.out and papers.out.count("receipt 0x") == 3
+    missing = run_cli("receipt", "0x" + "12" * 32, *words(scene))
+    assert missing.code == 1 and "have no receipt" in missing.err
+
     small = run_cli("call", "briefing", f"text={LETTER}", "--allow", "0.0006", *words(scene))
     assert small.code == 1 and "0.0006 AIN" not in small.out
     assert "of the allowance of 600 µAIN are left" in small.err
