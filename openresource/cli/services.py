@@ -8,6 +8,7 @@ import click
 from openresource.cli.output import home_option, json_option, network_node_option, say, show
 from openresource.cli.session import client_of, run
 from openresource.market.allowances import ANY_SERVICE, DEPTH_DEFAULT
+from openresource.market.services import fork_source_text
 from openresource.primitives.amounts import UAIN_PER_AIN, text_from_uain
 from openresource.primitives.errors import Refusal
 
@@ -21,6 +22,7 @@ PLACEMENTS_SHOWN_ALONE = 20
 Example:  openresource services
           openresource services search
           openresource services sentiment --interface
+          openresource services show sentiment
 \b
 Exit codes: 0 done (also when nothing fits) · 1 refused · 2 wrong usage · 3 node away"""
 )
@@ -34,7 +36,14 @@ Exit codes: 0 done (also when nothing fits) · 1 refused · 2 wrong usage · 3 n
 def services(
     query: tuple[str, ...], interface: bool, home: str | None, node_url: str | None, as_json: bool
 ) -> None:
-    """List the services whose name, summary or domain hold every word of QUERY; those that run come first."""
+    """List the services whose name, summary or domain hold every word of QUERY; those that run come first.
+
+    `services show SERVICE` tells all of one: what the chain saw of it, where it comes from, and where it stands.
+    """
+    if len(query) == 2 and query[0] == "show":
+        shown = run(_shown(query[1], home, node_url))
+        show(shown, as_json=as_json, text=lambda: _shown_text(shown))
+        return
     words = " ".join(query)
     if interface:
         record = run(_interface(words, home, node_url))
@@ -145,6 +154,51 @@ async def _interface(service: str, home: str | None, node_url: str | None) -> di
     }
 
 
+async def _shown(service: str, home: str | None, node_url: str | None) -> dict[str, Any]:
+    """One service with its lineage, its forks, and what was decided and said about it."""
+    from openresource.cli.program import story_record
+    from openresource.client.forks import forks_of, lineage_of
+    from openresource.client.kills import story_of
+
+    async with client_of(home, node_url) as client:
+        directory, chain = client.directory, client.chain
+        choice = await directory.choose(service)
+        listing = await directory.listing(choice.publisher, choice.name)
+        lineage = await lineage_of(chain, choice.version)
+        forks = await forks_of(chain, choice.publisher, choice.name)
+        story = await story_of(chain, choice.program)
+    return {
+        **_listing_record(listing),
+        "version": choice.version.version,
+        "program": choice.program,
+        "lineage": [
+            {
+                "service": f"{one.source.publisher}/{one.source.name}",
+                "version": one.version.version if one.version is not None else None,
+                "program": one.source.program,
+            }
+            for one in lineage
+        ],
+        "forks": [{"service": f"{one.publisher}/{one.name}", "of_program": one.program} for one in forks],
+        **{name: value for name, value in story_record(story).items() if name != "program"},
+    }
+
+
+def _shown_text(record: dict[str, Any]) -> str:
+    from openresource.cli.program import story_text
+
+    lines = [_listing_text(record, is_only=True)]
+    lines += [f"    {one['text']}: {one['why']}" for one in record["labels"]]
+    if record["is_renounced"]:
+        lines.append("    nobody owns it: no version, choice or permission of it can change")
+    lines += [
+        f"    made from {one['service']} {one['version'] or ''} ({one['program']})"
+        for one in record["lineage"]
+    ]
+    lines += [f"    forked as {one['service']}" for one in record["forks"]]
+    return "\n".join([*lines, story_text(record)])
+
+
 def _listing_record(listing: Any) -> dict[str, Any]:
     choice, version = listing.choice, listing.choice.version
     return {
@@ -158,6 +212,10 @@ def _listing_record(listing: Any) -> dict[str, Any]:
         "license": version.license,
         "domain": version.domain,
         "exactness": version.exactness,
+        "labels": [{"kind": label.kind, "text": label.text, "why": label.why} for label in listing.labels],
+        "fork_of": fork_source_text(version.fork_of) if version.fork_of is not None else None,
+        "is_renounced": listing.is_renounced,
+        "stopped": listing.stopped,
         "unit": version.unit,
         "from_uain": listing.from_uain,
         "providers": len(listing.placements),
@@ -207,8 +265,11 @@ def _listing_text(record: dict[str, Any], *, is_only: bool = False) -> str:
             f"{text_from_uain(record['from_uain'])} AIN a {record['unit']}, {count} provider{'s'[: count != 1]}, "
             f"{' and '.join(record['isolation'])}"
         )
+    if record["stopped"]:
+        price = f"stopped by a vote: {record['stopped']}"
     head = f"{click.style(record['name'], bold=True)} {record['version']}  {price}"
-    lines = [head, f"    {_short(record['summary'])}", f"    {record['service']}"]
+    labels = ", ".join(label["text"] for label in record["labels"])
+    lines = [head, f"    {_short(record['summary'])}", f"    {record['service']}  {labels}"]
     shown = PLACEMENTS_SHOWN_ALONE if is_only else PLACEMENTS_SHOWN
     lines.extend(
         f"    {one['provider']}: {one['isolation']}, {', '.join(one['words'])}"

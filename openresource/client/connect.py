@@ -568,6 +568,7 @@ def _listing_json(listing: Listing, host: str) -> dict[str, Any]:
         "price_uain": listing.from_uain,
         "providers": len(listing.placements),
         "isolation": sorted({placement.isolation for placement in listing.placements}),
+        "labels": [label.text for label in listing.labels],
         "url": f"http://{host}/{choice.name}",
     }
 

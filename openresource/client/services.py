@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from openresource.client.chain import At, Chain
 from openresource.market.fields import is_cid_text
-from openresource.market.kills import check_program_runs
+from openresource.market.kills import ProgramKilled, check_program_runs
+from openresource.market.labels import NOTHING_SEEN, Label, Verified, labels_of, read_verified
 from openresource.market.manifests import MANIFEST_FILE, Calls, declared_calls
 from openresource.market.placements import Placement, read_placement
 from openresource.market.prices import Price
@@ -136,6 +137,16 @@ class Listing:
     permissions: Permissions
     placements: tuple[Placement, ...]
     refusals: tuple[Placement, ...]
+    verified: Verified = NOTHING_SEEN
+    # Nobody can change it any more, if its publisher has said so.
+    is_renounced: bool = False
+    # Why a vote has stopped the version; empty if none has.
+    stopped: str = ""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What the chain saw of the version's jobs, in words."""
+        return labels_of(self.choice.version.exactness, self.verified)
 
     @property
     def from_uain(self) -> int | None:
@@ -186,10 +197,23 @@ class Directory:
             return None
         by_program = {version.program: version for version in versions}
         choice = await self._serving(publisher, name, record, by_program, at)
-        everybody = await self.all_placements(choice, at)
+        everybody, seen, standing = await asyncio.gather(
+            self.all_placements(choice, at),
+            self._read(f"/verified/{choice.program}", at),
+            self._read(f"/kills/{choice.program}/state", at),
+        )
         placed = tuple(p for p in everybody if p.status == PLACED)
         refused = tuple(p for p in everybody if p.status == "REFUSED")
-        return Listing(choice, len(versions), permissions, placed, refused)
+        return Listing(
+            choice,
+            len(versions),
+            permissions,
+            placed,
+            refused,
+            read_verified(seen),
+            is_renounced=record.get("renounced") is not None,
+            stopped=_stopped(choice.program, standing),
+        )
 
     async def choose(self, service: str, at: At = "final") -> Choice:
         """What a person means by `name`, `publisher/name`, either with `@version` or `@cid`."""
@@ -476,6 +500,14 @@ def _is_placed(records: Any) -> bool:
     return isinstance(records, dict) and any(
         isinstance(record, dict) and record.get("status") == PLACED for record in records.values()
     )
+
+
+def _stopped(program: str, standing: Any) -> str:
+    try:
+        check_program_runs(program, standing)
+    except ProgramKilled as killed:
+        return str(killed.facts["reason"])
+    return ""
 
 
 def _matches(listing: Listing, words: list[str]) -> bool:
