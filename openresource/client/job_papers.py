@@ -19,7 +19,6 @@ from openresource.market.sealed_content import (
     seal_content,
     wrapped_text,
 )
-from openresource.primitives.encoding import canonical_json_bytes
 from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import PrivateKey, generate_key
 
@@ -43,16 +42,6 @@ def job_seed(job: str, key: PrivateKey, network: NetworkDomain) -> JobSeed:
     digest = paper_digest(_SEED_TYPE, {"job": keccak(job.encode())}, network)
     root = keccak(b"openresource job seed" + key.sign_recoverable(digest))
     return JobSeed(*(keccak(root + word) for word in (b"secret", b"salt", b"content")))
-
-
-def asked_job_id(requester: str, key: str) -> str:
-    """The name of the job that a request under a key makes; a retry is the same job."""
-    return keccak(f"job{requester}/{key}".encode()).hex()[:32]
-
-
-def salted_digest(salt: bytes, value: Any) -> bytes:
-    """The digest of a value behind a salt, so that nobody finds it by guessing."""
-    return keccak(salt + canonical_json_bytes(value))
 
 
 def sealed_input(

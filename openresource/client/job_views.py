@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openresource.market.jobs.lifecycle import ACCEPTED, COMMITTED, FINAL, REASONS
+from openresource.market.jobs.states import read_folded
 from openresource.primitives.errors import Refusal
 
 
@@ -174,7 +175,8 @@ class Explanation:
 def view_of(job: str, record: Mapping[str, Any]) -> JobView:
     """A job from its records."""
     folded = record.get("folded")
-    verdict, keys, executions = (record.get(name) for name in ("verdict", "keys", "executions"))
+    keys, executions = record.get("keys"), record.get("executions")
+    verdict = record.get("judgement") or record.get("verdict")
     return JobView(
         job,
         _mapping(record.get("request")),
@@ -182,7 +184,7 @@ def view_of(job: str, record: Mapping[str, Any]) -> JobView:
         {provider: run for provider, run in _mapping(executions).items() if isinstance(run, Mapping)},
         verdict if isinstance(verdict, Mapping) else None,
         _mapping(keys),
-        folded if isinstance(folded, Mapping) else None,
+        read_folded(folded) if isinstance(folded, str) else None,
     )
 
 

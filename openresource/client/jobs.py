@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from openresource.client.calls import fit_inputs
 from openresource.client.chain import BadAnswer, Chain, NodeAway, TransactionRefused, set_value
-from openresource.client.job_papers import asked_job_id, job_seed, key_for_later, salted_digest, sealed_input
+from openresource.client.job_papers import job_seed, key_for_later, sealed_input
 from openresource.client.job_replays import explain
 from openresource.client.job_views import (
     Explanation,
@@ -38,6 +38,7 @@ from openresource.client.job_views import (
 from openresource.client.services import Choice, Directory
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.jobs.draws import secret_hash
+from openresource.market.jobs.requests import asked_job_id, public_salt, salted_digest
 from openresource.market.papers import hex_text
 from openresource.market.placements import Placement, provider_public_key, read_placement
 from openresource.market.sealed_content import (
@@ -45,6 +46,7 @@ from openresource.market.sealed_content import (
     SEALED_CONTENT_BYTES_MAX,
     open_content,
     read_job_output,
+    readers_of,
 )
 from openresource.market.tree_json import json_value, tree_value
 from openresource.primitives.errors import Refusal
@@ -108,7 +110,8 @@ class JobHandle:
         if left_seconds <= 0:
             raise JobNotInTime(job=self.id)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), min(LOOK_SECONDS, left_seconds))
+            async with asyncio.timeout(min(LOOK_SECONDS, left_seconds)):
+                await changed.wait()
 
 
 class Jobs:
@@ -126,6 +129,8 @@ class Jobs:
         self._watched: dict[str, list[asyncio.Event]] = {}
         self._follower: asyncio.Task[None] | None = None
         self._tended: dict[str, asyncio.Task[None]] = {}
+        # Whose keys stand in the header of an input, by job.
+        self._given: dict[str, frozenset[str]] = {}
 
     async def close(self) -> None:
         """Stops looking; the jobs go on without us."""
@@ -188,12 +193,13 @@ class Jobs:
             request["secret_hash"] = hex_text(secret_hash(seed.secret))
         if is_public:
             request["input"] = tree_value(value)
-            request["input_digest"] = hex_text(salted_digest(job.encode(), request["input"]))
+            request["input_digest"] = hex_text(salted_digest(public_salt(job), request["input"]))
         else:
             request["input_digest"] = hex_text(salted_digest(seed.salt, value))
             readers = _readers(placements, network)
             sealed = sealed_input(job, value, seed, self._key(), readers, os.urandom(16 + 48 * len(readers)))
             request["input_cid"] = await self._chain.put_bytes(sealed)
+            self._given[job] = frozenset(readers)
         handle = self._handle(job, began + deadline_seconds)
         path = f"/job_requests/{requester}/{key}"
         try:
@@ -213,8 +219,12 @@ class Jobs:
         if job not in self._tended:
             task = asyncio.create_task(self._tend(handle), name=f"job {job}")
             self._tended[job] = task
-            task.add_done_callback(lambda _: self._tended.pop(job, None))
+            task.add_done_callback(lambda _: self._untended(job))
         return handle
+
+    def _untended(self, job: str) -> None:
+        self._tended.pop(job, None)
+        self._given.pop(job, None)
 
     # Reading.
 
@@ -308,11 +318,11 @@ class Jobs:
         is_told = False
         try:
             async for view in handle.events():
+                if view.wants_secret and not is_told:
+                    is_told = await self._tell_secret(view)
                 for provider in view.executors_without_key - given:
                     given.add(provider)
                     await self._give_key(view, provider)
-                if view.wants_secret and not is_told:
-                    is_told = await self._tell_secret(view)
         except (JobNotInTime, JobUnknown):
             return
         except Refusal as refusal:
@@ -320,14 +330,25 @@ class Jobs:
             log.warning("job %s is not tended any more: %s", handle.id, refusal.message)
 
     async def _give_key(self, view: JobView, provider: str) -> None:
-        path = f"/placements/{view.publisher}/{view.name}/{view.program}/{provider}"
-        record = await self._chain.read(path, "pending")
-        placement = read_placement(view.publisher, view.name, view.program, provider, record)
-        network = await self._chain.domain()
-        seed = job_seed(view.job, self._key(), network)
-        wrapped = key_for_later(seed, provider_public_key(placement, network), os.urandom(48))
-        with contextlib.suppress(TransactionRefused):
+        """Adds the input's key for an executor who was not there when the job was asked for."""
+        try:
+            if view.job not in self._given:
+                cid = str(view.request["input_cid"])
+                sealed = await self._chain.get_bytes(cid, bytes_max=SEALED_CONTENT_BYTES_MAX)
+                self._given[view.job] = readers_of(sealed)
+            if provider in self._given[view.job]:
+                return
+            path = f"/placements/{view.publisher}/{view.name}/{view.program}/{provider}"
+            record = await self._chain.read(path, "pending")
+            placement = read_placement(view.publisher, view.name, view.program, provider, record)
+            network = await self._chain.domain()
+            seed = job_seed(view.job, self._key(), network)
+            wrapped = key_for_later(seed, provider_public_key(placement, network), os.urandom(48))
             await self._chain.submit(set_value(f"/jobs/{view.job}/keys/{provider}", wrapped), self._key())
+        except (NodeAway, BadAnswer):
+            raise
+        except Refusal as refusal:
+            log.warning("%s gets no key to job %s: %s", provider, view.job, refusal.message)
 
     async def _tell_secret(self, view: JobView) -> bool:
         seed = job_seed(view.job, self._key(), await self._chain.domain())

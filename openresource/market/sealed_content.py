@@ -111,6 +111,11 @@ def content_key_of(sealed: bytes, key: PrivateKey, later: str | None = None) -> 
         raise SealedContentInvalid(reason="the key was not wrapped for this reader") from error
 
 
+def readers_of(sealed: bytes) -> frozenset[str]:
+    """Whose keys are in the header."""
+    return frozenset(_parts(sealed)[0])
+
+
 def open_content(sealed: bytes, key: PrivateKey, later: str | None = None) -> bytes:
     """The content for one of its readers."""
     return unlock(sealed, content_key_of(sealed, key, later))

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from openresource.client.chain import BadAnswer, Chain, NodeAway, NodeRefused
 from openresource.market.jobs import DONE, ERROR_CHARACTERS_MAX, FAILED, check_fits_at, input_digest
+from openresource.market.jobs.requests import salt_of, salted_digest
 from openresource.market.manifests import Method
 from openresource.market.papers import hex_text
 from openresource.market.schemas import check_value
@@ -31,7 +32,6 @@ from openresource.market.sealed_content import (
 from openresource.market.tree_json import json_value, tree_value
 from openresource.primitives.encoding import canonical_json_bytes, parse_json
 from openresource.primitives.errors import Refusal
-from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import PrivateKey, address_of, generate_key
 from openresource.primitives.paths import parse_path
 from openresource.provider.offers import Offer
@@ -106,9 +106,9 @@ async def given_for(
         value = await chain.read(source, "pending")
         if hex_text(input_digest(value)) != request.get("input_digest"):
             raise InputChanged(source=source)
-        return Given(json_value(value), b"")
+        return Given(json_value(value), salt_of(job, request))
     if "input_cid" not in request:
-        return Given(json_value(request.get("input")), job.encode())
+        return Given(json_value(request.get("input")), salt_of(job, request))
     cid = str(request["input_cid"])
     try:
         sealed = await chain.get_bytes(cid, bytes_max=SEALED_CONTENT_BYTES_MAX)
@@ -158,11 +158,6 @@ async def seal_for(chain: Chain, job: str, provider: str, given: Given, result: 
         job_output_bytes(output), {address_of(given.reply_key): given.reply_key}, fresh_chance(1)
     )
     return await chain.put_bytes(sealed)
-
-
-def salted_digest(salt: bytes, value: Any) -> bytes:
-    """The digest of a value behind a salt, so that nobody finds it by guessing."""
-    return keccak(salt + canonical_json_bytes(value))
 
 
 def execution_digest(salt: bytes, status: str, output: Any) -> bytes:

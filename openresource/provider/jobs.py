@@ -175,7 +175,8 @@ class Jobs:
         """Jobs that waited for a program to be placed, or for room in its lane."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), LATER_SECONDS)
+                async with asyncio.timeout(LATER_SECONDS):
+                    await self._look.wait()
             self._look.clear()
             for service in list(self._later):
                 offer = self._offers.find(*service)
@@ -253,7 +254,8 @@ class Jobs:
 
     async def _changed(self, life: _Life, seconds: float = LOOK_SECONDS) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(life.changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await life.changed.wait()
 
     def _offer(self, record: Mapping[str, Any], job: str) -> Offer | None:
         """The program of a job, if it is served here."""

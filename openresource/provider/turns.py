@@ -6,12 +6,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from openresource.client.chain import Chain
-from openresource.market.jobs.draws import Candidate, lease_seed, ranking, seats_of
-from openresource.market.jobs.lifecycle import LEASED, REQUESTED
-from openresource.market.jobs.terms import Settings
+from openresource.market.accounts import bond_account
+from openresource.market.bonds import Bond, read_bond
+from openresource.market.jobs.draws import Candidate, seats_of
+from openresource.market.jobs.policies import ONE
+from openresource.market.jobs.settlement import cover_uain
+from openresource.market.jobs.states import job_of
+from openresource.market.jobs.terms import PARAMETER_OF, ROLE_OF_STATUS, Job, Settings
+from openresource.market.jobs.turns import CANDIDATES_MAX, checker_turn_ms, checkers, worker_turn_ms
+from openresource.market.jobs.verdicts import WORKER
 from openresource.market.placements import PLACED
 from openresource.provider.offers import Offer
 
@@ -29,52 +36,80 @@ class Turns:
         self._provider = provider
         self._clock_ms = clock_ms
         self._candidates: dict[tuple[str, str, str], tuple[float, tuple[Candidate, ...]]] = {}
-        self._parameters: dict[str, Any] | None = None
+        self._settings: Settings | None = None
 
     async def wait_ms(self, job: str, record: Mapping[str, Any], offer: Offer) -> int | None:
         """How long until our turn; None if this job is not for us."""
-        request, state = record["request"], record["state"]
-        executors = request.get("executors")
-        if isinstance(executors, Mapping) and self._provider not in executors:
+        found, settings = job_of(job, record), await self.settings()
+        role = ROLE_OF_STATUS.get(found.status)
+        if role is None or (found.executors and self._provider not in found.executors):
             return None
-        if int(request.get("budget_uain") or 0) < offer.price.total_uain:
+        if role == WORKER and not self._is_worth_it(found, offer):
             return None
-        is_work = state.get("status") in (REQUESTED, LEASED)
-        if is_work and int(request.get("deadline_ms") or 0) <= self._clock_ms():
+        is_bonded = role != WORKER or found.policy.kind == "quorum"
+        if is_bonded and (await self._bond(self._provider)).free_uain < settings.job_bond_uain:
             return None
-        if is_work:
-            seed, from_ms = lease_seed(job), int(request.get("requested_at_ms") or 0)
-        else:
-            seed = bytes.fromhex(str(state.get("seed", ""))[2:])
-            from_ms = int(state.get("turns_from_ms") or 0)
-        order = ranking(seed, await self._who(offer))
-        place = order.index(self._provider) if self._provider in order else len(order)
-        return (
-            from_ms
-            + place * await self._parameter("job_stagger_ms", Settings().stagger_ms)
-            - self._clock_ms()
-        )
+        if found.pays_up_to_budget and found.policy.kind == ONE:
+            return 0
+        candidates = await self._who(offer, settings)
+        if role == WORKER:
+            return worker_turn_ms(found, candidates, self._provider, settings) - self._clock_ms()
+        turn_ms = checker_turn_ms(found, checkers(found, candidates), self._provider, settings)
+        return None if turn_ms is None else turn_ms - self._clock_ms()
 
-    async def _who(self, offer: Offer) -> tuple[Candidate, ...]:
+    def _is_worth_it(self, job: Job, offer: Offer) -> bool:
+        """Whether the budget covers us and time is left."""
+        price = offer.price
+        needed_uain = cover_uain(job, price.ask_uain, price.royalty_uain)
+        taken_uain = sum(
+            cover_uain(job, run.ask_uain, run.royalty_uain) for run in job.of_role(WORKER) if not run.is_over
+        )
+        if job.max_price_uain is not None and price.total_uain > job.max_price_uain:
+            return False
+        return job.budget_uain - taken_uain >= needed_uain and job.deadline_ms > self._clock_ms()
+
+    async def settings(self) -> Settings:
+        """The chain's parameters for jobs."""
+        if self._settings is None:
+            found = await self._chain.read(PARAMETERS_PATH)
+            known = found if isinstance(found, Mapping) else {}
+            members = {
+                member: int(known[name])
+                for member, name in PARAMETER_OF.items()
+                if isinstance(known.get(name), int | float)
+            }
+            self._settings = replace(Settings(), **members)
+        return self._settings
+
+    async def _who(self, offer: Offer, settings: Settings) -> tuple[Candidate, ...]:
         key = (offer.publisher, offer.name, offer.program)
         known = self._candidates.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
         records = await self._chain.read(f"/placements/{'/'.join(key)}", "pending")
-        per_seat = await self._parameter("bond_per_seat_uain", Settings().bond_per_seat_uain)
-        found = []
+        found: list[Candidate] = []
         for provider, record in (records or {}).items():
-            if isinstance(record, Mapping) and record.get("status") == PLACED:
-                bond_uain = await self._chain.balance(f"deposits|market|bond:{provider}", "pending")
-                found.append(Candidate(provider, seats_of(bond_uain, per_seat)))
+            if (
+                not isinstance(record, Mapping)
+                or record.get("status") != PLACED
+                or len(found) >= CANDIDATES_MAX
+            ):
+                continue
+            bond = await self._bond(provider)
+            owner = await self._chain.read(f"/machines/{provider}/offer/owner", "pending")
+            found.append(
+                Candidate(
+                    provider,
+                    seats_of(bond.counted_uain, settings.bond_per_seat_uain),
+                    owner if isinstance(owner, str) else provider,
+                    str(record.get("runtime_class") or record.get("runtime") or ""),
+                )
+            )
         if len(self._candidates) >= PROGRAMS_KEPT_MAX:
             self._candidates.clear()
         self._candidates[key] = (time.monotonic() + KEPT_SECONDS, tuple(found))
         return tuple(found)
 
-    async def _parameter(self, name: str, default: int) -> int:
-        if self._parameters is None:
-            found = await self._chain.read(PARAMETERS_PATH)
-            self._parameters = found if isinstance(found, dict) else {}
-        value = self._parameters.get(name)
-        return int(value) if isinstance(value, int | float) else default
+    async def _bond(self, provider: str) -> Bond:
+        record = await self._chain.read(f"/bonds/{provider}/state", "pending")
+        return read_bond(provider, record, await self._chain.balance(bond_account(provider), "pending"))
