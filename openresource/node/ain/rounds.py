@@ -13,7 +13,7 @@ from typing import Any, Final
 from openresource.ledger.blocks import parse_block
 from openresource.ledger.consensus_entries import Entry
 from openresource.ledger.consensus_papers import NO_PARENT, VOTED_AGAINST, ConsensusRefused, vote_body
-from openresource.ledger.transactions import Transaction, sign_transaction
+from openresource.ledger.transactions import Transaction, sign_transaction, transaction_from_json
 from openresource.ledger.validators import proposer_of
 from openresource.node.ain.chain import CHAIN_SYNCING, SERVING, AinChain, hashes_of, proposal_of
 from openresource.node.ain.storage import ChainStorage
@@ -29,6 +29,7 @@ PROPOSE: Final = "propose"
 VOTE: Final = "vote"
 
 EARLY_VOTES_MAX: Final = 1_000
+OFFENCES_MAX: Final = 100
 SEGMENT_BLOCKS_MAX: Final = 20
 SEGMENT_BYTES_MAX: Final = 8_000_000
 HEALTH_EPOCHS: Final = 10
@@ -171,8 +172,9 @@ class Rounds:
             _log.info("a proposal is malformed", extra={"facts": {"reason": str(refusal)}})
             return
         self._keep({proposal["hash"]: {"block": entry.block, "proposal": proposal}})
-        for vote in self._early_votes.pop(entry.hash, []):
-            self._early_count -= 1
+        early = self._early_votes.pop(entry.hash, [])
+        self._early_count -= len(early)
+        for vote in early:
             self.take_vote(vote, None)
         try:
             consensus.check_extends(entry)
@@ -183,17 +185,30 @@ class Rounds:
         self._vote_for(entry)
 
     def _refused(self, block: Wire, proposal: Wire, refusal: ConsensusRefused, sender: str | None) -> None:
+        consensus = self.chain.consensus
+        offences = consensus.offences()
+        if any(offence.proposal == proposal for offence in offences):
+            return
         _log.info("a proposal is refused", extra={"facts": {"reason": str(refusal)}})
         if refusal.refusal_code == NO_PARENT:
             self._ask_for_blocks()
-        if refusal.refusal_code not in VOTED_AGAINST:
+        if refusal.refusal_code not in VOTED_AGAINST or len(offences) >= OFFENCES_MAX:
             return
-        self.chain.consensus.keep_offence(block, proposal)
+        # Nobody is to suffer for what others say in their name.
+        if not self._is_signed_by(proposal, block.get("proposer")):
+            return
+        consensus.keep_offence(block, proposal)
         self._keep({proposal["hash"]: {"offence": block, "proposal": proposal}})
         self._say_consensus(PROPOSE, {"proposalBlock": block, "proposalTx": proposal}, sender)
         self._vote_against(parse_block(block)["hash"])
 
-    def take_vote(self, vote: Wire, sender: str | None) -> None:
+    def _is_signed_by(self, proposal: Wire, proposer: Any) -> bool:
+        try:
+            return bool(transaction_from_json(proposal, self.chain.network.chain_id).address == proposer)
+        except Refusal:
+            return False
+
+    def take_vote(self, vote: Wire, sender: str | None, *, is_kept: bool = False) -> None:
         """A vote for or against a block: is tallied and passed on; one that comes before its block waits for it."""
         vote_hash = vote.get("hash")
         if not isinstance(vote_hash, str) or vote_hash in self.chain.pool.tracker:
@@ -204,17 +219,26 @@ class Rounds:
             offence.block["hash"] == block_hash for offence in consensus.offences()
         )
         if not is_known:
-            if block_hash and self._early_count < EARLY_VOTES_MAX:
-                self._early_votes.setdefault(block_hash, []).append(vote)
-                self._early_count += 1
+            self._wait_for_block(block_hash, vote)
             return
         try:
             self.chain.add_vote(vote, self._now_ms())
         except Refusal as refusal:
             _log.info("a vote is refused", extra={"facts": {"reason": str(refusal)}})
             return
-        self._unkept[vote_hash] = {"vote": vote}
+        if not is_kept:
+            self._unkept[vote_hash] = {"vote": vote}
+            if consensus.is_notarised(block_hash):
+                self._keep({})
         self._say_consensus(VOTE, vote, sender)
+
+    def _wait_for_block(self, block_hash: str, vote: Wire) -> None:
+        if not block_hash:
+            return
+        self._early_votes.setdefault(block_hash, []).append(vote)
+        self._early_count += 1
+        while self._early_count > EARLY_VOTES_MAX:
+            self._early_count -= len(self._early_votes.pop(next(iter(self._early_votes))))
 
     def _vote_for(self, entry: Entry) -> None:
         terms = entry.block["validators"].get(self._key.address)
@@ -235,7 +259,7 @@ class Rounds:
         body = vote_body(block, self._key.address, stake, self._now_ms(), is_against=is_against)
         vote = self._signed(body).to_json()
         self._keep({vote["hash"]: {"vote": vote}})
-        self.take_vote(vote, None)
+        self.take_vote(vote, None, is_kept=True)
 
     def _has_voted_in(self, epoch: int) -> bool:
         return any(
@@ -329,8 +353,7 @@ class Rounds:
             if "offence" in paper:
                 self.chain.consensus.keep_offence(paper["offence"], paper["proposal"])
         for vote in votes:
-            self.take_vote(vote, None)
-        self._unkept.clear()
+            self.take_vote(vote, None, is_kept=True)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,281 @@
+"""Three validators without sockets: rounds of proposals and votes, a liar among them, a crash, somebody who comes late."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openresource.node.ain.chain import CHAIN_SYNCING, SERVING, AinChain, proposal_of
+from openresource.node.ain.rounds import RUNNING, Rounds
+from openresource.node.ain.storage import ChainStorage
+from openresource.primitives.keys import PrivateKey
+from openresource.primitives.values import deep_equal
+from tests.support.ain import ain_network
+from tests.vectors_support import load_vectors
+
+EPOCH_MS = 1000
+GENESIS = load_vectors("ain/genesis/3-nodes.genesis_block.json")
+KEYS = [
+    PrivateKey(bytes.fromhex(account["private_key"]))
+    for account in load_vectors("ain/genesis/test_accounts.json")["others"][:4]
+]
+
+
+class Member:
+    """One node of the network, with a directory of its own."""
+
+    def __init__(self, network: LittleNetwork, key: PrivateKey, folder: Path) -> None:
+        self.network = network
+        self.key = key
+        self.folder = folder
+        self.asked = 0
+        self.said: list[tuple[str, Any]] = []
+        # What this member does to its messages before they go out.
+        self.twist: Callable[[str, Any], Any] = lambda kind, data: data
+        self.open()
+
+    def open(self) -> None:
+        self.storage = ChainStorage(self.folder / "chain", self.folder / "snapshots")
+        self.chain = AinChain(ain_network("3-nodes"), copy.deepcopy(GENESIS), self.storage)
+        block = self.storage.block(1)
+        while block is not None:
+            following = self.storage.block(block["number"] + 1)
+            self.chain.add_block(block, proposal_of(following), self.network.now_ms)
+            self.chain.finalise(self.network.now_ms)
+            block = following
+        self.chain.node_state = SERVING
+        self.rounds = Rounds(
+            self.chain,
+            self.storage,
+            self.key,
+            lambda: self.network.now_ms,
+            self._say,
+            self._ask,
+            lambda entry: None,
+        )
+        self.rounds.restore(self.storage.papers())
+        self.rounds.state = RUNNING
+
+    def crash(self) -> None:
+        """Everything in memory is gone."""
+        self.storage.close()
+
+    def _say(self, kind: str, data: Any, sender: str | None) -> None:
+        self.said.append((kind, data))
+        self.network.deliver(self, self.twist(kind, copy.deepcopy(data)))
+
+    def _ask(self) -> None:
+        self.asked += 1
+
+
+class LittleNetwork:
+    """Members that hear one another, unless they are away, and a clock for all of them."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.now_ms: int = GENESIS["timestamp"] + 10 * EPOCH_MS
+        self.members = [Member(self, KEYS[index], folder / str(index)) for index in range(count)]
+        self.away: set[str] = set()
+        self._queue: deque[tuple[Member, Any]] = deque()
+
+    def deliver(self, sender: Member, data: Any) -> None:
+        if data is None or sender.key.address in self.away:
+            return
+        for member in self.members:
+            if member is not sender and member.key.address not in self.away:
+                self._queue.append((member, data))
+
+    def epoch(self) -> None:
+        self.now_ms += EPOCH_MS
+        for member in self.members:
+            if member.key.address not in self.away:
+                member.rounds.tick()
+        while self._queue:
+            member, data = self._queue.popleft()
+            member.rounds.take(data, None)
+
+    def close(self) -> None:
+        for member in self.members:
+            member.storage.close()
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Any:
+    made = LittleNetwork(tmp_path, 3)
+    yield made
+    made.close()
+
+
+def heights(network: LittleNetwork) -> list[int]:
+    return [member.chain.final_number for member in network.members]
+
+
+def test_three_validators_make_one_chain(network: LittleNetwork) -> None:
+    for _ in range(12):
+        network.epoch()
+    assert min(heights(network)) >= 8
+    first, *others = network.members
+    for number in range(min(heights(network)) + 1):
+        assert all(deep_equal(one.chain.block(number), first.chain.block(number)) for one in others)
+    proposers = {first.chain.block(number)["proposer"] for number in range(1, first.chain.final_number)}
+    assert len(proposers) > 1
+
+
+def test_two_of_three_go_on_and_the_third_is_told_what_it_missed(network: LittleNetwork) -> None:
+    third = network.members[2]
+    network.away.add(third.key.address)
+    for _ in range(60):
+        network.epoch()
+    assert third.chain.final_number == 0
+    behind = network.members[0].chain.final_number
+    assert behind > 25
+    network.away.clear()
+    third.chain.node_state = CHAIN_SYNCING
+    asked = 0
+    while third.rounds.merge(network.members[0].rounds.segment(third.chain.final_number + 1)):
+        asked += 1
+    assert third.chain.final_number >= behind and asked >= 1
+    assert third.chain.node_state == SERVING
+    for _ in range(6):
+        network.epoch()
+    assert min(heights(network)) > behind
+    last = network.members[0].chain.final_block["last_votes"]
+    assert third.key.address in {wire["address"] for wire in last}
+
+
+def test_a_proposal_from_the_future_makes_a_node_ask_for_blocks(network: LittleNetwork) -> None:
+    third = network.members[2]
+    network.away.add(third.key.address)
+    for _ in range(10):
+        network.epoch()
+    network.away.clear()
+    network.epoch()
+    network.epoch()
+    assert third.asked > 0
+
+
+def test_a_lying_proposer_is_voted_against_and_its_offence_recorded(network: LittleNetwork) -> None:
+    liar = network.members[0]
+
+    def lie(kind: str, data: Any) -> Any:
+        value = data["value"]
+        if "proposalBlock" in value and value["proposalBlock"]["proposer"] == liar.key.address:
+            # Its proposal tells the hash of this block, so that the lie is well signed.
+            block = value["proposalBlock"]
+            block["validators"] = {
+                **block["validators"],
+                KEYS[3].address: {"stake": 5, "proposal_right": True},
+            }
+        return data
+
+    for _ in range(3):
+        network.epoch()
+    liar.twist = lie
+    record = ("consensus", "offense_records", liar.key.address)
+    for _ in range(40):
+        network.epoch()
+        if network.members[1].chain.final.read_value(record):
+            break
+    assert network.members[1].chain.final.read_value(record) >= 1
+    evidence = [
+        block["evidence"]
+        for number in range(1, network.members[1].chain.final_number + 1)
+        if (block := network.members[1].chain.block(number)) is not None and block["evidence"]
+    ]
+    assert evidence and set(evidence[0]) == {liar.key.address}
+
+
+def test_after_a_crash_nobody_votes_twice_in_an_epoch(network: LittleNetwork) -> None:
+    for _ in range(5):
+        network.epoch()
+    member = network.members[1]
+    before = member.chain.final_number
+    member.crash()
+    member.open()
+    # It stands where it stood, with the papers of blocks that are not final.
+    assert member.chain.final_number <= before
+    tips = {one.chain.consensus.tip().hash for one in network.members}
+    assert len(tips) == 1
+    member.said.clear()
+    # The same epoch again: whatever it would propose or vote for, it has voted already.
+    member.rounds.tick()
+    voted = [
+        data["value"]["tx_body"]["operation"]["value"]["block_hash"]
+        for kind, data in member.said
+        if data["type"] == "vote"
+    ]
+    assert voted == []
+    for _ in range(6):
+        network.epoch()
+    assert min(heights(network)) >= before + 5
+
+
+def test_all_of_them_may_crash_at_once(network: LittleNetwork) -> None:
+    for _ in range(8):
+        network.epoch()
+    before = max(heights(network))
+    hashes = [network.members[0].chain.block(number) for number in range(min(heights(network)) + 1)]
+    for member in network.members:
+        member.crash()
+    for member in network.members:
+        member.open()
+    for _ in range(8):
+        network.epoch()
+    assert min(heights(network)) >= before + 4
+    for number, block in enumerate(hashes):
+        assert all(deep_equal(member.chain.block(number), block) for member in network.members)
+
+
+def test_a_vote_that_comes_before_its_block_waits_for_it(network: LittleNetwork) -> None:
+    for _ in range(3):
+        network.epoch()
+    late = network.members[2]
+    network.away.add(late.key.address)
+    network.epoch()
+    network.away.clear()
+    speaker = network.members[0]
+    entry = speaker.chain.consensus.entries()[-1]
+    assert entry.proposal is not None and len(entry.votes) == 2
+    for vote in entry.votes:
+        late.rounds.take({"value": vote, "type": "vote", "consensusProtoVer": "1.0.0"}, None)
+    assert late.chain.consensus.entry(entry.hash) is None
+    value = {"proposalBlock": entry.block, "proposalTx": entry.proposal}
+    late.rounds.take({"value": value, "type": "propose", "consensusProtoVer": "1.0.0"}, None)
+    assert late.chain.consensus.is_notarised(entry.hash)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        5,
+        [],
+        {},
+        {"type": "propose", "value": {}},
+        {"type": "propose", "value": {"proposalBlock": {}, "proposalTx": {}}, "consensusProtoVer": "1.0.0"},
+        {
+            "type": "propose",
+            "value": {"proposalBlock": {"number": 1}, "proposalTx": {}},
+            "consensusProtoVer": "1.0.0",
+        },
+        {
+            "type": "propose",
+            "value": {"proposalBlock": {"number": "x"}, "proposalTx": {"hash": []}},
+            "consensusProtoVer": "1.0.0",
+        },
+        {"type": "vote", "value": {"hash": 5}, "consensusProtoVer": "1.0.0"},
+        {"type": "vote", "value": {"hash": "0x", "tx_body": {"operation": []}}, "consensusProtoVer": "1.0.0"},
+        {"type": "vote", "value": {"hash": "0x"}, "consensusProtoVer": "2.0.0"},
+        {"type": "dance", "value": {"hash": "0x"}, "consensusProtoVer": "1.0.0"},
+    ],
+)
+def test_nonsense_from_a_peer_changes_nothing(network: LittleNetwork, message: Any) -> None:
+    member = network.members[0]
+    member.rounds.take(message, None)
+    assert member.rounds.merge(message) is False
+    network.epoch()
+    assert member.chain.consensus.tip().number == 1
