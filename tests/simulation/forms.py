@@ -153,4 +153,5 @@ def is_storable(value: Any, length_max: int) -> bool:
 
 def micro(amount: Any) -> int:
     """AIN as whole µAIN."""
-    return int(round(amount * MICRO))
+    whole: int = round(amount * MICRO)
+    return whole
