@@ -83,7 +83,12 @@ async def _misbehave(arguments: argparse.Namespace) -> None:
     from openresource.cli.provide import Providing, defaults
     from openresource.client.homes import Home
 
-    options = {**defaults(), "accept": arguments.accept, "bond_uain": arguments.bond_uain}
+    options = {
+        **defaults(),
+        "accept": arguments.accept,
+        "bond_uain": arguments.bond_uain,
+        "port": arguments.port,
+    }
     wrap = wrapper(arguments.fault, share=arguments.share, seed=arguments.seed)
     await Providing(Home(arguments.home), arguments.node, options, True, wrap=wrap).run()
 
@@ -96,6 +101,7 @@ def main() -> None:
     parser.add_argument("--node", required=True)
     parser.add_argument("--accept", default="all")
     parser.add_argument("--bond-uain", type=int, default=0)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int)
     asyncio.run(_misbehave(parser.parse_args()))

@@ -1,6 +1,6 @@
-"""A whole network on this machine: node, two providers and a plain address as child processes; publisher and buyer here.
+"""A whole network on this machine: node, three providers and a plain address as child processes; publisher and buyer here.
 
-`Local` starts it and walks the journey: publish, fund, call, trigger, settle, audit. Every step is a real transaction
+`Local` starts it and walks the journey: publish, fund, call, trigger, catch a liar, settle, audit. Every step is a real transaction
 or a real call; what differs from a network of strangers is that all wallets and machines are yours.
 """
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from openresource.cli.liars import Caught, catch_liar
 from openresource.cli.servers import PortInUse, bound_socket
 from openresource.cli.supervisor import Child, Supervisor
-from openresource.cli.tours import ShownCall, Tour
+from openresource.cli.tours import LIAR, PROVIDERS, ShownCall, Tour
 from openresource.cli.triggers import Triggered, trigger_program
 from openresource.client.calls import Answer
 from openresource.client.chain import Chain, set_value
@@ -23,8 +24,8 @@ from openresource.client.facade import AsyncClient
 from openresource.client.homes import Home, Lock
 from openresource.client.publishing import Bench, Placed, Prepared, Publication, Publisher, prepare
 from openresource.client.services import Directory
-from openresource.market.accounts import TREASURY
-from openresource.primitives.amounts import ain_number, text_from_uain
+from openresource.market.accounts import AUDIT_POT, TREASURY, bond_account
+from openresource.primitives.amounts import UAIN_PER_AIN, ain_number, text_from_uain
 from openresource.primitives.keys import PrivateKey, private_key_from_hex
 
 LOOPBACK: Final = "127.0.0.1"
@@ -33,7 +34,8 @@ PLACED_SECONDS: Final = 120.0
 CALL_SECONDS: Final = 120.0
 PREPARED_AT_ONCE: Final = 2
 CONNECT_LIMIT: Final = "1"
-PROVIDERS: Final = (1, 2)
+# What each provider pledges, so that it may take part in jobs that others check.
+BOND_UAIN: Final = 2 * UAIN_PER_AIN
 
 Result = TypeVar("Result")
 
@@ -67,7 +69,7 @@ class Ports:
             except PortInUse as refusal:
                 raise PortInUse(
                     **refusal.facts,
-                    remedy=f"Name another with --port; it needs {self.node} to {self.connect} and {self.provider(1)} to {self.provider(2)}.",
+                    remedy=f"Name another with --port; it needs {self.node} to {self.connect} and {self.provider(PROVIDERS[0])} to {self.provider(PROVIDERS[-1])}.",
                 ) from None
 
 
@@ -167,7 +169,7 @@ class Local:
     async def ready(self) -> None:
         """Wait for providers and doors; publishing needs only the chain and goes on meanwhile."""
         self.story.say(
-            f"{self.story.wall_seconds:6.1f} s  two providers start and try what their sandboxes hold"
+            f"{self.story.wall_seconds:6.1f} s  three providers start and try what their sandboxes hold; the third will lie"
         )
         for child in self.supervisor.children[1:]:
             facts = await self.story.step(child.name, child.ready(), _ready_text)
@@ -180,7 +182,7 @@ class Local:
             await self.client.close()
             self.client = None
         await self.supervisor.stop(
-            (("connect", "pages"), tuple(f"provider {number}" for number in PROVIDERS))
+            (("connect", "pages"), tuple(_provider_name(number) for number in PROVIDERS))
         )
         if self._lock is not None:
             self._lock.close()
@@ -190,11 +192,17 @@ class Local:
         return (*arguments, "--host", self._host) if self._host else tuple(arguments)
 
     def _provider(self, number: int) -> Child:
+        words = (
+            ("openresource.cli.faults", "liar") if number == LIAR else ("openresource", "provide", "--json")
+        )
         arguments = (
-            "openresource", "provide", "--json", "--accept", "list", "--node", self.node_url,
+            *words, "--accept", "list", "--node", self.node_url,
             "--home", str(self.providers[number].folder), "--port", str(self.ports.provider(number)),
         )  # fmt: skip
-        return Child(f"provider {number}", arguments, self.folder / "logs" / f"provider-{number}.log")
+        return Child(_provider_name(number), arguments, self._provider_log(number))
+
+    def _provider_log(self, number: int) -> Path:
+        return self.folder / "logs" / f"provider-{number}.log"
 
     def _connect(self) -> Child:
         arguments = [
@@ -252,16 +260,26 @@ class Local:
             return list(await asyncio.gather(*(one(tour, made) for tour, made in pairs)))
 
     async def fund(self) -> str:
-        """Give the buyer coins by an ordinary transfer from the key that the genesis funded."""
+        """Give the buyer coins and the providers their bonds, from the key that the genesis funded."""
         async with Chain(self.node_url) as chain:
             key = self._funding_key()
-            held_uain = await chain.balance(self.buyer.address())
-            missing_uain = BUYER_UAIN - held_uain
-            if missing_uain > 0:
-                record = f"{time.time_ns():032x}"
+            missing_uain = max(0, BUYER_UAIN - await chain.balance(self.buyer.address()))
+            record = f"{time.time_ns():032x}"
+            operations = []
+            if missing_uain:
                 path = f"/transfer/{key.address}/{self.buyer.address()}/{record}/value"
-                await chain.submit_final(set_value(path, ain_number(missing_uain)), key)
-        return f"{text_from_uain(max(0, missing_uain))} AIN from the funding key to the buyer"
+                operations.append(set_value(path, ain_number(missing_uain)))
+            for home in self.providers.values():
+                bond_uain = BOND_UAIN - await chain.balance(bond_account(home.address()))
+                if bond_uain > 0:
+                    path = f"/bonds/{home.address()}/add/{record}"
+                    operations.append(set_value(path, {"amount_uain": bond_uain}))
+            if operations:
+                await chain.submit_final(operations, key)
+        return (
+            f"{text_from_uain(missing_uain)} AIN from the funding key to the buyer; "
+            f"each provider has a bond of {text_from_uain(BOND_UAIN)} AIN"
+        )
 
     async def call(self, published: Published, shown: ShownCall) -> Answer:
         """One paid call of the journey."""
@@ -280,6 +298,18 @@ class Local:
             published.publication.choice,
             published.tour.trigger.method,
             published.tour.trigger.value,
+        )
+
+    async def catch(self, published: Published) -> Caught:
+        """Ask for a job that the third provider lies about, and follow it to its verdict."""
+        assert self.client is not None and published.tour.job is not None
+        return await catch_liar(
+            self.client,
+            published.publication.choice,
+            published.tour.job,
+            self.providers[LIAR].address(),
+            [self.providers[number].address() for number in published.tour.providers],
+            str(self._provider_log(LIAR)),
         )
 
     async def settle(self) -> list[dict[str, Any]]:
@@ -303,6 +333,8 @@ class Local:
             "publisher": self.publisher.address(),
             "buyer": self.buyer.address(),
             **{f"provider-{number}": home.address() for number, home in self.providers.items()},
+            **{f"bond-{number}": bond_account(home.address()) for number, home in self.providers.items()},
+            "audit-pot": AUDIT_POT,
             "treasury": TREASURY,
         }
         found = await asyncio.gather(*(chain.balance(account) for account in holders.values()))
@@ -317,6 +349,10 @@ class Local:
     def _funding_key(self) -> PrivateKey:
         record = json.loads((self.folder / "node" / "funding.json").read_text())
         return private_key_from_hex(str(record["private_key"]))
+
+
+def _provider_name(number: int) -> str:
+    return f"provider {number} (lying)" if number == LIAR else f"provider {number}"
 
 
 def address_of_this_machine() -> str:

@@ -19,7 +19,7 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, dict[str, Entry]] = {
     "The whole network on this machine": {
-        "up": Entry("up:up", "Start a node, two providers and the pages here; stay until Ctrl-C."),
+        "up": Entry("up:up", "Start a node, three providers and the pages here; stay until Ctrl-C."),
         "doctor": Entry("doctor:doctor", "What this machine can do, and how to make it do more."),
     },
     "Publish and host": {

@@ -1,7 +1,7 @@
 """What `up` shows of a service: inputs that a person recognises, from the `demo.toml` beside its manifest.
 
 title = "How does a short text feel?"
-providers = [1, 2]                      which of the two providers run it; both if it is left out
+providers = [1, 2]                      which of the three providers run it; if it is left out, 1 and 2, and 3 for a job
 
 [[calls]]
 method = "analyze"
@@ -11,6 +11,12 @@ input = {text = "…"}                    or  input_file = "letter.json"
 [trigger]                               a write that starts the program, and what is written
 method = "analyze"
 value = "…"
+
+[job]                                   a run that is checked by others; the third provider lies about its result
+method = "analyze"
+say = "Who is right about this one?"
+policy = "audited:1"
+input = {text = "…"}
 """
 
 import tomllib
@@ -20,13 +26,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from openresource.client.releases import DEMO_FILE
+from openresource.market.jobs.policies import PolicyInvalid, read_policy
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 
 DEMO_BYTES_MAX: Final = 256 * 1024
 CALLS_MAX: Final = 20
 INPUT_BYTES_MAX: Final = 16 * 1024 * 1024
-PROVIDERS: Final = (1, 2)
+PROVIDERS: Final = (1, 2, 3)
+# The last one tells the truth in calls and lies about jobs; it runs only what shows how that ends.
+LIAR: Final = 3
+HONEST: Final = (1, 2)
 
 
 class TourInvalid(Refusal):
@@ -52,14 +62,25 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownJob:
+    """A job that `up` asks for, with the policy by which its result is checked."""
+
+    method: str
+    say: str
+    input: Mapping[str, Any]
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tour:
     """One service of the journey."""
 
     folder: Path
     title: str
-    providers: tuple[int, ...] = PROVIDERS
+    providers: tuple[int, ...] = HONEST
     calls: tuple[ShownCall, ...] = ()
     trigger: Trigger | None = None
+    job: ShownJob | None = None
 
 
 def find_tours(folders: Sequence[Path]) -> list[Tour]:
@@ -83,21 +104,22 @@ def read_tour(folder: Path) -> Tour:
     try:
         with file.open("rb") as opened:
             table = tomllib.loads(opened.read(DEMO_BYTES_MAX).decode())
-        unknown = set(table) - {"title", "providers", "calls", "trigger"}
+        unknown = set(table) - {"title", "providers", "calls", "trigger", "job"}
         if unknown:
             raise TourInvalid(file=str(file), reason=f"{min(unknown)} is not known")
-        providers = tuple(table.get("providers", PROVIDERS))
+        trigger, job = table.get("trigger"), table.get("job")
+        providers = tuple(table.get("providers", HONEST if job is None else PROVIDERS))
         if not providers or not set(providers) <= set(PROVIDERS):
-            raise TourInvalid(file=str(file), reason="providers are 1 and 2")
-        trigger = table.get("trigger")
+            raise TourInvalid(file=str(file), reason="providers are 1, 2 and 3")
         return Tour(
             folder=folder,
             title=str(table.get("title", folder.name)),
             providers=providers,
             calls=tuple(_call(folder, entry) for entry in table.get("calls", [])[:CALLS_MAX]),
             trigger=None if trigger is None else Trigger(str(trigger["method"]), trigger["value"]),
+            job=None if job is None else _job(folder, job),
         )
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as problem:
         raise TourInvalid(file=str(file), reason=f"it is not of the form ({problem})") from None
 
 
@@ -109,6 +131,16 @@ def _call(folder: Path, entry: Mapping[str, Any]) -> ShownCall:
     if not isinstance(given, dict):
         raise TourInvalid(file=str(folder / DEMO_FILE), reason="inputs are named")
     return ShownCall(str(entry["method"]), str(entry.get("say", "")), given)
+
+
+def _job(folder: Path, entry: Mapping[str, Any]) -> ShownJob:
+    call = _call(folder, entry)
+    policy = str(entry.get("policy", "audited:1"))
+    try:
+        read_policy(policy)
+    except PolicyInvalid as refusal:
+        raise TourInvalid(file=str(folder / DEMO_FILE), reason=refusal.message) from None
+    return ShownJob(call.method, call.say, call.input, policy)
 
 
 def _is_program(folder: Path) -> bool:

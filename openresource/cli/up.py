@@ -27,7 +27,7 @@ Example:  openresource up
           openresource up --once --json | tail -1
           openresource up --examples examples --port 9000
 \b
-Ports:    N the chain · N+1 pages · N+2 plain address for curl and stock clients · N+10, N+11 providers
+Ports:    N the chain · N+1 pages · N+2 plain address for curl and stock clients · N+10 to N+12 providers
 Exit codes: 0 ended by Ctrl-C, or with --once after the journey · 1 refused (port or home in use) or a step failed
             2 wrong usage · 4 nobody ran a service in time · 130 interrupted before everything stood"""
 )
@@ -51,7 +51,10 @@ Exit codes: 0 ended by Ctrl-C, or with --once after the journey · 1 refused (po
 def up(
     port: int, host: str | None, home: str | None, examples: tuple[str, ...], once: bool, as_json: bool
 ) -> None:
-    """Start a chain, two providers and a plain address here; publish, call and settle for real; stay until Ctrl-C."""
+    """Start a chain, three providers and a plain address here; publish, call and settle for real; stay until Ctrl-C.
+
+    The third provider lies about jobs: it is caught, judged by others, and pays with its bond.
+    """
     if home is not None:
         folder, is_temporary = Path(home).expanduser().absolute(), False
     elif once:
@@ -145,6 +148,12 @@ class Up:
                 )
                 await story.step("program started by a write", local.trigger(one), _trigger_text)
                 break
+        caught = None
+        for one in published:
+            if one.tour.job is not None:
+                self._say(f"\n  A job that others check: {one.tour.job.say}")
+                caught = await story.step("a liar is caught", local.catch(one), _caught_text)
+                break
         self._say("")
         await story.step("claims on the chain", local.settle(), _settled_text)
         after, supply_after = await local.balances(), await local.supply_uain()
@@ -156,6 +165,7 @@ class Up:
             ],
             "balances": {"before": before, "after": after},
             "supply": {"before": supply_before, "after": supply_after},
+            "liar": None if caught is None else caught.to_json(),
             "wall_seconds": round(story.wall_seconds, 3),
         }
         assert supply_before == supply_after, "no coin is made or lost by trade"
@@ -191,11 +201,15 @@ class Up:
             keywords = ", ".join(f"{key}={value!r}" for key, value in call.input.items())
             code = f'from openresource import Client; print(Client("{home}").call("{name}", "{call.method}", {keywords}).value)'
             lines.append(f"    {sys.executable} -c {_quoted(code)}")
+        jobs = [one for one in published if one.tour.job is not None]
+        if jobs:
+            lines.append(f"    openresource job list --home {local.buyer.folder}   (and job explain ID)")
         pages_url = local.pages_url.replace("127.0.0.1", host, 1)
         lines.append(f"    {pages_url}   (pages; the link spends from the buyer's wallet)")
         lines += [
             "",
-            "  Simulated: all wallets and both providers are yours, on one machine; the coins are those of a local network.",
+            "  Simulated: all wallets and all providers are yours, on one machine; the coins are those of a local network.",
+            "  Provider 3 tells the truth in calls and lies about jobs, on purpose; it runs only what shows how that ends.",
             "  Real: the chain, its rules and blocks; sandboxes; TLS pinned on the chain; vouchers, receipts, claims and balances.",
             f"  The buyer's home, for other terminals: export OPENRESOURCE_HOME={local.buyer.folder}",
             "  Programs of your own, with that home: openresource provide in one terminal, openresource publish FOLDER in another.",
@@ -260,6 +274,25 @@ def _trigger_text(done: Any) -> str:
         f"           written at {done.path}, result at {done.result_path}, job {done.job}, "
         f"{text_from_uain(done.paid_uain)} AIN to {done.provider}"
     )
+
+
+def _caught_text(caught: Any) -> str:
+    story = caught.story
+    margin = " " * 11
+    lines = [f"job {story.job}, {story.policy}"]
+    if caught.provisional is not None:
+        value = _clipped(json.dumps(caught.provisional.value, ensure_ascii=False))
+        lines.append(f"provisional after {caught.provisional_ms} ms, checked by nobody yet: {value}")
+    lines.append(f"verdict after {caught.verdict_ms} ms: {story.headline}")
+    for one in story.runs:
+        slashed = f"; {text_from_uain(one.slashed_uain)} AIN of its bond are gone" if one.slashed_uain else ""
+        lines.append(f"  {one.role:<8} {one.provider}  {one.mark:<9} {one.sentence}{slashed}")
+    if caught.result is not None:
+        lines.append(f"right is: {_clipped(json.dumps(caught.result.value, ensure_ascii=False))}")
+    lines.append(
+        f"paid {text_from_uain(story.paid_uain)} AIN; anybody checks it: openresource job explain {story.job}"
+    )
+    return f"\n{margin}".join(lines)
 
 
 def _settled_text(closed: Sequence[dict[str, Any]]) -> str:

@@ -213,7 +213,7 @@ def _report(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
 
 
 def _report_answer(labels: Sequence[str], value: Mapping[str, Any]) -> Deed:
-    return Deed("Report answered", f"program {short(labels[1])} by {short(labels[5])}")
+    return Deed("Report answered", f"program {short(labels[1])} by {short(labels[-2])}")
 
 
 def _is_deleted(value: Mapping[str, Any]) -> bool:
@@ -251,7 +251,9 @@ _DEEDS: Final[tuple[tuple[str, Describe], ...]] = (
     ("stakes/*/withdraw/*", _stake),
     ("kills/*/proposals/*", _ballot),
     ("kills/*/votes/*/*", _vote),
+    ("reports/*/*/*/report", _report),
     ("reports/*/*/*", _report),
+    ("reports/*/*/*/report/answers/*/*", _report_answer),
     ("reports/*/*/*/answers/*/*", _report_answer),
     ("bonds/*/add/*", _bond),
     ("bonds/*/withdraw/*", _bond),

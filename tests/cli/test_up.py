@@ -19,7 +19,7 @@ from tests.cli.support import environment, run_cli
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
-OFFSETS = (0, 1, 2, 10, 11)
+OFFSETS = (0, 1, 2, 10, 11, 12)
 STOP_SECONDS_MAX = 90.0
 
 
@@ -55,8 +55,18 @@ def test_the_journey_pays_everybody_and_no_coin_is_made_or_lost_also_the_second_
         assert record["supply"]["before"] == record["supply"]["after"] == 700_000_000 * 1_000_000
         assert after["publisher"] > before["publisher"], run
         assert after["buyer"] < before["buyer"]
-        assert sum(after[f"provider-{number}"] - before[f"provider-{number}"] for number in (1, 2)) > 0
+        assert sum(after[f"provider-{number}"] - before[f"provider-{number}"] for number in (1, 2, 3)) > 0
         assert after["treasury"] > before["treasury"]
+        caught = record["liar"]
+        assert caught["is_caught"] and caught["fault"] == "wrong_digest", run
+        assert caught["slashed_uain"] == 1_000_000 == before["bond-3"] - after["bond-3"]
+        assert caught["job"]["status"] in ("REFUTED", "ACCEPTED")
+        assert caught["result"]["summary"] == "The rain began at noon and filled the river within an hour."
+        if caught["role"] == "worker":
+            # Whoever asked saw the lie first, marked as what it was: a result that nobody had checked.
+            assert caught["provisional"]["summary"] != caught["result"]["summary"]
+            assert caught["provisional_ms"] <= caught["verdict_ms"] and caught["job"]["paid_uain"] == 0
+        assert (before["bond-1"], before["bond-2"]) == (after["bond-1"], after["bond-2"])
         # What left the buyer arrived with the others: all channels are settled and the hold is used up.
         assert sum(before.values()) == sum(after.values())
         names = [step["name"] for step in record["steps"]]
@@ -64,6 +74,7 @@ def test_the_journey_pays_everybody_and_no_coin_is_made_or_lost_also_the_second_
             "chain",
             "published, placed, tested",
             "program started by a write",
+            "a liar is caught",
             "claims on the chain",
         } <= set(names)
         assert record["wall_seconds"] > 0 and all(step["milliseconds"] >= 0 for step in record["steps"])
