@@ -10,6 +10,8 @@ await app.close()
 /jobs  /jobs/ID                runs that were asked for on the chain, with their verdicts; /providers: who stands behind them
 /blocks  /transactions/HASH    the chain as it happens
 /tree/PATH                     the explorer; /proofs/PATH gives a proof as a file
+/programs/CID                  votes and reports about a program
+/providers/ADDRESS             a provider's reputation; …/registration.json and …/feedback.json as ERC-8004 has them
 /money  /earnings              the wallet's coins, and what providers on this machine earn
 /live/VIEW                     the stream behind each open page
 """
@@ -35,6 +37,7 @@ from openresource.web.blocks import Blocks
 from openresource.web.calls import Defect
 from openresource.web.earnings import Earnings
 from openresource.web.front import Front
+from openresource.web.governance import Governance
 from openresource.web.jobs import JobBook, Jobs
 from openresource.web.live import Live
 from openresource.web.money import Purse
@@ -60,6 +63,9 @@ STATUS_BY_CODE: Final = {
     "receipt-unknown": 404,
     "run-unknown": 404,
     "nothing-found": 404,
+    "program-unknown": 404,
+    "provider-unknown": 404,
+    "program-killed": 410,
     "nothing-to-prove": 404,
     "token-missing": 403,
     "body-too-large": 413,
@@ -115,6 +121,7 @@ def make_app(
         Services(site),
         Jobs(site, book),
         Providers(site, book),
+        Governance(site),
         Receipts(site),
         Blocks(site),
         Tree(site),

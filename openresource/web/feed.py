@@ -33,7 +33,7 @@ QUIET_SECONDS: Final = 15.0
 IDLE_SECONDS: Final = 30.0
 EVENTS_PER_LOOK: Final = 5_000
 BLOCKS_BEHIND_MAX: Final = 40
-MARKET_ROOTS: Final = frozenset(("services", "placements"))
+MARKET_ROOTS: Final = frozenset(("services", "placements", "kills", "verified"))
 JOBS_KEPT: Final = 500
 
 TransactionState = Literal["pending", "final", "dropped"]
@@ -73,7 +73,7 @@ class Feed:
     def __init__(self, chain: Chain) -> None:
         self.status: NodeStatus | None = None
         self.trouble = ""
-        # Grows with every change; `market_version` only with those of services and placements.
+        # Grows with every change; `market_version` only with those that lists of services show.
         self.version = 0
         self.market_version = 0
         # Jobs that something happened to, the newest last, each with the version in which it did.

@@ -13,7 +13,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from openresource.client.chain import BadAnswer, NodeAway, WrongNetwork
+from openresource.client.forks import forks_of, lineage_of
+from openresource.client.kills import standing_of
+from openresource.client.reputation import verified_of
 from openresource.client.services import Choice, Interface, Method
+from openresource.market.labels import labels_of
 from openresource.market.placements import Placement
 from openresource.market.prices import Price, price_split
 from openresource.market.services import EVERYONE
@@ -102,10 +106,11 @@ class Services:
         site = self._site
         directory = site.market.directory
         choice = await self._choice(request)
-        listing, placements, permissions = await asyncio.gather(
+        listing, placements, permissions, story = await asyncio.gather(
             directory.listing(choice.publisher, choice.name),
             directory.all_placements(choice),
             directory.permissions(choice),
+            self._story(choice),
         )
         placed = sorted(
             (one for one in placements if one.status == "PLACED"),
@@ -122,6 +127,8 @@ class Services:
             "best": _best(offers),
             "split": price_split(offers[0][1]) if offers else None,
             "versions": await self._versions(choice),
+            **story,
+            "is_renounced": listing is not None and listing.is_renounced,
             "is_newest": listing is None or listing.choice.program == choice.program,
             "interface": interface,
             "interface_trouble": trouble,
@@ -134,6 +141,18 @@ class Services:
             "permitted": permitted,
             "usage": usage_of(choice, method) if method else "",
         }
+
+    async def _story(self, choice: Choice) -> dict[str, Any]:
+        """Where a version comes from, what the chain saw of it, and where it stands."""
+        chain = self._site.chain
+        lineage, forks, seen, standing = await asyncio.gather(
+            lineage_of(chain, choice.version),
+            forks_of(chain, choice.publisher, choice.name),
+            verified_of(chain, choice.program),
+            standing_of(chain, choice.program),
+        )
+        labels = labels_of(choice.version.exactness, seen)
+        return {"lineage": lineage, "forks": forks, "labels": labels, "standing": standing}
 
     async def _interface(self, choice: Choice) -> tuple[Interface | None, str]:
         try:
