@@ -339,7 +339,8 @@ def _check_may_lease(job: Job, offer: Offer, role: str, settings: Settings, at_m
 def _check_independent(job: Job, offer: Offer, role: str) -> None:
     """Refuses who would check itself: one operator has one run in a job, and its requester none but of work."""
     operator = offer.operator or offer.provider
-    others = {run.operator or run.provider for run in job.executions if not run.is_over}
+    present = [run for run in job.executions if not run.is_over]
+    others = {run.provider for run in present} | {run.operator or run.provider for run in present}
     if role != WORKER:
         others |= {job.requester, job.dispute.disputer if job.dispute is not None else job.requester}
     if operator in others or offer.provider in others:

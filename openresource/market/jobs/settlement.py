@@ -168,6 +168,7 @@ def _audited_part(job: Job, verdict: Verdict, worker: Execution, earned_uain: in
     share, extra = audit_parts(job, worker)
     share = min(share, earned_uain)
     earned = earned_uain - till.pay(JOB, POT, share, "audits")
+    till.pay(JOB, POT, min(extra, till.left(JOB) - earned), "audits")
     for auditor in _right(job, verdict, AUDITOR):
         owed = worker.ask_uain
         if job.kept_secret:
@@ -175,7 +176,6 @@ def _audited_part(job: Job, verdict: Verdict, worker: Execution, earned_uain: in
         owed -= till.pay(POT, auditor.provider, owed, "audit")
         if owed and earned:
             earned -= till.pay(JOB, auditor.provider, min(owed, earned), "audit")
-    till.pay(JOB, POT, min(extra, till.left(JOB) - earned), "audits")
     return earned
 
 
