@@ -1,6 +1,6 @@
 """The open backend for AI: publish a program, any machine runs it and is paid, anyone calls it.
 
-From Python, begin with `openresource.Client` (or `AsyncClient`). The packages below are for those who build on it.
+From Python, begin with `openresource.Client` (or `AsyncClient`); what it refuses is a `Refusal`. The packages below are for those who build on it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from openresource.client import AsyncClient, Client
+    from openresource.primitives.errors import Refusal
 
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = ["AsyncClient", "Client", "Refusal", "__version__"]
 __version__ = "0.1.0"
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -63,4 +64,8 @@ def __getattr__(name: str) -> Any:
         from openresource import client
 
         return getattr(client, name)
+    if name == "Refusal":
+        from openresource.primitives.errors import Refusal
+
+        return Refusal
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

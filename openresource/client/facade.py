@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from openresource.client.answers import Operation
 from openresource.client.books import Books
 from openresource.client.calls import CALL_SECONDS, Answer, Calls, Exchange
 from openresource.client.chain import At, Chain, Event
@@ -26,6 +27,7 @@ from openresource.client.jobs import JOB_SECONDS, JobHandle, Jobs
 from openresource.client.money import Money, money_of
 from openresource.client.receipts import tree_of
 from openresource.client.services import KEPT_SECONDS, Choice, Directory, Listing
+from openresource.client.writes import Tree, addition, new_app, operation, transfer
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.allowances import Allowance, allow
 from openresource.market.placements import Placement
@@ -232,13 +234,29 @@ class AsyncClient:
 
     # The chain
 
-    async def read(self, path: str, at: At = "final") -> Any:
-        """The value at a path."""
-        return await self.chain.read(path, at)
+    async def read(self, path: str, at: At = "final", tree: Tree = "values") -> Any:
+        """The value at a path, or the rules, functions or owners there."""
+        return await self.chain.read(path, at, tree=tree)
 
-    async def write(self, path: str, value: Any) -> str:
-        """Write a value; final when this returns. Gives the transaction's hash."""
-        return await self.chain.write(path, value, self.key())
+    async def write(self, path: str, value: Any, tree: Tree = "values") -> str:
+        """Write a value, rule, function or owner; final when this returns. Gives the transaction's hash."""
+        return await self.change(operation(path, value, tree))
+
+    async def add(self, path: str, amount: int | float) -> str:
+        """Add to a number; final when this returns."""
+        return await self.change(addition(path, amount))
+
+    async def change(self, *operations: Operation) -> str:
+        """Several writes as one: all of them take effect or none; final when this returns."""
+        return (await self.chain.submit_final(operations, self.key())).tx_hash
+
+    async def create_app(self, name: str, *, is_public: bool = False) -> str:
+        """Make an app of which this wallet is the admin; its values live below /apps/NAME."""
+        return await self.change(new_app(name, self.key().address, is_public=is_public))
+
+    async def transfer(self, to: str, amount: str | int) -> str:
+        """Send AIN to an address; final when this returns."""
+        return await self.change(transfer(self.key().address, to, amount))
 
     async def watch(self, path: str, *, since: str | None = None) -> AsyncGenerator[Event, None]:
         """Final writes at or below a path, from now on or from a cursor."""
@@ -387,13 +405,29 @@ class Client:
         """A receipt of this home's books with those of the calls below it, all checked."""
         return self._run(self.asynchronous.receipt_tree(receipt_id))
 
-    def read(self, path: str, at: At = "final") -> Any:
-        """The value at a path."""
-        return self._run(self.asynchronous.read(path, at))
+    def read(self, path: str, at: At = "final", tree: Tree = "values") -> Any:
+        """The value at a path, or the rules, functions or owners there."""
+        return self._run(self.asynchronous.read(path, at, tree))
 
-    def write(self, path: str, value: Any) -> str:
-        """Write a value; final when this returns."""
-        return self._run(self.asynchronous.write(path, value))
+    def write(self, path: str, value: Any, tree: Tree = "values") -> str:
+        """Write a value, rule, function or owner; final when this returns."""
+        return self._run(self.asynchronous.write(path, value, tree))
+
+    def add(self, path: str, amount: int | float) -> str:
+        """Add to a number; final when this returns."""
+        return self._run(self.asynchronous.add(path, amount))
+
+    def change(self, *operations: Operation) -> str:
+        """Several writes as one: all of them take effect or none."""
+        return self._run(self.asynchronous.change(*operations))
+
+    def create_app(self, name: str, *, is_public: bool = False) -> str:
+        """Make an app of which this wallet is the admin; its values live below /apps/NAME."""
+        return self._run(self.asynchronous.create_app(name, is_public=is_public))
+
+    def transfer(self, to: str, amount: str | int) -> str:
+        """Send AIN to an address; final when this returns."""
+        return self._run(self.asynchronous.transfer(to, amount))
 
     def watch(self, path: str, *, since: str | None = None) -> Iterator[Event]:
         """Final writes at or below a path."""
