@@ -11,8 +11,10 @@ from typing import Any, Final
 from openresource.client.books import DAY_MS, Books
 from openresource.client.chain import Chain
 from openresource.client.homes import Home, Limits
+from openresource.client.stakes import stake_of
 from openresource.market.accounts import bond_account, channel_account, hold_account, job_account
 from openresource.market.bonds import Bond, read_bond
+from openresource.market.kills import Ballot, read_ballot
 from openresource.market.money import (
     ChannelFunds,
     Coins,
@@ -25,6 +27,7 @@ from openresource.market.money import (
 CHANNELS_READ_MAX: Final = 1_000
 HOLDS_READ_MAX: Final = 500
 JOBS_READ_MAX: Final = 1_000
+KILLS_READ_MAX: Final = 500
 READS_AT_ONCE: Final = 16
 
 
@@ -61,6 +64,7 @@ async def money_of(
     wallet_uain, channels, holds, bond = await asyncio.gather(
         chain.balance(address), _channels(chain, address), _holds(chain, address), bond_of(chain, address)
     )
+    stake, ballots = await asyncio.gather(stake_of(chain, address), _ballots(chain))
     jobs = await _jobs(chain, {(hold.app, hold.name) for hold in holds})
     entries = books.channels(status.genesis_hash)
     signed = {entry.name: max(0, entry.purse.signed_uain) for entry in entries}
@@ -73,6 +77,8 @@ async def money_of(
         holds=holds,
         jobs=jobs,
         bond=bond,
+        stake=stake,
+        ballots=ballots,
         signed_uain=signed,
     )
     return Money(address, places, books.spent_uain(at_ms - DAY_MS), home.limits())
@@ -125,6 +131,17 @@ async def _jobs(chain: Chain, holds: set[tuple[str, str]]) -> list[JobFunds]:
             balance_uain = await chain.balance(job_account(job))
             if balance_uain:
                 found.append(JobFunds(job, request, record["state"], balance_uain))
+    return found
+
+
+async def _ballots(chain: Chain) -> list[Ballot]:
+    """The votes that are open."""
+    found: list[Ballot] = []
+    async for program in _first(chain, "/kills", KILLS_READ_MAX):
+        key = await chain.read(f"/kills/{program}/state/ballot")
+        if isinstance(key, str):
+            record = await chain.read(f"/kills/{program}/ballots/{key}")
+            found.append(read_ballot(program, key, record))
     return found
 
 

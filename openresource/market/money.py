@@ -10,12 +10,16 @@ from openresource.market.bonds import Bond
 from openresource.market.channels import channel_name, read_channel
 from openresource.market.holds import has_expired, read_hold
 from openresource.market.jobs import LEASED, REQUESTED, read_job_state
+from openresource.market.kills import OPEN, Ballot
+from openresource.market.stakes import Stake
 
 WALLET: Final = "wallet"
 CHANNEL: Final = "channel"
 HOLD: Final = "hold"
 JOB: Final = "job"
 BOND: Final = "bond"
+STAKE: Final = "stake"
+VOTE: Final = "vote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ def where_coins_are(
     holds: Iterable[HoldFunds] = (),
     jobs: Iterable[JobFunds] = (),
     bond: Bond | None = None,
+    stake: Stake | None = None,
+    ballots: Iterable[Ballot] = (),
     signed_uain: Mapping[str, int] | None = None,
 ) -> tuple[Coins, ...]:
     """All places with money of an owner, soonest return first; `signed_uain` is what it has signed by channel name."""
@@ -80,6 +86,8 @@ def where_coins_are(
         *(_in_hold(funds, at_ms) for funds in holds if funds.balance_uain > 0),
         *(_in_job(funds) for funds in jobs if funds.balance_uain > 0),
         *(_in_bond(bond) if bond is not None else ()),
+        *(_in_stake(stake) if stake is not None else ()),
+        *(_in_vote(ballot) for ballot in ballots if ballot.status == OPEN and ballot.proposer == owner),
     ]
     away.sort(key=lambda coins: (not coins.returns_at_ms, coins.returns_at_ms, coins.place, coins.name))
     return (Coins(WALLET, owner, wallet_uain, 0, True, "free to spend"), *away)
@@ -139,6 +147,31 @@ def _in_bond(bond: Bond) -> Iterable[Coins]:
         rest_uain -= amount
         if amount:
             yield Coins(BOND, name, amount, one.at_ms, True, "its withdrawal is on its way")
+
+
+def _in_stake(stake: Stake) -> Iterable[Coins]:
+    if stake.counted_uain:
+        yield Coins(
+            place=STAKE,
+            name=stake.address,
+            amount_uain=stake.counted_uain,
+            returns_at_ms=0,
+            returns_by_itself=False,
+            how="some time after you ask: openresource stake withdraw AMOUNT",
+        )
+    for name, one in sorted(stake.leaving.items(), key=lambda item: item[1].at_ms):
+        yield Coins(STAKE, name, one.amount_uain, one.at_ms, True, "its withdrawal is on its way")
+
+
+def _in_vote(ballot: Ballot) -> Coins:
+    return Coins(
+        place=VOTE,
+        name=f"{ballot.program}/{ballot.key}",
+        amount_uain=ballot.deposit_uain,
+        returns_at_ms=ballot.closes_at_ms,
+        returns_by_itself=True,
+        how="when the vote closes, unless hardly anybody agrees",
+    )
 
 
 def _in_job(funds: JobFunds) -> Coins:

@@ -9,6 +9,7 @@ from openresource.ledger.draft import Draft, InsufficientBalance
 from openresource.market.accounts import stake_account
 from openresource.market.bonds import Withdrawal
 from openresource.market.fields import InvalidRecord
+from openresource.market.money import where_coins_are
 from openresource.market.natives.stakes import all_stake_uain, stake_of
 from openresource.market.stakes import (
     LEAVING_MAX,
@@ -139,6 +140,19 @@ def test_a_stake_is_read_back_as_it_was_written() -> None:
     assert read_stake("0x1", stake_record(one), one.held_uain) == one
     assert one.leaving == {"aa": Withdrawal(30, 125)}
     assert paid_out(one, "bb") == (one, 0)
+
+
+def test_a_stake_is_among_the_coins_of_its_owner() -> None:
+    chain = rich_chain(BUYER)
+    chain.write(BUYER, stake_path(BUYER, "add"), {"amount_uain": 4_000})
+    chain.write(BUYER, stake_path(BUYER, "withdraw"), {"amount_uain": 1_000})
+    places = where_coins_are(BUYER.address, 6_000, at_ms=chain.at, stake=stake(chain, BUYER))
+    assert [(coins.place, coins.amount_uain, coins.returns_by_itself) for coins in places] == [
+        ("wallet", 6_000, True),
+        ("stake", 1_000, True),
+        ("stake", 3_000, False),
+    ]
+    assert places[1].returns_at_ms == chain.at + STAKE_DELAY_MS_DEFAULT
 
 
 MOVES = st.lists(
