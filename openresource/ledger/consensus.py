@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from openresource.ledger.blocks import build_block, parse_block
-from openresource.ledger.consensus_entries import Entry, Offence, Wire
+from openresource.ledger.consensus_entries import Entry, Offence, Wire, recorded_offences
 from openresource.ledger.consensus_papers import (
     CONFLICT,
     EVIDENCE_FAILED,
@@ -98,6 +98,8 @@ class Consensus:
         self.recall: Callable[[Any], Transaction | None] | None = None
         self.observer: TxObserver | None = None
         self.rest: TxRestCaller | None = None
+        # The block that was made last, executed already.
+        self.made: Entry | None = None
 
     # -- blocks -----------------------------------------------------------------------------------------------------
 
@@ -118,8 +120,11 @@ class Consensus:
         """The highest number of a block that was seen."""
         return self._highest
 
-    def add_block(self, wire: Any, proposal: Wire | None) -> Entry:
-        """Checks a block in the protocol's order and keeps it, or refuses it with the protocol's code."""
+    def add_block(self, wire: Any, proposal: Wire | None, made: Entry | None = None) -> Entry:
+        """Checks a block in the protocol's order and keeps it, or refuses it with the protocol's code.
+
+        A block that was made here a moment ago, given as `made`, is not executed a second time.
+        """
         try:
             block = parse_block(wire)
         except Refusal as refusal:
@@ -130,12 +135,12 @@ class Consensus:
         number: int = block["number"]
         parsed_proposal = None if proposal is None else self._check_proposal(block, proposal)
         parent = self._parent_of(block)
-        executor = self._executor_on(parent)
-        executor.observer = self.observer
-        executor.rest = self.rest
-        entry = Entry(block, executor, proposal)
-        self._check_validators(block, parent, executor)
-        self._execute_last_votes(entry)
+        is_made = made is not None and made.hash == block["hash"]
+        entry = made if made is not None and is_made else self._watched(block, parent)
+        entry.proposal = proposal
+        self._check_validators(block, parent)
+        if not is_made:
+            self._execute_last_votes(entry)
         self._register_last_votes(block)
         if not self.is_notarised(block["last_hash"]):
             raise ConsensusRefused(
@@ -147,10 +152,11 @@ class Consensus:
                 raise ConsensusRefused(
                     number, NO_LAST_PROPOSAL, "the proposal of the block before it is missing"
                 )
-        self._check_evidence(block, parent, executor, parsed_proposal)
-        self._execute_transactions(entry)
-        executor.observer = None
-        executor.rest = None
+        if not is_made:
+            self._check_evidence(block, parent, entry.executor, parsed_proposal)
+            self._execute_transactions(entry)
+        entry.executor.observer = None
+        entry.executor.rest = None
         if parsed_proposal is not None:
             self._try_proposal(entry, parsed_proposal)
         self._put(entry)
@@ -364,11 +370,18 @@ class Consensus:
     def _executor_on(self, parent: Entry) -> Executor:
         return Executor(self.network, State(parent.state.tree.fork()), self.domain)
 
-    def _check_validators(self, block: Mapping[str, Any], parent: Entry, executor: Executor) -> None:
+    def _watched(self, block: Mapping[str, Any], parent: Entry) -> Entry:
+        """An entry to be executed on another, with whoever watches what blocks write."""
+        executor = self._executor_on(parent)
+        executor.observer = self.observer
+        executor.rest = self.rest
+        return Entry(dict(block), executor, None)
+
+    def _check_validators(self, block: Mapping[str, Any], parent: Entry) -> None:
         number: int = block["number"]
         count = len(block["validators"])
-        least = self._parameter(executor.state, number, "min_num_validators")
-        most = self._parameter(executor.state, number, "max_num_validators")
+        least = self._parameter(parent.state, number, "min_num_validators")
+        most = self._parameter(parent.state, number, "max_num_validators")
         if not least <= count <= most:
             raise ConsensusRefused(number, VALIDATOR_COUNT, f"it has {count} validators")
         if number > 0:
@@ -517,8 +530,11 @@ class Consensus:
         parent = self.tip()
         number = parent.number + 1
         frame: dict[str, Any] = {"number": number, "timestamp": timestamp}
-        executor = self._executor_on(parent)
-        last_votes = self._last_votes_of(parent, executor, frame)
+        # Votes against others are tried and may be taken back: such a block is executed again when it is added.
+        is_plain = not self._offences
+        entry = self._watched(frame, parent) if is_plain else Entry(frame, self._executor_on(parent), None)
+        executor = entry.executor
+        last_votes = self._last_votes_of(parent, entry, frame)
         validators = self.validators_on(parent)
         least = self._parameter(parent.state, parent.number, "min_num_validators")
         if len(validators) < least:
@@ -532,6 +548,7 @@ class Consensus:
             execution = executor.execute(transaction, number, timestamp, timestamp)
             if execution.is_precheck_failure:
                 continue
+            entry.executions.append(execution)
             included.append(transaction.to_json())
             receipts.append(receipt_of(execution.result))
             gas_amount_total += _number(execution.result.get("gas_amount_charged"))
@@ -555,9 +572,12 @@ class Consensus:
             gas_amount_total=gas_amount_total,
             gas_cost_total=to_double(gas_cost_total),
         )
+        entry.block = block
+        entry.hash = block["hash"]
+        self.made = entry if is_plain else None
         return block, proposal_body(block, offenses)
 
-    def _last_votes_of(self, parent: Entry, executor: Executor, frame: Mapping[str, Any]) -> list[Wire]:
+    def _last_votes_of(self, parent: Entry, entry: Entry, frame: Mapping[str, Any]) -> list[Wire]:
         if parent.number == 0:
             return []
         assert parent.proposal is not None, "a notarised block has a proposal"
@@ -565,7 +585,9 @@ class Consensus:
         stake: Any = 0
         for wire in (parent.proposal, *parent.votes):
             transaction = self._consensus_transaction(wire)
-            if not self._executed(executor, transaction, frame, True).has_failed:
+            execution = self._executed(entry.executor, transaction, frame, True)
+            if not execution.has_failed:
+                entry.vote_executions.append(execution)
                 chosen.append(wire)
                 stake += stake_of(parent.block["validators"], transaction.address)
         if not stake >= total_stake(parent.block["validators"]) * MAJORITY:
@@ -656,15 +678,6 @@ class Consensus:
             state.parameter("consensus", name) if number > 0 else self.network.configured("consensus", name)
         )
         return value if is_number(value) else 0
-
-
-def recorded_offences(entry: Entry) -> set[str]:
-    """Hashes of the refused blocks that a block carries as evidence."""
-    hashes: set[str] = set()
-    for entries in entry.block["evidence"].values():
-        for one in entries:
-            hashes.add(one["block"]["hash"])
-    return hashes
 
 
 def _holds(wires: Sequence[Any], wanted: Wire) -> bool:

@@ -28,7 +28,7 @@ class Entry:
 
     def __init__(self, block: dict[str, Any], executor: Executor, proposal: Wire | None) -> None:
         self.block: dict[str, Any] = block
-        self.hash: str = block["hash"]
+        self.hash: str = block.get("hash", "")
         self.executor: Executor = executor
         self.state: State = executor.state
         self.proposal: Wire | None = proposal
@@ -61,3 +61,12 @@ class Offence:
         self.block: dict[str, Any] = block
         self.proposal: Wire | None = proposal
         self.votes: list[Wire] = []
+
+
+def recorded_offences(entry: Entry) -> set[str]:
+    """Hashes of the refused blocks that a block carries as evidence."""
+    hashes: set[str] = set()
+    for entries in entry.block["evidence"].values():
+        for one in entries:
+            hashes.add(one["block"]["hash"])
+    return hashes

@@ -381,7 +381,8 @@ class AinChain:
         known = self.consensus.entry(block["hash"]) if isinstance(block, dict) and "hash" in block else None
         if known is not None:
             return known
-        entry = self.consensus.add_block(block, proposal)
+        entry = self.consensus.add_block(block, proposal, self.consensus.made)
+        self.consensus.made = None
         if proposal is not None and entry.proposal_execution is not None:
             self._wait_as_consensus(proposal, now_ms, entry.proposal_execution.result)
         self.pool.note_block(entry, now_ms)
