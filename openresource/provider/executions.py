@@ -34,6 +34,7 @@ from openresource.primitives.encoding import canonical_json_bytes, parse_json
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey, address_of, generate_key
 from openresource.primitives.paths import parse_path
+from openresource.provider.lanes import Place
 from openresource.provider.offers import Offer
 from openresource.sandbox.driver import (
     JSON_TYPE,
@@ -123,13 +124,18 @@ async def given_for(
     return Given(found.value, found.salt, found.reply_key)
 
 
-async def run_for(offer: Offer, request: Mapping[str, Any], given: Given, seconds: float) -> Result:
-    """Runs the program; every way in which it ends is a result. Cancelling this stops the program's work."""
+async def run_for(
+    offer: Offer, request: Mapping[str, Any], given: Given, place: Place, seconds: float
+) -> Result:
+    """Runs the program; every way in which it ends is a result. Cancelling this stops the program's work.
+
+    Whoever promised the place lets it go afterwards.
+    """
     usage: dict[str, int] | None = None
     try:
         method = method_of(offer, request.get("method"))
         body = _body(given.value, method)
-        reply = await _reply(offer, method, body, seconds)
+        reply = await _reply(offer, method, body, place, seconds)
         usage = {
             "cpu_ms": reply.cpu_ms,
             "wall_ms": reply.wall_ms,
@@ -202,22 +208,18 @@ def _body(given: Any, method: Method) -> bytes:
     return json.dumps(given).encode()
 
 
-async def _reply(offer: Offer, method: Method, body: bytes, seconds: float) -> ProgramReply:
-    place = offer.lane.reserve("jobs")
+async def _reply(offer: Offer, method: Method, body: bytes, place: Place, seconds: float) -> ProgramReply:
     await place.enter()
-    try:
-        return await offer.runner.call(
-            ProgramCall(
-                method.name,
-                method.path,
-                body,
-                JSON_TYPE,
-                deadline_seconds=max(SECONDS_MIN, min(seconds, offer.limits.call_seconds)),
-                ends_with_caller=True,
-            )
+    return await offer.runner.call(
+        ProgramCall(
+            method.name,
+            method.path,
+            body,
+            JSON_TYPE,
+            deadline_seconds=max(SECONDS_MIN, min(seconds, offer.limits.call_seconds)),
+            ends_with_caller=True,
         )
-    finally:
-        place.leave()
+    )
 
 
 async def _output(reply: ProgramReply) -> Any:

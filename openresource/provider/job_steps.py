@@ -28,6 +28,7 @@ from openresource.provider.executions import (
     run_for,
     seal_for,
 )
+from openresource.provider.lanes import Place
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Offer
 
@@ -58,7 +59,7 @@ class Steps:
         self._clock_ms = clock_ms
         self._given: dict[str, Given] = {}
 
-    async def lease(self, job: str, offer: Offer) -> bool:
+    async def lease(self, job: str) -> bool:
         """Asks for a lease; whether it was given."""
         path = f"/jobs/{job}/leases/{self._key.address}"
         try:
@@ -69,7 +70,9 @@ class Steps:
             return False
         return True
 
-    async def execute(self, job: str, record: Mapping[str, Any], offer: Offer, own: Own) -> Result | None:
+    async def execute(
+        self, job: str, record: Mapping[str, Any], offer: Offer, own: Own, place: Place
+    ) -> Result | None:
         """Runs the program on the job's input; None where nothing that counts came of it. May be cancelled."""
         try:
             given = await self._opened(job, record, own)
@@ -79,8 +82,8 @@ class Steps:
             return None
         except Refusal as refusal:
             return Result(FAILED, error=plain_text(refusal.message))
-        left_ms = own.lease_until_ms - FINISH_MS - self._clock_ms()
-        result = await run_for(offer, record["request"], given, left_ms / 1000)
+        left_ms = own.lease_until_ms - _finish_ms(own) - self._clock_ms()
+        result = await run_for(offer, record["request"], given, place, left_ms / 1000)
         self._given[job] = given
         return result
 
@@ -147,7 +150,7 @@ class Steps:
                     self._chain, job, record["request"], self._key, _later_key(record, self._key.address)
                 )
             except InputNotOpened:
-                if not self._clock_ms() < own.lease_until_ms - FINISH_MS:
+                if not self._clock_ms() < own.lease_until_ms - _finish_ms(own):
                     raise
             await asyncio.sleep(KEY_LOOK_SECONDS)
             fresh = await self._chain.read(f"/jobs/{job}", "pending")
@@ -187,6 +190,11 @@ class Steps:
             self._metrics.count("openresource_jobs_total", 'outcome="refused"')
             return False
         return True
+
+
+def _finish_ms(own: Own) -> int:
+    """What is kept of a lease to bring its result to the chain."""
+    return min(FINISH_MS, (own.lease_until_ms - own.lease_at_ms) // 4)
 
 
 def _later_key(record: Mapping[str, Any], provider: str) -> str | None:

@@ -31,6 +31,7 @@ from openresource.provider.commits import Commits
 from openresource.provider.duties import Duty, duty_of, own_execution
 from openresource.provider.executions import Result
 from openresource.provider.job_steps import Steps
+from openresource.provider.lanes import Place
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Offer, Offers
 from openresource.provider.turns import Turns
@@ -60,6 +61,8 @@ class _Life:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     asked: int = 0
+    # Where its run will take place; promised before the lease, as nobody may lease more than can run soon.
+    place: Place | None = None
 
 
 class Jobs:
@@ -224,6 +227,8 @@ class Jobs:
             self._metrics.count("openresource_faults_total", 'part="job"')
             log.exception("job %s", life.job)
         finally:
+            if life.place is not None:
+                life.place.leave()
             self._lives.pop(life.job, None)
             self._look.set()
 
@@ -284,9 +289,14 @@ class Jobs:
         if wait_ms > 0:
             await self._changed(life, min(wait_ms / 1000, LOOK_SECONDS))
             return True
+        if not has_place(offer):
+            self._keep_for_later((offer.publisher, offer.name, offer.program), life.job)
+            return False
         life.asked += 1
-        if not await self._steps.lease(life.job, offer):
+        life.place = offer.lane.reserve("jobs")
+        if not await self._steps.lease(life.job):
             # Somebody was quicker, or our clock is ahead of the chain's.
+            life.place.leave()
             await self._changed(life, ASK_AGAIN_SECONDS)
         return True
 
@@ -300,11 +310,13 @@ class Jobs:
         if kept is not None:
             # The process ended between disk and chain: what was kept counts, not another run.
             return await self._steps.commit(kept)
+        place, life.place = life.place or offer.lane.reserve("jobs"), None
         self.running += 1
         try:
-            result = await self._watched(life, self._steps.execute(life.job, record, offer, own))
+            result = await self._watched(life, self._steps.execute(life.job, record, offer, own, place))
             return result is not None and await self._steps.bind(life.job, record, own, result)
         finally:
+            place.leave()
             self.running -= 1
 
     async def _watched(self, life: _Life, execution: Coroutine[Any, Any, Result | None]) -> Result | None:
@@ -338,4 +350,7 @@ class Jobs:
 def has_place(offer: Offer) -> bool:
     """Whether a job that is leased now runs soon; who leases more than it can run keeps others from it."""
     lane = offer.lane
-    return lane.has_room and lane.expected_wait_seconds("jobs") <= WAIT_SECONDS_MAX
+    if lane.in_flight < lane.capacity:
+        return True
+    # Until a first call has ended, nobody knows how long they take.
+    return lane.call_seconds > 0 and lane.expected_wait_seconds("jobs") <= WAIT_SECONDS_MAX

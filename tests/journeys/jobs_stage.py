@@ -25,8 +25,6 @@ royalty = "0.00002"
 [run]
 kind = "jsonl"
 command = ["sh", "shout.sh"]
-[verify]
-class = "bit_exact"
 [[methods]]
 name = "shout"
 example = {input = {text = "hello"}, output = "HELLO"}

@@ -1,0 +1,158 @@
+"""Jobs with everybody a process of its own: a liar, a crasher, a sleeper and two honest providers, and every coin's account.
+
+OPENRESOURCE_JOBS=500   so many jobs (`scripts/long job-journey`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openresource.client import AsyncClient
+from openresource.client.job_views import JobFailed, JobResult
+from tests.journeys.jobs_stage import (
+    JobStage,
+    account_of_every_coin,
+    account_text,
+    job_stage,
+    publish,
+)
+from tests.journeys.stage import wait_until
+
+pytestmark = pytest.mark.journey
+
+JOBS = int(os.environ.get("OPENRESOURCE_JOBS", "40"))
+AT_ONCE = 8
+BOND_UAIN = 20_000_000
+# Of jobs whose provider dies or sleeps, the next one waits no longer than this.
+PARAMETERS = {
+    "job_lease_ms": 2_500,
+    "job_stagger_ms": 100,
+    "job_gather_ms": 2_000,
+    "job_secret_ms": 5_000,
+    "job_audit_ms": 20_000,
+    "job_reveal_ms": 5_000,
+    "job_referee_ms": 20_000,
+    "job_call_ms": 500,
+}
+FAULTS = {"liar": 1.0, "crasher": 0.2, "sleeper": 0.5}
+
+
+@pytest.mark.timeout(120 + 6 * JOBS)
+def test_a_liar_a_crasher_and_a_sleeper_cost_nobody_but_themselves(tmp_path: Path) -> None:
+    with job_stage(tmp_path, parameters=PARAMETERS) as stage:
+        for name in ("honest-1", "honest-2"):
+            stage.provide(name, bond_uain=BOND_UAIN)
+        for name, share in FAULTS.items():
+            stage.provide(name, fault=name, share=share, bond_uain=BOND_UAIN)
+        publish(tmp_path, stage.homes["publisher"], stage.node.url)
+        stage.wait_placed("honest-1", "honest-2", *FAULTS)
+        before = asyncio.run(account_of_every_coin(stage))
+        began = time.monotonic()
+        told = asyncio.run(ask_for_many(stage))
+        seconds = time.monotonic() - began
+        for name in ("honest-1", "honest-2", "liar", "sleeper"):
+            stage.providers[name].end(signal.SIGTERM)
+        after = asyncio.run(account_of_every_coin(stage))
+        print(f"{JOBS} jobs in {seconds:.1f} s: {dict(told)}\n{account_text(after)}")
+        check_accounts(before, after, told)
+
+
+async def ask_for_many(stage: JobStage) -> Counter[str]:
+    """Many jobs, some at a time; what became of them."""
+    told: Counter[str] = Counter()
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with AsyncClient(stage.buyer, stage.node.url) as client:
+        keeper = asyncio.create_task(keep_alive(stage, told))
+
+        async def one(number: int) -> None:
+            async with gate:
+                await ask(stage, client, number, told)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(JOBS):
+                    group.create_task(one(number))
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+    return told
+
+
+async def keep_alive(stage: JobStage, told: Counter[str]) -> None:
+    """Whoever crashed is started again, as an operator would have it."""
+    while True:
+        await asyncio.sleep(0.2)
+        if not stage.providers["crasher"].is_running():
+            told["crashes"] += 1
+            await asyncio.to_thread(stage.providers["crasher"].start)
+
+
+async def ask(stage: JobStage, client: AsyncClient, number: int, told: Counter[str]) -> None:
+    policy = ("audited", "quorum:2/3", "audited:0.5")[number % 3]
+    handle = await client.jobs.run(
+        stage.service, inputs={"text": f"soup {number}"}, policy=policy, deadline_seconds=100
+    )
+    try:
+        result: JobResult = await handle.result()
+    except JobFailed as refusal:
+        told[f"{policy} {refusal.status}"] += 1
+        assert refusal.status in ("REFUTED", "UNRESOLVED"), refusal.message
+    else:
+        told[f"{policy} {result.view.status}"] += 1
+        assert result.value == f"SOUP {number}", f"a lie was accepted in job {handle.id}"
+    explanation = await client.jobs.explain(handle.id)
+    assert explanation.matches, "\n".join(explanation.lines)
+    for provider, reason in (explanation.verdict.get("punished") or {}).items():
+        told[f"{stage.name_of(provider)} punished: {reason}"] += 1
+
+
+def check_accounts(before: dict[str, int], after: dict[str, int], told: Counter[str]) -> None:
+    """No coin came or went; the honest lost nothing, and the liar's bond paid."""
+    assert after["supply"] == before["supply"] and after["elsewhere"] == before["elsewhere"]
+    for name in ("honest-1", "honest-2"):
+        assert after[f"{name}'s bond"] == BOND_UAIN and after[name] > before[name]
+    assert after["liar's bond"] < BOND_UAIN
+    assert after["liar"] <= before["liar"]
+    accepted = sum(count for name, count in told.items() if name.endswith("ACCEPTED"))
+    assert accepted >= JOBS // 2
+    punished: dict[str, Any] = {name: count for name, count in told.items() if "punished" in name}
+    assert not any(name.startswith("honest") for name in punished), punished
+
+
+@pytest.mark.timeout(180)
+def test_a_leaseholder_that_is_killed_in_the_middle_is_replaced_and_the_job_finishes(tmp_path: Path) -> None:
+    with job_stage(tmp_path, parameters={"job_lease_ms": 4_000}) as stage:
+        for name in ("one", "two"):
+            stage.provide(name)
+        publish(tmp_path, stage.homes["publisher"], stage.node.url)
+        stage.wait_placed("one", "two")
+        asyncio.run(kill_in_the_middle(stage))
+
+
+async def kill_in_the_middle(stage: JobStage) -> None:
+    async with AsyncClient(stage.buyer, stage.node.url) as client:
+        handle = await client.jobs.run(
+            stage.service, inputs={"text": "nap 2 hours"}, policy="audited:0", deadline_seconds=60
+        )
+        victim = ""
+        async for view in handle.events():
+            if view.status == "LEASED" and not victim:
+                victim = stage.name_of(str(view.state["provider"]))
+                stage.providers[victim].kill()
+        result = await handle.result()
+        winner = stage.name_of(result.view.winners[0])
+        assert result.value == "NAP 2 HOURS" and winner != victim
+        assert result.view.executions[stage.address(victim)]["is_over"]
+        # The one that was killed comes back, and finds nothing to be punished for.
+        await asyncio.to_thread(stage.providers[victim].start)
+        explanation = await client.jobs.explain(handle.id)
+        assert explanation.matches and "punished" not in explanation.verdict
+    wait_until(lambda: stage.providers[victim].is_running(), 5, "the victim to be back")
