@@ -39,6 +39,7 @@ PROMISED = {
     "node": r'"greeting": ?"Hello, Grace"',
     "detected-program": r'"stdout": ?"3',
     "python-program": r'"sum": ?5\b',
+    "composition": r'(?s)It calls others.*flowers',
     "http-program": r'"greeting": ?"Hello, Grace"',
     "jsonl-program": r'"letters": ?5',
     "first-round": r"gist(.|\n)*AIN",
