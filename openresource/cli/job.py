@@ -265,10 +265,11 @@ class Asking:
             budget_uain = default_budget_uain(choice, placements, self._policy)
         limit_uain = client.home.limits().per_call_uain
         if budget_uain > limit_uain:
+            amount, limit = text_from_uain(budget_uain), text_from_uain(limit_uain)
             raise OverSpendingLimit(
-                "A job for {amount} AIN is more than the limit of {limit} AIN for a call.",
-                amount=text_from_uain(budget_uain),
-                limit=text_from_uain(limit_uain),
+                f"A job for {amount} AIN is more than the limit of {limit} AIN for a call.",
+                amount=amount,
+                limit=limit,
                 remedy="Name less as --budget, or raise the limit: openresource money limit --per-call AMOUNT",
             )
         return (

@@ -39,6 +39,7 @@ EXIT_CODES_BY_REFUSAL = {
     "over-spending-limit": OVER_LIMIT,
     "price-above-maximum": OVER_LIMIT,
     "invalid-value": USAGE,
+    "policy-invalid": USAGE,
 }
 
 HEADS_BY_EXIT_CODE = {AWAY: "Away:", DEADLINE: "Not in time:", OVER_LIMIT: "Over the limit:"}

@@ -233,10 +233,11 @@ def _rent(place: Home, node_url: str | None, node: str, minutes: int, dry_run: b
             cost_uain = offer.price_uain * minutes
             limit_uain = place.limits().per_day_uain
             if cost_uain > limit_uain:
+                amount, limit = text_from_uain(cost_uain), text_from_uain(limit_uain)
                 raise OverSpendingLimit(
-                    "A rent of {amount} AIN is more than the limit of {limit} AIN for a day.",
-                    amount=text_from_uain(cost_uain),
-                    limit=text_from_uain(limit_uain),
+                    f"A rent of {amount} AIN is more than the limit of {limit} AIN for a day.",
+                    amount=amount,
+                    limit=limit,
                     remedy="Rent fewer minutes, or raise the limit: openresource money limit --per-day AMOUNT",
                 )
             plan: dict[str, Any] = {

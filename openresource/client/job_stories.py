@@ -6,15 +6,14 @@ Everything comes from the job's records on the chain; pages and the command line
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from openresource.client.chain import Chain, NodeRefused
 from openresource.client.job_views import JobUnknown
-from openresource.market.jobs.lifecycle import ACCEPTED, EXPIRED, FINAL, LIFE_CYCLE, REASONS, REFUTED
+from openresource.market.jobs.lifecycle import ACCEPTED, FINAL, LIFE_CYCLE, REASONS, REFUSED, REFUTED
 from openresource.market.jobs.policies import AUDITED, ONE, QUORUM
-from openresource.market.jobs.settlement import settle
-from openresource.market.jobs.states import job_of, read_folded, read_verdict
+from openresource.market.jobs.states import job_of, read_folded, read_moves
 from openresource.market.jobs.terms import (
     BOND_PREFIX,
     JOB,
@@ -22,13 +21,9 @@ from openresource.market.jobs.terms import (
     POT,
     PUBLISHER,
     TREASURY,
-    Facts,
     Job,
-    Settings,
 )
 from openresource.market.jobs.verdicts import AUDITOR, DONE, REFEREE, WORKER, Execution, Verdict
-from openresource.primitives.amounts import UAIN_MAX
-from openresource.primitives.errors import Refusal
 
 ROLE_WORDS: Final = {WORKER: "worker", AUDITOR: "auditor", REFEREE: "referee"}
 
@@ -273,7 +268,7 @@ def story_of(job: str, record: Mapping[str, Any], *, folded_height: int = 0) -> 
         verdict=verdict,
         headline=headline(made),
         moments=_moments(made),
-        moves=_moves(made, record, slashes),
+        moves=_moves(made, record),
         folded_height=folded_height,
     )
 
@@ -390,39 +385,14 @@ def _moments(job: Job) -> tuple[Moment, ...]:
     return tuple(sorted(found, key=lambda moment: moment.at_ms))
 
 
-def _moves(job: Job, record: Mapping[str, Any], slashes: Mapping[str, Any]) -> tuple[MoveStory, ...]:
-    """Where the money went, by the rules of settlement applied once more to the job as it was before its verdict."""
-    moves = [MoveStory(job.payer, JOB, job.budget_uain, "budget")] if job.budget_uain else []
-    if job.status == EXPIRED or not isinstance(record.get("verdict"), Mapping):
-        if job.returned_uain:
-            moves.append(MoveStory(JOB, job.payer, job.returned_uain, "returned"))
-        return tuple(moves)
-    before = replace(
-        job,
-        verdict=None,
-        purse_uain=job.budget_uain,
-        paid_uain=0,
-        returned_uain=0,
-        settled_at_ms=0,
-        reason="",
-        dispute=None if record.get("judgement") else job.dispute,
-    )
-    # How much the pot held then is not written down; it is filled by the very shares that audits are paid from.
-    facts = Facts(
-        pot_uain=UAIN_MAX,
-        bonds={provider: int(slash.get("uain") or 0) for provider, slash in slashes.items()},
-    )
-    try:
-        settled = settle(before, read_verdict(record["verdict"]), Settings(), facts, job.settled_at_ms)
-    except Refusal:
-        return tuple(moves)
-    return (
-        *moves,
-        *(
+def _moves(job: Job, record: Mapping[str, Any]) -> tuple[MoveStory, ...]:
+    """Where the money went: set aside when it was asked for, and moved as the settlement wrote down."""
+    moves = [MoveStory(job.payer, JOB, job.budget_uain, "budget")] if job.status != REFUSED else []
+    for move in read_moves(record.get("moves")):
+        moves.append(
             MoveStory(_holder(job, move.source), _holder(job, move.target), move.amount_uain, move.why)
-            for move in settled.moves
-        ),
-    )
+        )
+    return tuple(moves)
 
 
 def _holder(job: Job, name: str) -> str:

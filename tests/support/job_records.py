@@ -10,7 +10,7 @@ from openresource.market.jobs.comparators import BIT_EXACT, Verification, verifi
 from openresource.market.jobs.draws import secret_hash
 from openresource.market.jobs.executions import execution_members
 from openresource.market.jobs.policies import AUDITED, policy_text, read_policy
-from openresource.market.jobs.states import state_members
+from openresource.market.jobs.states import moves_text, state_members
 from openresource.market.jobs.terms import Facts, Job, Offer, Outcome, Settings
 from openresource.market.jobs.verdicts import DONE, verdict_record
 from openresource.primitives.amounts import UAIN_PER_AIN
@@ -39,7 +39,7 @@ class Walk:
     settings: Settings = field(default_factory=Settings)
     current: Job = field(init=False)
     slashes: dict[str, Any] = field(default_factory=dict)
-    moved: list[tuple[str, str, int, str]] = field(default_factory=list)
+    moves: str = ""
 
     def __post_init__(self) -> None:
         policy = read_policy(self.policy, Verification(BIT_EXACT))
@@ -117,6 +117,8 @@ class Walk:
             record["executions"] = {run.provider: execution_members(run) for run in job.executions}
         if job.verdict is not None:
             record["verdict"] = verdict_record(job.verdict)
+        if self.moves:
+            record["moves"] = self.moves
         if self.slashes:
             record["slashes"] = self.slashes
         return record
@@ -131,7 +133,7 @@ class Walk:
 
     def _take(self, outcome: Outcome) -> None:
         self.current = outcome.job
-        self.moved += [(move.source, move.target, move.amount_uain, move.why) for move in outcome.moves]
+        self.moves += moves_text(outcome.moves)
         for slash in outcome.slashes:
             self.slashes[slash.provider] = {"uain": slash.amount_uain, "reason": slash.reason}
 

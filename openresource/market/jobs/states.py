@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from openresource.market.jobs.executions import executions_of
 from openresource.market.jobs.lifecycle import EXPIRED
 from openresource.market.jobs.policies import QUORUM, Policy
 from openresource.market.jobs.requests import executors_of, policy_of
-from openresource.market.jobs.terms import Dispute, Job
+from openresource.market.jobs.terms import Dispute, Job, Move
 from openresource.market.jobs.verdicts import Verdict, resolve, verdict_digest
 from openresource.market.papers import hex_text
 
@@ -128,6 +128,19 @@ def remade_verdict(job: Job) -> Verdict:
         return Verdict(EXPIRED, ground="not_in_time")
     judged_at_ms = 0 if job.dispute is None else job.dispute.judged_at_ms
     return resolve(job.executions, job.policy, judged_at_ms or job.settled_at_ms)
+
+
+def moves_text(moves: Iterable[Move]) -> str:
+    """How a settlement moved money, a line for each move, so that anybody can follow each coin."""
+    return "".join(f"{move.source} {move.target} {move.amount_uain} {move.why}\n" for move in moves)
+
+
+def read_moves(text: object) -> tuple[Move, ...]:
+    """The moves from their lines at `/jobs/<job>/moves`."""
+    if not isinstance(text, str):
+        return ()
+    parts = [line.split(" ") for line in text.splitlines()]
+    return tuple(Move(source, target, int(amount), why) for source, target, amount, why in parts)
 
 
 def folded_text(job: Job, verdict: Mapping[str, Any] | None, height: int) -> str:

@@ -15,7 +15,7 @@ from openresource.market.jobs import terms
 from openresource.market.jobs.draws import Candidate, seats_of
 from openresource.market.jobs.executions import execution_members
 from openresource.market.jobs.lifecycle import ACCEPTED, JobMissing
-from openresource.market.jobs.states import job_of, state_members
+from openresource.market.jobs.states import job_of, moves_text, state_members
 from openresource.market.jobs.terms import BOND_PREFIX, Facts, Job, Outcome, Settings
 from openresource.market.jobs.turns import CANDIDATES_MAX, checkers
 from openresource.market.jobs.verdicts import WORKER, verdict_record
@@ -65,6 +65,9 @@ def store(draft: Draft, found: Found, outcome: Outcome, at_ms: int, *, is_writte
             _account(draft, found, move.target, at_ms),
             move.amount_uain,
         )
+    if outcome.moves:
+        earlier = draft.get(JOBS, after.job, "moves") or ""
+        draft.set((JOBS, after.job, "moves"), earlier + moves_text(outcome.moves))
     for credit in outcome.credits:
         record = record_of(draft, credit.provider)
         counted = count_result(record, is_valid=credit.is_valid, counts_for_streak=credit.counts_for_streak)
