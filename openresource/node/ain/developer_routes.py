@@ -50,21 +50,23 @@ class DeveloperRoutes:
 
     def _setting(self, kind: str) -> Route:
         def route(query: Query, body: Body) -> Reply:
-            given = body if isinstance(body, dict) else {}
-            operation = {name: given[name] for name in ("ref", "value", "is_global") if name in given}
-            return self._one({"operation": {"type": kind, **operation}, **_named(given)})
+            if not isinstance(body, dict):
+                return _not_taken()
+            operation = {name: body[name] for name in ("ref", "value", "is_global") if name in body}
+            return self._one({"operation": {"type": kind, **operation}, **_named(body)})
 
         return route
 
     def _set(self, query: Query, body: Body) -> Reply:
-        given = body if isinstance(body, dict) else {}
-        operation = {"type": "SET", **{name: given[name] for name in ("op_list",) if name in given}}
-        return self._one({"operation": operation, **_named(given)})
+        if not isinstance(body, dict):
+            return _not_taken()
+        operation = {"type": "SET", **{name: body[name] for name in ("op_list",) if name in body}}
+        return self._one({"operation": operation, **_named(body)})
 
     def _batch(self, query: Query, body: Body) -> Reply:
         listed = body.get("tx_list") if isinstance(body, dict) else None
         if not isinstance(listed, list) or len(listed) > BATCH_MAX:
-            return json_reply({"code": FAILURE, "result": dict(NOT_TAKEN)})
+            return _not_taken()
         transactions = [self._signed(one) for one in listed]
         return result([self._executed(one) for one in transactions if one is not None])
 
@@ -105,6 +107,11 @@ class DeveloperRoutes:
             return sign_transaction(filled, key, self._node.chain.network.chain_id)
         except Refusal:
             return None
+
+
+def _not_taken() -> Reply:
+    """What is no JSON object, such as a form of a web page, writes nothing."""
+    return json_reply({"code": FAILURE, "result": dict(NOT_TAKEN)})
 
 
 def _named(given: Mapping[str, Any]) -> dict[str, Any]:
