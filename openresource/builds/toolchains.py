@@ -19,6 +19,8 @@ from openresource.sandbox.driver import Mount
 ANSWER_SECONDS_MAX: Final = 30.0
 TOOLCHAIN_FOLDER: Final = "/toolchain"
 PYTHON_MINORS: Final = (11, 12, 13)
+WASI_TARGET: Final = "--target=wasm32-wasi"
+WASI_HEADER: Final = "/usr/include/wasm32-wasi/stdio.h"
 CERTIFICATES: Final = "/etc/ssl/certs/ca-certificates.crt"
 INSTALL: Final = {
     "python": "apt install python3 python3-pip, or any Python from 3.11 to 3.13 on PATH",
@@ -34,6 +36,7 @@ INSTALL: Final = {
     "cmake": "apt install cmake",
     "perl": "apt install perl",
     "gradle": "apt install gradle",
+    "wasm-c": "apt install clang lld wasi-libc libclang-rt-dev-wasm32",
 }
 _VERSION = re.compile(r"([0-9]+(?:\.[0-9]+){1,3})")
 
@@ -78,7 +81,7 @@ def find_toolchain(name: str) -> Toolchain:
     """A toolchain of this machine by name, or a refusal that says what to install."""
     finder = {
         "node": node, "npm": npm, "go": go, "rust": rust, "java": java, "maven": maven,
-        "python": python, "uv": uv,
+        "python": python, "uv": uv, "wasm-c": wasm_c,
     }.get(name)  # fmt: skip
     if finder is not None:
         return finder()
@@ -88,7 +91,21 @@ def find_toolchain(name: str) -> Toolchain:
 def installed() -> dict[str, str]:
     """The toolchains of this machine, by name with their versions; what is missing is left out."""
     found: dict[str, str] = {}
-    for name in ("python", "node", "npm", "go", "rust", "java", "maven", "c", "make", "cmake", "sh", "perl"):
+    for name in (
+        "python",
+        "node",
+        "npm",
+        "go",
+        "rust",
+        "java",
+        "maven",
+        "c",
+        "wasm-c",
+        "make",
+        "cmake",
+        "sh",
+        "perl",
+    ):
         try:
             found[name] = find_toolchain(name).version
         except ToolchainMissing:
@@ -281,6 +298,14 @@ def certificates() -> tuple[tuple[Mount, ...], tuple[tuple[str, str], ...]]:
 
 
 @functools.cache
+def wasm_c() -> Toolchain:
+    """Clang with the C library of WASI."""
+    toolchain = _system("wasm-c", "clang")
+    if not os.path.exists(WASI_HEADER):
+        raise missing("wasm-c", "clang is there, and the C library of WASI is not")
+    return toolchain
+
+
 def _system(name: str, command: str) -> Toolchain:
     path = shutil.which(command)
     if path is None:

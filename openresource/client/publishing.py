@@ -36,6 +36,7 @@ from openresource.client.releases import (
 from openresource.client.services import INTERFACE_FILE, KEPT_SECONDS, Choice, Directory
 from openresource.client.wires import Wire
 from openresource.ledger.draft import NetworkDomain
+from openresource.market.jobs.comparators import verification_record
 from openresource.market.manifests import Manifest, Method
 from openresource.market.papers import hex_text
 from openresource.market.placements import Placement, sign_test_call
@@ -56,6 +57,7 @@ from openresource.primitives.keys import PrivateKey
 from openresource.primitives.paths import encode_label, format_path
 
 DEADLINE_SECONDS: Final = 60.0
+SHOWN_CHARACTERS_MAX: Final = 200
 # So much of a commit's name stands in a version's text.
 COMMIT_CHARACTERS: Final = 10
 # Dependencies and program, as long as a provider lets a build of each take.
@@ -447,6 +449,7 @@ def version_of(prepared: Prepared) -> Version:
         exactness=manifest.exactness,
         bytes=prepared.release.bytes,
         fork_of=parse_fork_source(manifest.fork_of),
+        verify=verification_record(manifest.verification) if manifest.comparator is not None else None,
     )
 
 
@@ -466,9 +469,16 @@ async def _run_example(running: Running, method: Method, exactness: str, progres
         raise ExampleFailed(method=method.name, reason=str(refusal)) from refusal
     if exactness == "bit_exact" and "output" in method.example and value != method.example["output"]:
         raise ExampleFailed(
-            method=method.name, reason="the answer is not the example's output, and the program is bit_exact."
+            method=method.name,
+            reason=f"it answered {_shown(value)}, its example says {_shown(method.example['output'])}, and the program is "
+            "bit_exact.",
         )
     return ExampleRun(method.name, round((time.monotonic() - began) * 1000), value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}…"
 
 
 def _check_version_text(known: Any, program: str, version: Version) -> None:

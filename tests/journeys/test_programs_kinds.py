@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from openresource.builds.toolchains import WASI_HEADER
 from openresource.primitives.errors import Refusal
 from tests.journeys.kinds_stage import HEAD, PYTHON, Scene, kinds_stage
 
@@ -269,3 +270,38 @@ def test_programs_that_go_makes_modules_of(scene: Scene) -> None:
         assert client.call("hello-wasm-go", "read", numeral="xiv").value == {"number": 14}
         with pytest.raises(Refusal, match="1 to 3999"):
             client.call("hello-wasm-go", "read", numeral="IIII")
+
+
+@pytest.mark.skipif(
+    not Path(WASI_HEADER).exists() or shutil.which("clang") is None, reason="no C for WASI here"
+)
+def test_programs_of_c_become_modules(scene: Scene) -> None:
+    told = scene.publish(EXAMPLES / "hello-wasm-c")
+    assert told["placed"]["isolation"] == "wasm"
+    with scene.client() as client:
+        line = client.call("hello-wasm-c", points="0 0.1\n1 0.3\n2 0.5\n").value
+        # What the C library of this machine gives, bit for bit.
+        assert line == {
+            "points": 3,
+            "slope": 0.2,
+            "intercept": 0.09999999999999998,
+            "explained": 1.0000000000000002,
+        }
+        with pytest.raises(Refusal, match="at least two points"):
+            client.call("hello-wasm-c", points="1 1\n")
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="no Go here")
+def test_programs_for_a_prepared_interpreter(scene: Scene) -> None:
+    folder = scene.folder / "starlark"
+    shutil.copytree(EXAMPLES / "hello-starlark", folder)
+    scene.publish(folder)
+    with scene.client() as client:
+        told = client.call("hello-starlark", "plan", cents=100_000, months=3, yearly_percent=5.25).value
+        assert [rate["back"] for rate in told["rates"]] == [33_333, 33_333, 33_334]
+        assert client.call("hello-starlark", "count", text="A rose is a rose.").value["words"][0] == {
+            "word": "a",
+            "times": 2,
+        }
+        with pytest.raises(Refusal):
+            client.call("hello-starlark", "plan", cents=1, months=0, yearly_percent=1)

@@ -1,9 +1,12 @@
-"""C and C++: CMake where there is a CMakeLists.txt, else make, else the compiler itself over all sources."""
+"""C and C++: CMake where there is a CMakeLists.txt, else make, else the compiler itself over all sources.
+
+A module of WebAssembly is made of all C sources by clang, against the C library of WASI.
+"""
 
 from __future__ import annotations
 
 from openresource.builds.recipes import WORK, CannotBuild, Plan, Source, Step, command_steps
-from openresource.builds.toolchains import Toolchain, find_toolchain, missing
+from openresource.builds.toolchains import WASI_TARGET, Toolchain, find_toolchain, missing
 
 C_ENDINGS = (".c",)
 CPP_ENDINGS = (".cc", ".cpp", ".cxx")
@@ -23,6 +26,9 @@ class CRecipe:
 
     def plan(self, source: Source) -> Plan:
         """The steps of whatever tool the folder is made for."""
+        run = source.manifest.run
+        if run.kind == "wasm" and not command_steps(source):
+            return self._module(source, run.module)
         toolchains: list[Toolchain] = [find_toolchain("c")]
         steps = command_steps(source)
         if steps:
@@ -46,6 +52,24 @@ class CRecipe:
             steps=steps,
             dropped=("build/CMakeFiles",),
         )
+
+    def _module(self, source: Source, module: str) -> Plan:
+        sources = source.ending(*C_ENDINGS)
+        if not sources:
+            raise CannotBuild(language="c", reason=f"there is no source of which {module} could be made")
+        toolchain = find_toolchain("wasm-c")
+        # No flag that lets the compiler change what a double is: the module is compared bit for bit.
+        words = (
+            toolchain.shown,
+            WASI_TARGET,
+            "-O2",
+            "-ffp-contract=off",
+            "-o",
+            f"{WORK}/{module}",
+            *sources,
+            "-lm",
+        )
+        return Plan("c", self.version, toolchains=(toolchain,), steps=(Step(words),))
 
     def _compile(self, source: Source) -> tuple[str, ...]:
         cpp = source.ending(*CPP_ENDINGS)
