@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from openresource.market.jobs.comparators import CLASSES, Comparator, Verification
+
 KINDS: Final = ("python", "http", "jsonl", "cli", "grpc", "wasm", "oci")
 # What a module or an image may be spoken to as; the first is meant where a manifest names none.
 SPEAKS: Final = {"wasm": ("jsonl", "cli", "http"), "oci": ("http", "jsonl", "cli", "grpc")}
-EXACTNESS: Final = ("bit_exact", "class_exact", "tolerant", "subjective")
+EXACTNESS: Final = CLASSES
 VERBS: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
 RESULTS: Final = ("stdout", "json", "files")
 GPU_VENDORS: Final = ("any", "nvidia", "amd", "intel")
@@ -149,3 +151,10 @@ class Manifest:
     calls: Calls | None = None
     # The exact version of another service that it was made from, as <publisher>/<name>@<program>.
     fork_of: str = ""
+    # How results are compared, within the class that `exactness` names.
+    comparator: Comparator | None = None
+
+    @property
+    def verification(self) -> Verification:
+        """How far two honest runs agree."""
+        return Verification(self.exactness, self.comparator)

@@ -15,6 +15,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from openresource.market.command_lines import check_members
+from openresource.market.jobs.comparators import (
+    SUBJECTIVE,
+    Verification,
+    VerificationInvalid,
+    read_verification,
+)
 from openresource.market.manifest_records import (
     EXACTNESS,
     GPU_VENDORS,
@@ -141,6 +147,7 @@ def parse_manifest(text: str) -> Manifest:
         raise table.wrong(
             "price_cap", "below the royalty", "the cap holds the royalty and the provider's part"
         )
+    verification = _read_verification(table)
     manifest = Manifest(
         name=table.matching(
             "name", _NAME, "a name is a DNS label: a-z, 0-9 and -, at most 63", required=True
@@ -151,7 +158,8 @@ def parse_manifest(text: str) -> Manifest:
         license=table.matching("license", _LICENSE, "a license is an SPDX expression such as Apache-2.0"),
         domain=table.matching("domain", _TAG, "a domain is one word such as text"),
         tags=tuple(table.words("tags", TAGS_MAX, _TAG, "a tag is a short word: a-z, 0-9 and -")),
-        exactness=table.choice("exactness", EXACTNESS) or "subjective",
+        exactness=verification.exactness,
+        comparator=verification.comparator,
         royalty_uain=royalty_uain,
         price_cap_uain=price_cap_uain,
         build=read_build(table.table("build")),
@@ -163,6 +171,27 @@ def parse_manifest(text: str) -> Manifest:
     )
     table.finish()
     return manifest
+
+
+def _read_verification(table: Table) -> Verification:
+    """How far two runs agree: `exactness`, or the table [verify], which can say more."""
+    exactness = table.choice("exactness", EXACTNESS)
+    verify = table.table("verify")
+    stated = verify.choice("class", EXACTNESS)
+    if exactness and stated and exactness != stated:
+        raise verify.wrong("class", f'"{stated}"', f'it is what exactness says, which is "{exactness}"')
+    record: dict[str, Any] = {"class": stated or exactness or SUBJECTIVE}
+    if "comparator" in verify.values:
+        comparator = verify.table("comparator")
+        record["comparator"] = comparator.values
+        for member in comparator.values:
+            comparator.seen(member)
+    verify.finish()
+    try:
+        return read_verification(record)
+    except VerificationInvalid as refusal:
+        where = "comparator" if refusal.member == "comparator" else f"comparator.{refusal.member}"
+        raise verify.wrong(where, "not right", f"it {refusal.reason}") from refusal
 
 
 def _read_fork(table: Table) -> str:

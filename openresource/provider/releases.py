@@ -13,6 +13,7 @@ from typing import Any
 from openresource.builds.building import Built, build
 from openresource.builds.workshop import Progress, Workshop
 from openresource.client.chain import Chain
+from openresource.market.jobs.comparators import read_verification, verification_record
 from openresource.market.manifests import Manifest, Method
 from openresource.market.prices import check_cap
 from openresource.market.schemas import check_value
@@ -192,6 +193,11 @@ def check_published(manifest: Manifest, name: str, version: Version) -> None:
         ("version", manifest.version, version.version),
         ("royalty", manifest.royalty_uain, version.royalty_uain),
         ("exactness", manifest.exactness, version.exactness),
+        (
+            "verify",
+            verification_record(manifest.verification),
+            verification_record(read_verification(version.verify, version.exactness)),
+        ),
         ("fork_of", manifest.fork_of, fork_source_text(version.fork_of) if version.fork_of else ""),
     )
     for member, found, published in pairs:

@@ -26,6 +26,7 @@ from openresource.market.jobs.policies import (
     policy_text,
     read_policy,
 )
+from openresource.market.manifests import InvalidManifest, Manifest, parse_manifest
 from openresource.market.tree_json import tree_value
 
 COMPARATORS = [
@@ -170,3 +171,46 @@ def test_a_comparison_needs_something_to_compare() -> None:
         for text in ("quorum:2/3", "audited"):
             with pytest.raises(PolicyNotForClass):
                 check_policy_fits(read_policy(text, verification))
+
+
+# -- manifests ---------------------------------------------------------------------------------------------------------
+
+MANIFEST = 'name = "shout"\n{more}\n[run]\nkind = "python"\nentry = "shout:shout"\n'
+
+
+def manifest_of(more: str) -> Manifest:
+    text = MANIFEST.format(more=more if "[verify]" not in more else "")
+    return parse_manifest(text + (more if "[verify]" in more else ""))
+
+
+def test_a_manifest_says_how_its_results_are_compared() -> None:
+    assert manifest_of("").verification == Verification("subjective")
+    assert manifest_of('exactness = "bit_exact"').verification == Verification("bit_exact")
+    assert manifest_of('[verify]\nclass = "class_exact"\n').exactness == "class_exact"
+    verify = '[verify]\nclass = "tolerant"\ncomparator = {name = "allclose", rtol = "1e-5"}\n'
+    comparator = manifest_of(verify).comparator
+    assert comparator == read_comparator({"name": "allclose", "rtol": "1e-5"})
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ('[verify]\nclass = "perhaps"\n', "verify.class"),
+        ('[verify]\nclas = "tolerant"\n', "verify.clas"),
+        ('[verify]\nclass = "bit_exact"\ncomparator = {name = "prefix", n = "3"}\n', "verify.comparator"),
+        (
+            '[verify]\nclass = "tolerant"\ncomparator = {name = "allclose", rtol = 0.1}\n',
+            "verify.comparator.rtol",
+        ),
+    ],
+)
+def test_a_manifest_that_says_it_badly_is_told_where(more: str, field: str) -> None:
+    with pytest.raises(InvalidManifest) as refusal:
+        manifest_of(more)
+    assert refusal.value.field == field and refusal.value.remedy
+
+
+def test_a_class_is_said_once_or_alike() -> None:
+    text = MANIFEST.format(more='exactness = "bit_exact"') + '[verify]\nclass = "class_exact"\n'
+    with pytest.raises(InvalidManifest, match="exactness"):
+        parse_manifest(text)
