@@ -131,6 +131,9 @@ class Consensus:
             raise ConsensusRefused(None, MALFORMED, f"it cannot be read: {refusal.message}") from None
         known = self._entries.get(block["hash"])
         if known is not None:
+            if known.proposal is None and proposal is not None:
+                self._check_proposal(block, proposal)
+                known.proposal = proposal
             return known
         number: int = block["number"]
         parsed_proposal = None if proposal is None else self._check_proposal(block, proposal)

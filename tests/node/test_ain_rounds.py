@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openresource.node.ain.chain import CHAIN_SYNCING, SERVING, AinChain, proposal_of
+from openresource.node.ain.chain import CHAIN_SYNCING, SERVING, AinChain, Snapshot, proposal_of
 from openresource.node.ain.rounds import RUNNING, Rounds
 from openresource.node.ain.storage import ChainStorage
 from openresource.primitives.keys import PrivateKey
@@ -41,8 +41,14 @@ class Member:
 
     def open(self) -> None:
         self.storage = ChainStorage(self.folder / "chain", self.folder / "snapshots")
-        self.chain = AinChain(ain_network("3-nodes"), copy.deepcopy(GENESIS), self.storage)
-        block = self.storage.block(1)
+        found = self.storage.newest_snapshot()
+        self.chain = AinChain(
+            ain_network("3-nodes"),
+            copy.deepcopy(GENESIS),
+            self.storage,
+            start=None if found is None else Snapshot(*found),
+        )
+        block = self.storage.block(self.chain.final_number + 1)
         while block is not None:
             following = self.storage.block(block["number"] + 1)
             self.chain.add_block(block, proposal_of(following), self.network.now_ms)
@@ -214,9 +220,13 @@ def test_after_a_crash_nobody_votes_twice_in_an_epoch(network: LittleNetwork) ->
     assert min(heights(network)) >= before + 5
 
 
-def test_all_of_them_may_crash_at_once(network: LittleNetwork) -> None:
+@pytest.mark.parametrize("has_snapshots", [False, True])
+def test_all_of_them_may_crash_at_once(network: LittleNetwork, has_snapshots: bool) -> None:
     for _ in range(8):
         network.epoch()
+    if has_snapshots:
+        for member in network.members:
+            member.storage.write_snapshot(member.chain.final_number, member.chain.final.tree.freeze().root, 2)
     before = max(heights(network))
     hashes = [network.members[0].chain.block(number) for number in range(min(heights(network)) + 1)]
     for member in network.members:

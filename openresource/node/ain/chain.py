@@ -378,8 +378,10 @@ class AinChain:
 
     def add_block(self, block: Any, proposal: Wire | None, now_ms: int) -> Entry:
         """Checks a block and keeps it, or refuses it with the protocol's code; final ones are found by `finalise`."""
-        known = self.consensus.entry(block["hash"]) if isinstance(block, dict) and "hash" in block else None
+        known = self.consensus.entry(str(block.get("hash"))) if isinstance(block, dict) else None
         if known is not None:
+            if known.proposal is None and proposal is not None:
+                self.consensus.add_block(block, proposal)
             return known
         entry = self.consensus.add_block(block, proposal, self.consensus.made)
         self.consensus.made = None

@@ -23,6 +23,7 @@ from openresource.node.ain.chain import (
     AinChain,
     Listener,
     Snapshot,
+    is_unsigned,
     proposal_of,
 )
 from openresource.node.ain.door import AinDoor
@@ -33,8 +34,10 @@ from openresource.node.ain.rest import RestCalls
 from openresource.node.ain.rounds import PROPOSE, RUNNING, STATES, Rounds
 from openresource.node.ain.settings import AinSettings
 from openresource.node.ain.storage import ChainStorage
+from openresource.node.ain.submission import unsigned_transaction
 from openresource.node.ain.traffic import Traffic
 from openresource.node.ain.websocket import listening_sockets
+from openresource.node.door import LOCAL_NAMES
 from openresource.node.memory import collect_garbage_seldom
 from openresource.node.server import Server
 from openresource.node.service import run_in_loop
@@ -46,6 +49,9 @@ SEGMENT_ANSWER_SECONDS: Final = 10.0
 SYNC_ROUND_SECONDS: Final = 0.2
 # A first node that restarts gives the others this long to tell it what it has missed.
 FIRST_NODE_WAIT_SECONDS: Final = 3.0
+# At an orderly end the state is written down if this many blocks would have to be executed again.
+LAST_SNAPSHOT_BLOCKS: Final = 20
+LAST_SNAPSHOT_NODES_MAX: Final = 200_000
 TRANSACTIONS_PER_MESSAGE_MAX: Final = 1_000
 LOOPBACK_ADDRESS: Final = "127.0.0.1"
 
@@ -252,7 +258,7 @@ class AinNode:
             if self.parameters.flag("ENABLE_EVENT_HANDLER"):
                 self._events = EventHandler(self, settings.hosts, settings.event_port)
                 await self._events.start()
-            await self._server.start(AinDoor(self).application)
+            await self._server.start(AinDoor(self, LOCAL_NAMES if settings.is_local else None).application)
             if self.key is not None:
                 await self._begin(self.key)
         except BaseException:
@@ -274,6 +280,7 @@ class AinNode:
             await self._server.stop()
         if self._chain is not None:
             self._chain.node_state = STOPPED
+            self._write_last_snapshot(self._chain)
         if self._storage is not None:
             self._storage.close()
             self._storage = None
@@ -384,6 +391,17 @@ class AinNode:
             }
             self.submit(sign_transaction(body, key, self.chain_id()))
 
+    def _write_last_snapshot(self, chain: AinChain) -> None:
+        """An orderly end makes the next start quick, where the state is small enough not to delay the end."""
+        storage = self._storage
+        if storage is None:
+            return
+        newest = next(iter(storage.snapshot_numbers()), 0)
+        tree = chain.final.tree
+        if chain.final_number - newest >= LAST_SNAPSHOT_BLOCKS and tree.root.size < LAST_SNAPSHOT_NODES_MAX:
+            kept = max(1, int(self.parameters.number("MAX_NUM_SNAPSHOTS")))
+            storage.write_snapshot(chain.final_number, tree.freeze().root, kept)
+
     def _note_final(self, entry: Entry) -> None:
         self.traffic.note_final_block(entry.block, self.now_ms())
         interval = int(self.parameters.number("SNAPSHOTS_INTERVAL_BLOCK_NUMBER"))
@@ -442,7 +460,10 @@ class AinNode:
             if not isinstance(wire, dict) or self.chain.pool.has_received(str(wire.get("hash"))):
                 continue
             try:
-                transaction = transaction_from_json(wire, self.chain_id())
+                if self.chain.allows_unsigned and is_unsigned(wire):
+                    transaction = unsigned_transaction(wire["tx_body"])
+                else:
+                    transaction = transaction_from_json(wire, self.chain_id())
             except Refusal:
                 continue
             result = self.chain.submit(transaction, self.now_ms())

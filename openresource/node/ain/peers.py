@@ -137,9 +137,8 @@ class Peers:
         own = str(self._node.urls()["jsonRpc"]["url"])
         if not self._is_local:
             return url == own
-        here, there = urlsplit(own), urlsplit(url)
         try:
-            return _is_private(there.hostname or "") and here.port == there.port
+            return _is_private(_host_of(url)) and urlsplit(own).port == urlsplit(url).port
         except ValueError:
             return False
 
@@ -255,7 +254,7 @@ class Peers:
         """Remembers where a node's links are."""
         if not isinstance(url, str) or len(url) > 300 or url == self._node.urls()["p2p"]["url"]:
             return
-        host = urlsplit(url).hostname or ""
+        host = _host_of(url)
         # A node on this machine has no business elsewhere: somebody could send it to knock at any door.
         if self._is_local and not _is_private(host):
             return
@@ -456,8 +455,18 @@ def _are_urls(urls: Any) -> bool:
 
 
 def _is_json_rpc_url(url: str) -> bool:
+    if not _host_of(url):
+        return False
     parts = urlsplit(url)
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path == JSON_RPC_PATH
+    return parts.scheme in ("http", "https") and parts.path == JSON_RPC_PATH
+
+
+def _host_of(url: str) -> str:
+    """The host of an address; empty if it has none, or is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_private(host: str) -> bool:

@@ -122,6 +122,10 @@ class Rounds:
         tip = self.chain.consensus.tip()
         if self.proposer != self._key.address or self._has_voted_in(self.epoch) or tip.epoch >= self.epoch:
             return
+        if tip.proposal is None and tip.number > 0:
+            # Its papers are lost here: somebody else has them.
+            self._ask_for_blocks()
+            return
         try:
             block, body = self.chain.make_block(self.epoch, self._now_ms(), self._key.address)
         except ConsensusRefused as refusal:
