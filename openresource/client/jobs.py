@@ -57,6 +57,7 @@ log = logging.getLogger("openresource.client.jobs")
 JOB_SECONDS: Final = 120.0
 # What is waited for is looked at again after so long, as a hint may be lost.
 LOOK_SECONDS: Final = 1.0
+FINAL_LOOK_SECONDS: Final = 0.05
 LISTED_MAX: Final = 100
 # Of readers whose keys are in the header; those who come later are given theirs on the chain.
 READERS_AT_ONCE: Final = 16
@@ -100,17 +101,25 @@ class JobHandle:
 
     async def result(self) -> JobResult:
         """The verdict with the output that it accepts; a job without one is refused, with its reason."""
-        async for view in self.events():
-            if view.is_final:
-                return await self._jobs.settled(view)
-        raise JobUnknown(job=self.id)
+        with self._jobs.watched(self.id) as changed:
+            async for view in self.events():
+                if view.is_final:
+                    break
+            # What is settled in the open block counts when the block is decided.
+            while True:
+                changed.clear()
+                with contextlib.suppress(JobUnknown):
+                    view = await self._jobs.show(self.id, "final")
+                    if view.is_final:
+                        return await self._jobs.settled(view)
+                await self._wait(changed, FINAL_LOOK_SECONDS)
 
-    async def _wait(self, changed: asyncio.Event) -> None:
+    async def _wait(self, changed: asyncio.Event, look_seconds: float = LOOK_SECONDS) -> None:
         left_seconds = self._ends_at - time.monotonic()
         if left_seconds <= 0:
             raise JobNotInTime(job=self.id)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(LOOK_SECONDS, left_seconds)):
+            async with asyncio.timeout(min(look_seconds, left_seconds)):
                 await changed.wait()
 
 

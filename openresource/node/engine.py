@@ -402,7 +402,9 @@ class Engine:
         self.metrics.observe("block_seconds", time.perf_counter() - started)
         self._unwritten = None
         self._announce(unwritten)
-        self._due_stuck_at = due_ms if is_due and machine.next_due_ms == due_ms else None
+        # A block that was opened before the time had come could not work it; the next one will.
+        was_due = due_ms is not None and due_ms <= int(unwritten.block["timestamp"])
+        self._due_stuck_at = due_ms if was_due and machine.next_due_ms == due_ms else None
         if self._due_stuck_at is not None:
             _log.error("the due-queue does not move", extra={"facts": {"due_ms": due_ms}})
 

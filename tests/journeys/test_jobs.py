@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ FAULTS = {"liar": 1.0, "crasher": 0.2, "sleeper": 0.5}
 @pytest.mark.timeout(120 + 6 * JOBS)
 def test_a_liar_a_crasher_and_a_sleeper_cost_nobody_but_themselves(tmp_path: Path) -> None:
     with job_stage(tmp_path, parameters=PARAMETERS) as stage:
-        for name in ("honest-1", "honest-2"):
-            stage.provide(name, bond_uain=BOND_UAIN)
-        for name, share in FAULTS.items():
-            stage.provide(name, fault=name, share=share, bond_uain=BOND_UAIN)
+        with ThreadPoolExecutor() as hands:
+            for name in ("honest-1", "honest-2"):
+                hands.submit(stage.provide, name, bond_uain=BOND_UAIN)
+            for name, share in FAULTS.items():
+                hands.submit(stage.provide, name, fault=name, share=share, bond_uain=BOND_UAIN)
         publish(tmp_path, stage.homes["publisher"], stage.node.url)
         stage.wait_placed("honest-1", "honest-2", *FAULTS)
         before = asyncio.run(account_of_every_coin(stage))
