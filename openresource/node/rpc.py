@@ -6,6 +6,7 @@ message in the same place, and HTTP stays at 200. Only the envelope itself has J
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -169,8 +170,12 @@ def _coerced(version: Any) -> tuple[int, int, int] | None:
     """The first number group with up to three dotted parts, as semantic versions are coerced."""
     if isinstance(version, bool) or not isinstance(version, str | int | float):
         return None
-    text = version if isinstance(version, str) else number_text(version)
-    found = _VERSION.search(text[:256])
+    return _parts(version[:256] if isinstance(version, str) else number_text(version))
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(text: str) -> tuple[int, int, int] | None:
+    found = _VERSION.search(text)
     if found is None:
         return None
     major, minor, patch = found.groups()

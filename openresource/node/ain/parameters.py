@@ -147,6 +147,8 @@ class NodeParameters:
     def number(self, name: str) -> int | float:
         """A parameter that counts something; a text that is no number counts as the default."""
         value = self._values[name]
+        if type(value) is int:
+            return value
         if isinstance(value, str) and _is_number_text(value):
             return _number(value)
         if is_number(value):

@@ -11,22 +11,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from openresource.ledger.matching import match_function_json, match_owner_json, match_rule_json
+from openresource.ledger.nodes import Branch
 from openresource.ledger.operations import js_text
 from openresource.ledger.owners import eval_owner_json
 from openresource.ledger.proofs import state_proof
-from openresource.ledger.reads import (
-    WHOLE,
-    ReadOptions,
-    TooManyBytes,
-    TooManySiblings,
-    check_read,
-    read,
-    state_info,
-)
+from openresource.ledger.reads import WHOLE, ReadOptions, TooManyBytes, TooManySiblings, shown, state_info
 from openresource.ledger.rule_evaluation import eval_rule_json
 from openresource.ledger.state import State
 from openresource.ledger.verdicts import Auth, EvalContext
-from openresource.ledger.views import View
+from openresource.ledger.views import View, counts_of, find
 from openresource.node.ain.served import ServedNode
 from openresource.node.rpc import Answer, Params, answer, refused
 from openresource.node.usage import state_usage
@@ -62,6 +55,9 @@ _TREES_ASKED: Final[Mapping[str, str]] = {
     "EVAL_OWNER": OWNERS,
 }
 
+# A read with nothing else in it asks for all there is, as most do.
+_PLAIN: Final = frozenset(("type", "ref", "is_final", "is_global", "protoVer"))
+
 Question = Callable[[State, list[str], Params], Any]
 
 
@@ -94,13 +90,13 @@ class Queries:
         labels = self._local(params)
         if labels is None:
             return answer(None)
-        options = self._options(params)
-        state = self._node.chain.state(is_true(params.get("is_final")))
-        view = View(state.tree.root)
-        problem = self._problem(view, [_TREES[kind], *labels], options)
+        options = WHOLE if params.keys() <= _PLAIN else self._options(params)
+        root = self._node.chain.state(is_true(params.get("is_final"))).tree.root
+        value = find(root, [_TREES[kind], *labels])
+        problem = self._problem(root, value, options)
         if problem is not None:
             return {"result": None, **problem}
-        return answer(read(view, [_TREES[kind], *labels], options, self.version()))
+        return answer(shown(value, options, self.version() if options.include_version else ""))
 
     def get_list(self, operations: object) -> Answer:
         """Several reads, matches and evaluations at once; unknown kinds leave no trace in the list."""
@@ -131,7 +127,8 @@ class Queries:
         if labels is None:
             return None
         state = self._node.chain.front
-        problem = self._problem(View(state.tree.root), [_TREES_ASKED[kind], *labels], WHOLE)
+        root = state.tree.root
+        problem = self._problem(root, find(root, [_TREES_ASKED[kind], *labels]), WHOLE)
         return self._questions[kind](state, labels, params) if problem is None else problem
 
     def _eval_rule(self, state: State, labels: list[str], params: Params) -> Any:
@@ -210,15 +207,19 @@ class Queries:
             return replace(options, last_end_label=js_text(params["last_end_label"]))
         return options
 
-    def _problem(self, view: View, labels: list[str], options: ReadOptions) -> dict[str, Any] | None:
-        parameters = self._node.parameters
-        siblings_max = int(parameters.number("GET_RESP_MAX_SIBLINGS"))
-        try:
-            check_read(view, labels, options, siblings_max, int(parameters.number("GET_RESP_BYTES_LIMIT")))
-        except TooManyBytes as refusal:
-            return {"code": GET_TOO_MANY_BYTES, "message": refusal.message}
-        except TooManySiblings as refusal:
-            return {"code": GET_TOO_MANY_SIBLINGS, "message": refusal.message}
+    def _problem(self, root: Branch, value: object, options: ReadOptions) -> dict[str, Any] | None:
+        """The code and message for an answer that would be too large; None for others."""
+        counts = counts_of(root, value)
+        if counts is None or options.is_partial:
+            return None
+        siblings_max = self._node.parameters.number("GET_RESP_MAX_SIBLINGS")
+        if counts.siblings > siblings_max:
+            siblings = TooManySiblings(siblings=counts.siblings, siblings_max=siblings_max)
+            return {"code": GET_TOO_MANY_SIBLINGS, "message": siblings.message}
+        bytes_max = self._node.parameters.number("GET_RESP_BYTES_LIMIT")
+        if not options.is_shallow and counts.bytes > bytes_max:
+            many = TooManyBytes(bytes=counts.bytes, bytes_max=bytes_max)
+            return {"code": GET_TOO_MANY_BYTES, "message": many.message}
         return None
 
 
