@@ -11,6 +11,7 @@ from openresource.market.codes import ResultCode
 from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
 from openresource.market.jobs.faults import Report, ResultPaper, report_record, sign_result
 from openresource.primitives.encoding import canonical_json_bytes
+from tests.market.small_chain import PROGRAM, RECORD
 from tests.market.verdict_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
 from tests.support.chains import Chain, key_of
 
@@ -395,3 +396,70 @@ def test_a_paper_against_the_reveal_is_proof_after_the_verdict_too_and_changes_n
     record = report_record(Report(address("ann"), paper))
     good(world.chain.set("disputer", f"/jobs/{job}/faults/{address('disputer')}/{'aa' * 16}", record))
     assert world.bond("ann") == 0 and world.status(job) == "ACCEPTED" and explained(world, job)
+
+
+# -- entries of programs -----------------------------------------------------------------------------------------------
+
+
+def entry_world(policy: str, **changes: Any) -> JobWorld:
+    """An app whose questions start the program under a policy."""
+    world = JobWorld(FOUR, **changes)
+    chain = world.chain
+    good(chain.create_app("buyer", "photo_app"))
+    for kind, value in (
+        ("SET_RULE", {".rule": {"write": "true"}}),
+        (
+            "SET_FUNCTION",
+            {
+                ".function": {
+                    "answer": {
+                        "function_type": "PROGRAM",
+                        "function_id": "answer",
+                        "cid": PROGRAM,
+                        "policy": policy,
+                        "budget": "0.003",
+                        "result_path": "/apps/photo_app/answers/$key",
+                    }
+                }
+            },
+        ),
+    ):
+        good(chain.run("buyer", {"type": kind, "ref": "/apps/photo_app/questions/$key", "value": value}))
+    fund = {"amount_uain": 5_000, "expires_at_ms": chain.now_ms + 10_000_000}
+    good(chain.set("buyer", f"/holds/photo_app/default/fund/{RECORD}", fund))
+    good(chain.set("buyer", "/apps/photo_app/questions/k1", 7))
+    world.next_block()
+    return world
+
+
+def test_an_entry_may_ask_for_an_audit_and_its_result_is_written_when_it_is_verified() -> None:
+    world = entry_world("audited:1")
+    (job,) = world.value("/jobs")
+    world.salt = b""
+    world.work(job, "ann")
+    world.next_block()
+    assert world.status(job) == "DRAWN"
+    auditor = world.leaser(job, "bob", "cid", "dan")
+    good(world.commit(job, auditor))
+    for name in ("ann", auditor):
+        assert world.value("/apps/photo_app/answers") is None
+        good(world.reveal(job, name))
+    assert world.status(job) == "ACCEPTED" and world.value("/apps/photo_app/answers/k1") == 49
+    assert explained(world, job) and world.is_conserved()
+
+
+def test_an_entry_whose_policy_its_program_cannot_have_makes_a_refused_job() -> None:
+    world = entry_world("quorum:2/3", exactness="subjective")
+    (job,) = world.value("/jobs")
+    assert world.status(job) == "REFUSED" and "compares results" in world.value(f"/jobs/{job}/state/reason")
+    assert world.is_conserved()
+
+
+def test_without_a_bond_only_a_few_leases_at_once_are_given() -> None:
+    world = JobWorld({"new": 0}, job_free_leases=2)
+    jobs = [world.ask("one", key=f"{number:032x}") for number in range(3)]
+    for job in jobs[:2]:
+        good(world.lease(job, "new"))
+    assert code_of(world.lease(jobs[2], "new")) == ResultCode.TOO_MANY_LEASES
+    world.wait_until(world.value(f"/jobs/{jobs[0]}/executions/{address('new')}/lease_until_ms"))
+    good(world.lease(jobs[2], "new"))

@@ -61,6 +61,7 @@ class JobWorld:
                 bond = {"amount_uain": seats * UAIN_PER_AIN}
                 good(self.chain.set(name, f"/bonds/{address(name)}/add/{RECORD}", bond))
         self.chain.seal()
+        self.salt: bytes | None = None
         self.supply = self.chain.supply_uain()
 
     def place(self, name: str, port: int) -> None:
@@ -113,7 +114,7 @@ class JobWorld:
         return self.chain.set(name, f"/jobs/{job}/leases/{address(name)}", {"at_ms": 1})
 
     def digest(self, job: str, output: Any) -> bytes:
-        return salted_digest(public_salt(job), output)
+        return salted_digest(public_salt(job) if self.salt is None else self.salt, output)
 
     def commit(self, job: str, name: str, output: Any = 49) -> Inserted:
         """Binds a provider to an output; it must hold a lease."""

@@ -99,6 +99,12 @@ class BondNeeded(Refusal):
     )
 
 
+class TooManyLeases(Refusal):
+    result_code = ResultCode.TOO_MANY_LEASES
+    template = "{provider} works on {count} jobs already, as many as may be leased at once without a bond."
+    way_out = "Finish one of them first, or bond: openresource bond add AMOUNT."
+
+
 class DisputeNotPossible(Refusal):
     result_code = ResultCode.DISPUTE_NOT_POSSIBLE
     template = "The result of job {job} cannot be disputed: {reason}."
@@ -130,7 +136,7 @@ def lease(job: Job, offer: Offer, settings: Settings, at_ms: int) -> Outcome:
         ask_uain=offer.ask_uain,
         royalty_uain=offer.royalty_uain,
         stake_uain=stake,
-        is_locked=stake > 0,
+        is_locked=True,
     )
     leased = replace(job, status=target, executions=(*job.executions, run))
     if role == WORKER and job.policy.kind == AUDITED:
@@ -150,6 +156,8 @@ def commit(
 ) -> Outcome:
     """Binds a provider to its result before anybody else's is known; one that comes too late is only written down."""
     run = _own(job, provider)
+    if job.policy.kind == ONE and run.role == WORKER:
+        raise JobStepNotAllowed(job=job.job, status="run by one provider, whose word counts", step="commit")
     if run.commitment:
         raise JobStepNotAllowed(job=job.job, status="committed to by this provider", step="commit")
     bound = replace(run, commitment=commitment, committed_at_ms=at_ms, output_cid=output_cid)
@@ -364,18 +372,25 @@ def _check_budget(job: Job, offer: Offer) -> None:
 def _stake(job: Job, offer: Offer, role: str, settings: Settings) -> int:
     """What is locked for a lease; only who is checked by another way may come without."""
     if job.policy.kind == ONE and role == WORKER:
-        return 0
+        return _unbonded(job, offer, settings)
     if offer.free_bond_uain >= settings.job_bond_uain:
         return settings.job_bond_uain
     if role == WORKER and job.policy.kind == AUDITED:
         # Every result of a provider that has nothing to lose is audited.
-        return 0
+        return _unbonded(job, offer, settings)
     raise BondNeeded(
         job=job.job,
         provider=offer.provider,
         free_uain=offer.free_bond_uain,
         needed_uain=settings.job_bond_uain,
     )
+
+
+def _unbonded(job: Job, offer: Offer, settings: Settings) -> int:
+    """Nothing is at stake; so only a few leases at once."""
+    if offer.leases >= settings.free_leases:
+        raise TooManyLeases(job=job.job, provider=offer.provider, count=offer.leases)
+    return 0
 
 
 def _own(job: Job, provider: str) -> Execution:
@@ -430,7 +445,7 @@ def _reveal_from(job: Job, name: str, role: str, settings: Settings, at_ms: int)
     for run in job.executions:
         if run.commitment and not run.is_over and not run.is_late and not run.reveal_until_ms:
             run = replace(run, reveal_until_ms=until)
-        elif not run.commitment and not run.is_over:
+        elif not run.commitment and not run.revealed_at_ms and not run.is_over:
             run = replace(run, is_over=True, is_locked=False)
         runs.append(run)
     target = step(job.job, job.status, name)
@@ -576,6 +591,7 @@ __all__: Final = [
     "NotYourTurn",
     "SameOperator",
     "SecretWrong",
+    "TooManyLeases",
     "commit",
     "commitment",
     "commitment_of",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from openresource.market.jobs.executions import executions_of
 from openresource.market.jobs.lifecycle import EXPIRED
-from openresource.market.jobs.policies import QUORUM, Policy
+from openresource.market.jobs.policies import ONE, QUORUM, Policy
 from openresource.market.jobs.requests import executors_of, policy_of
 from openresource.market.jobs.terms import Dispute, Job, Move
 from openresource.market.jobs.verdicts import Verdict, resolve, verdict_digest
@@ -57,7 +57,7 @@ def job_of(job: str, record: Mapping[str, Any], purse_uain: int = 0) -> Job:
         max_price_uain=request.get("max_price_uain"),
         secret_hash=_bytes(request.get("secret_hash")),
         executors=executors_of(request),
-        pays_up_to_budget="app" in request,
+        pays_up_to_budget="app" in request and policy.kind == ONE,
         executions=executions_of(record.get("executions")),
         dispute=dispute,
         reason=str(state.get("reason") or ""),

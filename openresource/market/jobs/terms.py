@@ -37,6 +37,8 @@ class Settings:
     call_ms: int = 2_000
     bond_per_seat_uain: int = UAIN_PER_AIN
     job_bond_uain: int = UAIN_PER_AIN
+    # How many leases at once need no bond.
+    free_leases: int = 16
     auditors: int = 1
     referees: int = 5
     audit_ppm_min: int = 5_000
@@ -59,6 +61,7 @@ PARAMETER_OF: Final[dict[str, str]] = {
     "call_ms": "job_call_ms",
     "bond_per_seat_uain": "bond_per_seat_uain",
     "job_bond_uain": "job_bond_uain",
+    "free_leases": "job_free_leases",
     "auditors": "job_auditors",
     "referees": "job_referees",
     "audit_ppm_min": "job_audit_ppm_min",
@@ -79,7 +82,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Who asks for a lease, with what the chain knows: bond that is free, record, and when its turn begins."""
+    """Who asks for a lease, with what the chain knows: bond that is free, leases at once, record, and when its turn begins."""
 
     provider: str
     ask_uain: int
@@ -87,6 +90,7 @@ class Offer:
     operator: str = ""
     runtime_class: str = ""
     free_bond_uain: int = 0
+    leases: int = 0
     streak: int = 0
     turn_at_ms: int = 0
 

@@ -135,12 +135,16 @@ def _merged(executions: Iterable[Execution], at_ms: int) -> list[Execution]:
 def _as_of(run: Execution, at_ms: int) -> Execution:
     """An execution as it was known at a time."""
     if run.revealed_at_ms > at_ms:
-        run = replace(run, status="", digest=b"", salt=b"", output=None, error="", revealed_at_ms=0)
+        # Whether the commitment was late stays; whether its opening was is not known yet.
+        is_late = run.is_late and (run.is_over or run.committed_at_ms >= run.lease_until_ms)
+        run = replace(
+            run, status="", digest=b"", salt=b"", output=None, error="", revealed_at_ms=0, is_late=is_late
+        )
     if run.equivocated_at_ms > at_ms:
         run = replace(run, equivocated_at_ms=0)
     if run.committed_at_ms > at_ms:
         run = replace(run, commitment=b"", committed_at_ms=0, output_cid="")
-    if not run.is_late and 0 < run.reveal_until_ms < run.revealed_at_ms:
+    if not run.is_late and 0 < run.reveal_until_ms <= run.revealed_at_ms:
         run = replace(run, is_late=True)
     return run
 

@@ -26,7 +26,7 @@ from openresource.market.jobs.entries import (
 from openresource.market.jobs.executions import read_commitment, read_finish, read_reveal, read_secret
 from openresource.market.jobs.faults import NoEquivocation, check_report, read_report
 from openresource.market.jobs.lifecycle import FINAL, REFUSED, JobStepNotAllowed
-from openresource.market.jobs.policies import ONE, read_policy
+from openresource.market.jobs.policies import ONE, PolicyNotForClass, check_policy_fits, read_policy
 from openresource.market.jobs.records import (
     ResultDigestWrong,
     check_fits_at,
@@ -129,6 +129,10 @@ def on_program_event(draft: Draft, entry: dict[str, Any], call: NativeCall) -> N
     payer, reason = _payer_of(draft, app, program_entry, call, publisher)
     settings = job_settings(draft)
     asked = _asked(job, request, payer, verification)
+    try:
+        check_policy_fits(asked.policy)
+    except PolicyNotForClass as refusal:
+        reason = reason or refusal.message
     if reason:
         _refuse(draft, asked, request, reason, settings, call.at)
         return
@@ -354,7 +358,7 @@ def _asked(job: str, request: dict[str, Any], payer: str, verification: Verifica
         requested_at_ms=int(request["requested_at_ms"]),
         deadline_ms=int(request["deadline_ms"]),
         secret_hash=bytes.fromhex(secret[2:]) if isinstance(secret, str) else b"",
-        pays_up_to_budget="app" in request,
+        pays_up_to_budget="app" in request and request["policy"] == ONE,
     )
 
 
@@ -397,13 +401,15 @@ def _offer(draft: Draft, found: Found, provider: str, settings: Settings) -> Off
     if placement.status != PLACED:
         raise NotPlaced(provider=provider, status=placement.status)
     version = read_version(program, draft.get("services", publisher, name, "versions", program))
+    bond = bond_of(draft, provider)
     return Offer(
         provider=provider,
         ask_uain=placement.ask_uain,
         royalty_uain=version.royalty_uain,
         operator=operator_of(draft, provider),
         runtime_class=placement.runtime_class or placement.runtime,
-        free_bond_uain=bond_of(draft, provider).free_uain,
+        free_bond_uain=bond.free_uain,
+        leases=len(bond.locks),
         streak=record_of(draft, provider).streak,
         turn_at_ms=_turn_ms(draft, found, provider, settings),
     )
@@ -413,7 +419,7 @@ def _turn_ms(draft: Draft, found: Found, provider: str, settings: Settings) -> i
     job = found.job
     role = machine.role_wanted(job)
     if role == WORKER:
-        if job.pays_up_to_budget and job.policy.kind == ONE:
+        if job.pays_up_to_budget:
             # An entry's job that one provider runs goes to whoever is there first.
             return 0
         return worker_turn_ms(job, candidates(draft, found.request, settings), provider, settings)
