@@ -248,9 +248,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # A known path with another verb is unknown too, as AI Network's clients see it.
     status = 404 if error.status_code == 405 else error.status_code
+    # The whole URL would be read as UTF-8, which a query need not be.
+    path = request.scope["path"][:200]
     facts = {
         "code": "not-found",
-        "message": f"There is no {request.method} {request.url.path}.",
+        "message": f"There is no {request.method} {path}.",
         "remedy": "",
         "facts": {},
     }

@@ -255,6 +255,7 @@ def test_bodies_are_bounded_and_json_only(tmp_path: Path) -> None:
             ).status_code == 415
             assert (await http.get("/json-rpc")).status_code == 404
             assert (await http.get("/nothing")).status_code == 404
+            assert (await http.get("/nothing?a=%ff")).status_code == 404
             assert (await http.get("/events?from=nonsense")).status_code == 400
             assert (await http.get("/events?from=99:0")).status_code == 409
 

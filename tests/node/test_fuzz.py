@@ -1,0 +1,56 @@
+"""Hostile input by chance: ten thousand inputs for everything that reads what strangers send."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.fuzz import rules, run
+from tests.fuzz.json_rpc import OwnDoorTarget
+from tests.fuzz.mutation import Mutator
+
+INPUTS = 10_000
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("target", sorted(run.TARGETS))
+def test_nothing_that_strangers_send_breaks_anything(target: str) -> None:
+    found = run.run_inputs(target, 7, INPUTS)
+    assert found.failures == []
+    assert found.inputs == INPUTS
+
+
+def test_what_breaks_is_found_and_told_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails_on_brackets(self: rules.Target, text: str) -> None:
+        assert "[[" not in text, "brackets"
+
+    monkeypatch.setattr(rules.Target, "run", fails_on_brackets)
+    found = run.run_inputs("rules", 1, 2_000)
+    assert found.failures
+    assert found.failures[0].startswith("rules, seed 1, input ")
+
+
+def test_an_answer_that_says_the_node_made_a_mistake_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(self: OwnDoorTarget) -> None:
+        await start(self)
+        self.application = _broken_application
+
+    start = OwnDoorTarget.start
+    monkeypatch.setattr(OwnDoorTarget, "start", fails)
+    found = run.run_inputs("json-rpc", 1, 30)
+    assert len(found.failures) == run.FAILURES_KEPT_MAX
+    assert "status 500" in found.failures[0]
+
+
+def test_one_seed_gives_the_same_inputs() -> None:
+    first, second = Mutator(random.Random(3)), Mutator(random.Random(3))
+    seed = {"a": [1, {"b": "text"}], "c": None}
+    assert [first.value(seed, ()) for _ in range(200)] == [second.value(seed, ()) for _ in range(200)]
+    assert seed == {"a": [1, {"b": "text"}], "c": None}
+
+
+async def _broken_application(scope: object, receive: object, send: object) -> None:
+    assert callable(send)
+    await send({"type": "http.response.start", "status": 500, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
