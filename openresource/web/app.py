@@ -9,6 +9,7 @@ await app.close()
 /answers/ONCE  /receipts/ID    what a call gave, and the paper that proves it (for the wallet's owner)
 /jobs  /jobs/ID                runs that were asked for on the chain, with their verdicts; /providers: who stands behind them
 /blocks  /transactions/HASH    the chain as it happens
+/accounts/ADDRESS  /apps/NAME  what is theirs on the chain; an app's events as they happen
 /tree/PATH                     the explorer; /proofs/PATH gives a proof as a file
 /programs/CID                  votes and reports about a program
 /providers/ADDRESS             a provider's reputation; …/registration.json and …/feedback.json as ERC-8004 has them
@@ -33,6 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openresource.client.homes import Home
 from openresource.primitives.errors import Refusal
+from openresource.web.accounts import Accounts
 from openresource.web.blocks import Blocks
 from openresource.web.calls import Defect
 from openresource.web.earnings import Earnings
@@ -65,6 +67,8 @@ STATUS_BY_CODE: Final = {
     "nothing-found": 404,
     "program-unknown": 404,
     "provider-unknown": 404,
+    "account-unknown": 404,
+    "app-unknown": 404,
     "program-killed": 410,
     "nothing-to-prove": 404,
     "token-missing": 403,
@@ -73,6 +77,7 @@ STATUS_BY_CODE: Final = {
     "price-above-maximum": 402,
     "not-enough-coins": 402,
     "too-many-readers": 503,
+    "too-many-watchers": 503,
     "too-many-runs": 503,
     "defect": 500,
 }
@@ -114,8 +119,8 @@ def make_app(
 ) -> Pages:
     """The pages over one home's wallet and one node; close them when they end."""
     site = Site(home, node_url, token=token, provider_homes=provider_homes)
-    front = Front(site)
     book = JobBook(site)
+    front = Front(site, book)
     rooms = (
         front,
         Services(site),
@@ -124,6 +129,7 @@ def make_app(
         Governance(site),
         Receipts(site),
         Blocks(site),
+        Accounts(site),
         Tree(site),
         Purse(site),
         Earnings(site),

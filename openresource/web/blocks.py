@@ -105,7 +105,7 @@ class Blocks:
         if text.isascii() and text.isdigit() and len(text) <= HEIGHT_DIGITS_MAX:
             return RedirectResponse(f"/blocks/{int(text)}", 303)
         if is_address(text):
-            return RedirectResponse(tree_link(f"/accounts/{checksum_address(text)}"), 303)
+            return RedirectResponse(f"/accounts/{checksum_address(text)}", 303)
         if is_hash(text):
             if await self._site.chain.transaction(text) is not None:
                 return RedirectResponse(f"/transactions/{text}", 303)

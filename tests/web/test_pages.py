@@ -302,7 +302,7 @@ def test_a_number_a_hash_an_address_and_a_path_lead_to_their_pages(
             ("1", "/blocks/1"),
             (block["hash"], f"/blocks/{block['hash']}"),
             (published["transaction"], f"/transactions/{published['transaction']}"),
-            (published["publisher"].lower(), f"/tree/accounts/{published['publisher']}"),
+            (published["publisher"].lower(), f"/accounts/{published['publisher']}"),
             ("/apps/some thing/é", "/tree/apps/some%20thing/%C3%A9"),
             ("//evil.example", "/tree/evil.example"),
         ):
