@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from openresource.ledger.consensus_entries import Entry
 from openresource.ledger.results import has_failed
@@ -31,10 +32,13 @@ from openresource.node.ain.events import EventHandler
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.peers import Peers
 from openresource.node.ain.rest import RestCalls
-from openresource.node.ain.rounds import PROPOSE, RUNNING, STATES, Rounds
+from openresource.node.ain.rounds import PROPOSE, RUNNING, Rounds
 from openresource.node.ain.settings import AinSettings
+from openresource.node.ain.standing import consensus_status, no_links, raw_consensus_status
+from openresource.node.ain.status import Status
 from openresource.node.ain.storage import ChainStorage
 from openresource.node.ain.submission import unsigned_transaction
+from openresource.node.ain.tracker import report_to_tracker
 from openresource.node.ain.traffic import Traffic
 from openresource.node.ain.websocket import listening_sockets
 from openresource.node.door import LOCAL_NAMES
@@ -145,7 +149,7 @@ class AinNode:
 
     def network_status(self) -> Facts:
         """The addresses of this node and the state of its links."""
-        links: Facts = _no_links(self.parameters) if self._peers is None else self._peers.status()
+        links: Facts = no_links(self.parameters) if self._peers is None else self._peers.status()
         return {"urls": self.urls(), "connectionStatus": links}
 
     def peer_urls(self) -> dict[str, str]:
@@ -154,68 +158,11 @@ class AinNode:
 
     def consensus_status(self) -> Facts:
         """How the consensus stands."""
-        rounds = self._rounds
-        validators = {} if rounds is None else rounds.validators
-        state = STATES[0] if rounds is None else rounds.state
-        status: Facts = {
-            "health": rounds is not None and rounds.is_healthy(),
-            "state": state,
-            "stateNumeric": STATES.index(state),
-            "epoch": 1 if rounds is None else rounds.epoch,
-            "isInEpochTransition": rounds is not None and rounds.is_in_transition,
-            "validators": {address: {**terms, "voting_right": True} for address, terms in validators.items()},
-            "globalTimeSyncStatus": {},
-        }
-        if self.key is not None:
-            rewards = self.chain.front.read_value(("consensus", "rewards", self.key.address))
-            if rewards is not None:
-                status["rewards"] = rewards
-        return status
+        return consensus_status(self._rounds, self.chain, self.key)
 
     def raw_consensus_status(self) -> Facts:
         """The consensus with all blocks that are not final."""
-        rounds, consensus = self._rounds, self.chain.consensus
-        entries = consensus.entries()
-        numbers: list[int | str] = []
-        following: dict[str, list[str]] = {"": [self.genesis_hash()]}
-        for entry in entries:
-            # Once as the number of a block, and once as the text in the path of its votes.
-            numbers += [number for number in (entry.number, str(entry.number)) if number not in numbers]
-            if entry.number > 0:
-                following.setdefault(entry.block["last_hash"], []).append(entry.hash)
-        return {
-            "consensus": {
-                "epoch": 1 if rounds is None else rounds.epoch,
-                "proposer": None if rounds is None else rounds.proposer,
-                "state": STATES[0] if rounds is None else rounds.state,
-            },
-            "block_pool": {
-                "hashToBlockInfo": {
-                    entry.hash: {
-                        "block": entry.block,
-                        "proposal": entry.proposal,
-                        "votes": entry.votes,
-                        "tallied": entry.tally,
-                        "notarized": consensus.is_notarised(entry.hash),
-                    }
-                    for entry in entries
-                },
-                "hashToInvalidBlockInfo": {
-                    offence.block["hash"]: {
-                        "block": offence.block,
-                        "proposal": offence.proposal,
-                        "votes": offence.votes,
-                    }
-                    for offence in consensus.offences()
-                },
-                "hashToDb": [entry.hash for entry in entries],
-                "hashToNextBlockSet": following,
-                "epochToBlock": [entry.epoch for entry in entries],
-                # AI Network's node files blocks under their numbers and under those as texts.
-                "numberToBlockSet": numbers,
-                "longestNotarizedChainTips": [tip.hash for tip in consensus.longest_tips()],
-            },
-        }
+        return raw_consensus_status(self._rounds, self.chain)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -340,7 +287,18 @@ class AinNode:
         rounds.restore(self._storage.papers())
         chain.node_state = CHAIN_SYNCING
         await peers.start()
+        if self.parameters.flag("ENABLE_STATUS_REPORT_TO_TRACKER") and self._tracker_url():
+            status = Status(self)
+            self._spawn(report_to_tracker(self.parameters, status.everything, self.now_ms))
         self._spawn(self._catch_up_first())
+
+    def _tracker_url(self) -> bool:
+        """Whether there is an address to which the node's status may be reported."""
+        try:
+            parts = urlsplit(self.parameters.text("TRACKER_UPDATE_JSON_RPC_URL"))
+            return parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            return False
 
     async def _catch_up_first(self) -> None:
         """Waits until the node knows what its peers know; the first node of a network need not wait for anybody."""
@@ -443,7 +401,7 @@ class AinNode:
             elif kind == "CHAIN_SEGMENT_REQUEST" and isinstance(data, dict):
                 if self.chain.node_state == SERVING:
                     peers.tell(sender, "CHAIN_SEGMENT_RESPONSE", rounds.segment(data.get("from")))
-            elif kind == "CHAIN_SEGMENT_RESPONSE":
+            elif kind == "CHAIN_SEGMENT_RESPONSE" and self._has_asked(sender):
                 self._asked_at = None
                 if rounds.merge(data):
                     self._ask_for_blocks(sender)
@@ -471,6 +429,10 @@ class AinNode:
                 passed_on.append(transaction.to_json())
         if passed_on and self._peers is not None:
             self._peers.say("TRANSACTION", passed_on, sender)
+
+    def _has_asked(self, address: str) -> bool:
+        """Blocks that nobody asked for would be executed for nothing."""
+        return self._asked_at is not None and self._asked_last == address
 
     def _ask_for_blocks(self, address: str | None = None) -> None:
         """Asks one peer after the other for the blocks behind the last final one; one question at a time."""
@@ -506,27 +468,6 @@ class AinNode:
 class OtherChainOnDisk(Refusal):
     template = "The directory {directory} holds the blocks of another network."
     way_out = "Set BLOCKCHAIN_DATA_DIR or PORT to another one, or BLOCKCHAIN_CONFIGS_DIR to the network that it holds."
-
-
-def _no_links(parameters: NodeParameters) -> Facts:
-    return {
-        "state": "STARTING",
-        "stateNumeric": 0,
-        "isConnectingToPeerCandidates": False,
-        "peerConnectionStartedAt": None,
-        "peerConnectionElapsedTime": 0,
-        "maxInbound": int(parameters.number("MAX_NUM_INBOUND_CONNECTION")),
-        "targetOutBound": int(parameters.number("TARGET_NUM_OUTBOUND_CONNECTION")),
-        "peerConnectionsInProgress": [],
-        "peerCandidates": [],
-        "numInbound": 0,
-        "numOutbound": 0,
-        "numConnections": 0,
-        "numPeerConnectionsInProgress": 0,
-        "numPeerCandidates": 0,
-        "incomingPeers": [],
-        "outgoingPeers": [],
-    }
 
 
 def _own_ip(is_local: bool) -> str:
