@@ -375,6 +375,7 @@ async def open_shop(folder: Path, offer: Offer | None = None, **options: Any) ->
             ask_uain=offer.price.ask_uain,
             royalty_uain=offer.price.royalty_uain,
         )
+    offers = options.pop("offers", Offers())
     desk = open_desk(folder, ledger, clock, **options)
     calls = Calls(
         admission=desk.admission,
@@ -385,7 +386,6 @@ async def open_shop(folder: Path, offer: Offer | None = None, **options: Any) ->
         clock_ms=clock,
         random_bytes=os.urandom,
     )
-    offers = Offers()
     offers.put(offer)
     offers.has_looked = True
     gateway = Gateway(
