@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from openresource.client.attempts import Attempt
 from openresource.client.books import Books, ChannelEntry
@@ -36,7 +36,14 @@ from openresource.client.envelopes import (
     stream_values,
 )
 from openresource.client.homes import Home
-from openresource.client.inner_calls import InnerCalls, Promise, used_up
+from openresource.client.inner_calls import (
+    Charge,
+    InnerCalls,
+    InnerJob,
+    InnerPolicyNotServed,
+    Promise,
+    used_up,
+)
 from openresource.client.outcomes import AnswerLost, OutcomeUnknown, ask_about_lost
 from openresource.client.purses import OpenChannel
 from openresource.client.replies import Answer, DeadlinePassed, Desk, FailedTry, Plan, Streaming
@@ -54,6 +61,9 @@ from openresource.market.services import Permissions
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
+
+if TYPE_CHECKING:
+    from openresource.client.inner_jobs import InnerJobs
 
 __all__ = [
     "ANSWER_BYTES_MAX",
@@ -150,7 +160,9 @@ class Calls:
         *,
         clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
         chance: Chance | None = None,
+        inner_jobs: Callable[[], InnerJobs] | None = None,
     ) -> None:
+        self._inner_jobs = inner_jobs
         self._home = home
         self._chain = chain
         self._books = books
@@ -218,6 +230,32 @@ class Calls:
             insists,
             inner=inner,
             within=within,
+        )
+
+    async def run_job(
+        self,
+        node: InnerCalls,
+        choice: Choice,
+        method: str,
+        inputs: dict[str, Any],
+        policy: str,
+        *,
+        max_price_uain: int | None,
+        deadline_seconds: float,
+        charge: Charge,
+    ) -> InnerJob:
+        """A job that a program asks for, requested by this wallet within the allowance of its call."""
+        if self._inner_jobs is None:
+            raise InnerPolicyNotServed(policy=policy[:40])
+        return await self._inner_jobs().run(
+            node,
+            choice,
+            method,
+            inputs,
+            policy,
+            max_price_uain=max_price_uain,
+            deadline_seconds=deadline_seconds,
+            charge=charge,
         )
 
     async def choice_of(self, service: str) -> Choice:
@@ -431,7 +469,7 @@ class Calls:
         if min(affordable) > left_uain:
             raise used_up(plan.choice.service, min(affordable), plan.within)
         plan.max_price_uain = max(price_uain for price_uain in affordable if price_uain <= left_uain)
-        aside = plan.within.set_aside(plan.max_price_uain, plan)
+        aside = plan.within.set_aside(plan.max_price_uain, plan.choice.service, plan)
         promise.enter_context(aside)
         return await self._opened(plan, offers)
 

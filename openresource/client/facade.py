@@ -22,6 +22,7 @@ from openresource.client.channels import Channels
 from openresource.client.commands import PUBLISH_SECONDS, publish_by_command
 from openresource.client.envelopes import EVENT_STARTS, JSON_TYPE, event_blocks, event_value, value_of
 from openresource.client.homes import NODE_VARIABLE, Home
+from openresource.client.inner_jobs import InnerJobs
 from openresource.client.job_views import Explanation, JobResult, JobView, Output
 from openresource.client.jobs import JOB_SECONDS, JobHandle, Jobs
 from openresource.client.money import Money, money_of
@@ -137,7 +138,13 @@ class AsyncClient:
                 network = await self.chain.domain()
                 self._channels = Channels(self.home, self.chain, self.books, self.key, network)
                 self._calls = Calls(
-                    self.home, self.chain, self.books, self._channels, self.directory, network
+                    self.home,
+                    self.chain,
+                    self.books,
+                    self._channels,
+                    self.directory,
+                    network,
+                    inner_jobs=lambda: InnerJobs(self.jobs, self.directory, self.key(), network),
                 )
                 await self._calls.look_back()
             return self._calls

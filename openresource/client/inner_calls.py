@@ -69,12 +69,12 @@ ONE: Final = "one"
 
 
 class InnerPolicyNotServed(Refusal):
-    template = "Jobs under the policy {policy} cannot be asked for by a program yet."
+    template = "The caller of this program asks for no jobs, so the policy {policy} is not to be had."
     way_out = "Leave policy out: then the service is called and answers at once."
 
 
 class InnerAnswerTooLong(Refusal):
-    template = "The answer of {service} has {bytes} bytes; a program takes at most {bytes_max}."
+    template = "The answer of {service} is longer than the {bytes_max} bytes that a program takes."
     way_out = "Ask for less at once. The call was paid, and its receipt is in the caller's books."
 
 
@@ -88,6 +88,8 @@ class InnerResult:
     # What may be charged for it yet, as nobody knows its end.
     at_risk_uain: int = 0
     answer: Answer | None = None
+    # In place of an answer where a job was asked for.
+    job: InnerJob | None = None
     error: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +104,8 @@ class InnerResult:
                 "receipt_id": self.answer.receipt_id,
                 "inner": [one.to_json() for one in self.answer.inner],
             }
+        if self.job is not None:
+            told["job"] = self.job.job
         if self.at_risk_uain:
             told["at_risk_uain"] = self.at_risk_uain
         if self.error is not None:
@@ -136,7 +140,33 @@ class _Errand:
     ask: _Ask
     runs: set[str]
     plan: Plan | None = None
+    charge: Charged | None = None
     task: asyncio.Task[InnerResult] = field(init=False)
+
+
+@dataclass(slots=True)
+class Charge:
+    """What a job has cost, and what it may cost yet."""
+
+    charged_uain: int = 0
+    lost_uain: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InnerJob:
+    """An accepted job: its output, and what proves it to who reads the chain."""
+
+    job: str
+    salt: bytes
+    body: bytes
+    paid_uain: int
+
+
+class Charged(Protocol):
+    """What a call or a job has cost, and what it may cost yet as nobody saw its end."""
+
+    charged_uain: int
+    lost_uain: int
 
 
 @dataclass(slots=True)
@@ -169,6 +199,19 @@ class Maker(Protocol):
 
     async def call(self, plan: Plan) -> Answer: ...
 
+    async def run_job(
+        self,
+        node: InnerCalls,
+        choice: Choice,
+        method: str,
+        inputs: dict[str, Any],
+        policy: str,
+        *,
+        max_price_uain: int | None,
+        deadline_seconds: float,
+        charge: Charge,
+    ) -> InnerJob: ...
+
     def was_spent(self, promise: Promise, cost_uain: int) -> None: ...
 
 
@@ -198,6 +241,8 @@ class InnerCalls:
         self._maker = maker
         self._errands: list[_Errand] = []
         self._made: dict[str, int] = {}
+        # The accepted jobs that its program asked for.
+        self.jobs: set[str] = set()
 
     @property
     def way(self) -> Way:
@@ -230,16 +275,16 @@ class InnerCalls:
         return tuple(_result(errand) for errand in self._errands if errand.task.done())
 
     @contextmanager
-    def set_aside(self, price_uain: int, plan: Plan) -> Iterator[None]:
-        """Keeps a price free in the whole way until a planned call has ended, and spends of it what that cost.
+    def set_aside(self, price_uain: int, service: str, charge: Charged) -> Iterator[None]:
+        """Keeps a price free in the whole way until a call has ended, and spends of it what that cost.
 
         A call whose end nobody saw may be charged yet, so it counts as if it were.
         """
-        self._put(reserve(self.way, price_uain, plan.choice.service))
+        self._put(reserve(self.way, price_uain, service))
         try:
             yield
         finally:
-            cost_uain = min(plan.charged_uain + plan.lost_uain, price_uain)
+            cost_uain = min(charge.charged_uain + charge.lost_uain, price_uain)
             self._put(settle(self.way, price_uain, cost_uain))
             self._maker.was_spent(self.root.promise, cost_uain)
 
@@ -272,16 +317,16 @@ class InnerCalls:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def errand(self, ask: _Ask, run: str, plan: Plan) -> asyncio.Task[InnerResult]:
+    def errand(self, ask: _Ask, run: str, plan: Plan) -> _Errand:
         """The work on a request: what an earlier run asked just so serves this one too."""
         for errand in self._errands:
             if errand.ask.key == ask.key and run not in errand.runs and not _has_failed(errand.task):
                 errand.runs.add(run)
-                return errand.task
+                return errand
         errand = _Errand(ask, {run})
         errand.task = asyncio.ensure_future(self._result_of(errand, plan))
         self._errands.append(errand)
-        return errand.task
+        return errand
 
     def moved(self, link: Link, declared: Declared | None) -> None:
         """Another version of the service is asked in its place."""
@@ -289,17 +334,20 @@ class InnerCalls:
         self.declared = declared
 
     async def _result_of(self, errand: _Errand, plan: Plan) -> InnerResult:
+        ask = errand.ask
         try:
-            answer = await self._answer_to(errand, plan)
+            choice = await self._checked_choice(ask)
+            plan.progress(f"its program calls {choice.service}")
+            if ask.policy not in ("", ONE):
+                return await self._job_for(errand, choice, plan)
+            answer = await self._answer_to(errand, choice, plan)
         except Refusal as refusal:
             return _failed(errand, refusal.to_json())
         self._made[answer.receipt_id] = answer.total_uain
-        return InnerResult(errand.ask.service, errand.ask.method, answer.total_uain, answer=answer)
+        return InnerResult(ask.service, ask.method, answer.total_uain, answer=answer)
 
-    async def _answer_to(self, errand: _Errand, plan: Plan) -> Answer:
-        ask = errand.ask
-        if ask.policy not in ("", ONE):
-            raise InnerPolicyNotServed(policy=ask.policy[:40])
+    async def _checked_choice(self, ask: _Ask) -> Choice:
+        """The version that a request means, if it may be called here and now."""
         check_depth(self.allowance, self.chain, ask.service)
         check_count(self.calls, CHILDREN_MAX, "this call")
         check_count(self.root.tree_calls, TREE_CALLS_MAX, "the buyer's call")
@@ -311,20 +359,38 @@ class InnerCalls:
         is_for_everyone = is_open_to_all(await self._maker.permissions_of(choice))
         link = Link(choice.service, choice.program)
         check_service(self.allowance, self.chain, ask.service, link, is_for_everyone=is_for_everyone)
-        seconds = plan.left_seconds()
-        errand.plan = await self._maker.plan(
+        return choice
+
+    async def _answer_to(self, errand: _Errand, choice: Choice, plan: Plan) -> Answer:
+        ask = errand.ask
+        errand.plan = errand.charge = await self._maker.plan(
             ask.service,
             ask.method or None,
             ask.input,
             max_price_uain=ask.max_price_uain,
-            deadline_seconds=seconds if ask.deadline_seconds is None else min(seconds, ask.deadline_seconds),
+            deadline_seconds=_seconds(ask, plan),
             choice=choice,
             within=self,
             allowance_uain=ask.allowance_uain,
             body=ask.body,
         )
-        plan.progress(f"its program calls {choice.service}")
         return await self._maker.call(errand.plan)
+
+    async def _job_for(self, errand: _Errand, choice: Choice, plan: Plan) -> InnerResult:
+        ask = errand.ask
+        errand.charge = Charge()
+        job = await self._maker.run_job(
+            self,
+            choice,
+            ask.method,
+            ask.input,
+            ask.policy,
+            max_price_uain=ask.max_price_uain,
+            deadline_seconds=_seconds(ask, plan),
+            charge=errand.charge,
+        )
+        self.jobs.add(job.job)
+        return InnerResult(choice.service, ask.method, job.paid_uain, job=job)
 
 
 class Listening:
@@ -385,20 +451,24 @@ class Listening:
         task.add_done_callback(self._working.discard)
 
     async def _serve(self, ask: _Ask, run: str) -> None:
-        # The work goes on when this provider is given up: another may ask the same.
-        result = await asyncio.shield(self._node.errand(ask, run, self._plan))
+        errand = self._node.errand(ask, run, self._plan)
+        # It goes on when this provider is given up: another may ask the same.
+        await asyncio.wait((errand.task,))
+        result = _result(errand)
         headers = {"OpenResource-Line": self._secret.hex(), "OpenResource-Run": run}
         answer = result.answer
-        if answer is not None and len(answer.body) <= HANDED_IN_BYTES_MAX:
+        if result.job is not None and len(result.job.body) <= HANDED_IN_BYTES_MAX:
+            body = result.job.body
+            headers["Content-Type"] = "application/json"
+            headers["OpenResource-Job"] = f"{result.job.job};{result.job.salt.hex()}"
+        elif answer is not None and len(answer.body) <= HANDED_IN_BYTES_MAX:
             body = answer.body
             headers["Content-Type"] = answer.content_type or "application/json"
             headers[RECEIPT_HEADER] = base64url(json.dumps(answer.receipt, ensure_ascii=False).encode())
         else:
             error = result.error
-            if answer is not None:
-                error = InnerAnswerTooLong(
-                    service=ask.service, bytes=len(answer.body), bytes_max=HANDED_IN_BYTES_MAX
-                ).to_json()
+            if error is None:
+                error = InnerAnswerTooLong(service=ask.service, bytes_max=HANDED_IN_BYTES_MAX).to_json()
             headers["OpenResource-Refused"] = "1"
             body = json.dumps({"error": error}).encode()
         for number in range(HAND_IN_TRIES_MAX):
@@ -422,7 +492,7 @@ def _has_result(task: asyncio.Task[InnerResult]) -> bool:
 
 def _has_failed(task: asyncio.Task[InnerResult]) -> bool:
     """Whether asking it anew may give another answer."""
-    return task.done() and (not _has_result(task) or task.result().answer is None)
+    return task.done() and (not _has_result(task) or task.result().error is not None)
 
 
 def _result(errand: _Errand) -> InnerResult:
@@ -435,10 +505,17 @@ def _result(errand: _Errand) -> InnerResult:
 def _failed(errand: _Errand, error: Mapping[str, Any]) -> InnerResult:
     """A request without an answer: calls below it may have had theirs, and its own price may be charged yet."""
     plan, ask = errand.plan, errand.ask
-    if plan is None:
-        return InnerResult(ask.service, ask.method, 0, error=error)
-    below_uain = 0 if plan.inner is None else plan.inner.spending.spent_uain
-    return InnerResult(ask.service, ask.method, below_uain, plan.lost_uain, error=error)
+    below_uain = 0 if plan is None or plan.inner is None else plan.inner.spending.spent_uain
+    charge = errand.charge or Charge()
+    return InnerResult(
+        ask.service, ask.method, below_uain + charge.charged_uain, charge.lost_uain, error=error
+    )
+
+
+def _seconds(ask: _Ask, plan: Plan) -> float:
+    """For how long a request may go on: no longer than its program's own call."""
+    seconds = plan.left_seconds()
+    return seconds if ask.deadline_seconds is None else min(seconds, ask.deadline_seconds)
 
 
 def _asks_of(content: bytes) -> tuple[str, list[_Ask], bool]:

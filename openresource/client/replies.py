@@ -259,7 +259,8 @@ class NumberedCall:
             input_body=self._plan.body,
             output_body=body,
         )
-        check_children(receipt, {} if self._plan.inner is None else self._plan.inner.made)
+        inner = self._plan.inner
+        check_children(receipt, {} if inner is None else inner.made, () if inner is None else inner.jobs)
         return receipt, digest
 
 

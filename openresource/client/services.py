@@ -354,6 +354,10 @@ class Directory:
         path = f"/placements/{choice.publisher}/{choice.name}/{program}/{provider}"
         return await self._read(path, "final") is not None
 
+    async def job(self, job: str) -> Any:
+        """The records of a job as the final state has them."""
+        return await self._chain.read(f"/jobs/{job}")
+
     async def permissions(self, choice: Choice) -> Permissions:
         """Who may call and run a service."""
         return read_permissions(await self._read(f"/services/{choice.service}/permissions", "final"))

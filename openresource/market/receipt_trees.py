@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from openresource.market.receipts import (
     receipt_children,
     receipt_digest,
     receipt_inner_uain,
+    receipt_jobs,
     recover_receipt_signer,
 )
 from openresource.primitives.errors import Refusal
@@ -97,16 +98,19 @@ def receipt_tree(
     return _tree(root, by_id, network, depth_max, set())
 
 
-def check_children(receipt: CallReceipt, made: Mapping[str, int]) -> None:
+def check_children(receipt: CallReceipt, made: Mapping[str, int], jobs: Collection[str] = ()) -> None:
     """Refuses a receipt that lists calls which its buyer did not make for it, or makes them dearer than they were.
 
-    `made` has the total of every call that was made below, by its receipt's id. One that is not listed was not waited
+    `made` has the total of every call that was made below, by its receipt's id; what jobs cost stands on the chain. One that is not listed was not waited
     for by the program; it was made and paid all the same, and the buyer's books have it.
     """
     listed = receipt_children(receipt)
     for child in listed:
         if child not in made:
             raise ReceiptChildUnknown(child=child)
+    for job in receipt_jobs(receipt):
+        if job not in jobs:
+            raise ReceiptChildUnknown(child=f"the job {job}")
     found_uain = sum(made[child] for child in listed)
     if receipt_inner_uain(receipt) != found_uain:
         raise ReceiptInnerCostWrong(receipt="", said_uain=receipt_inner_uain(receipt), found_uain=found_uain)

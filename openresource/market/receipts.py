@@ -30,6 +30,7 @@ CHILDREN_MAX: Final = 64
 SALT_BYTES: Final = 32
 
 _RECEIPT_ID: Final = re.compile("0x[0-9a-f]{64}")
+_JOB: Final = re.compile("[0-9a-f]{32}")
 _RECEIPT_TYPE_HASH: Final = keccak(RECEIPT_TYPE.encode())
 _SIGNED_MEMBERS: Final = frozenset(
     ("channel", "nonce", "session", "sequence", "completed", "program", "input", "output", "price_uain")
@@ -231,6 +232,12 @@ def receipt_children(receipt: CallReceipt) -> tuple[str, ...]:
     return tuple(children) if isinstance(children, list | tuple) else ()
 
 
+def receipt_jobs(receipt: CallReceipt) -> tuple[str, ...]:
+    """The jobs that a call's program asked for, by their names on the chain."""
+    jobs = receipt.facts.get("jobs", ())
+    return tuple(jobs) if isinstance(jobs, list | tuple) else ()
+
+
 def receipt_inner_uain(receipt: CallReceipt) -> int:
     """What the calls below a call cost, as its receipt says."""
     inner_uain = receipt.facts.get("inner_uain", 0)
@@ -304,7 +311,7 @@ def _check_facts(facts: dict[str, Any]) -> None:
 def _check_children(fields: Fields) -> None:
     children = fields.take("children")
     if children is None:
-        return
+        children = []
     if not isinstance(children, list) or len(children) > CHILDREN_MAX:
         raise fields.wrong("children", f"must be a list of at most {CHILDREN_MAX} receipts' ids")
     for child in children:
@@ -312,6 +319,13 @@ def _check_children(fields: Fields) -> None:
             raise fields.wrong("children", "must hold ids of receipts: 0x and 64 hex digits")
     if len(set(children)) != len(children):
         raise fields.wrong("children", "must list each receipt once")
+    jobs = fields.take("jobs")
+    if jobs is not None and not (
+        isinstance(jobs, list)
+        and len(jobs) <= CHILDREN_MAX
+        and all(isinstance(job, str) and _JOB.fullmatch(job) for job in jobs)
+    ):
+        raise fields.wrong("jobs", f"must be a list of at most {CHILDREN_MAX} jobs: 32 hex digits each")
 
 
 def _depth(value: Any, depth_max: int) -> int:

@@ -301,6 +301,8 @@ class Calls:
             # What the buyer has paid to others for this call, which is no part of its price.
             facts["children"] = list(started.line.children)
             facts["inner_uain"] = started.line.inner_uain
+        if started.line is not None and started.line.jobs:
+            facts["jobs"] = list(started.line.jobs)
         if account is None:
             offer.free_calls += 1
             channel, nonce, completed, price_uain = FREE_CHANNEL, 0, offer.free_calls, 0

@@ -15,7 +15,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openresource.client.envelopes import JSON_TYPE, value_of
+from openresource.client.envelopes import JSON_DEPTH_MAX, JSON_TYPE, value_of
+from openresource.client.job_views import JobView, view_of
 from openresource.client.services import Directory
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.allowances import (
@@ -27,6 +28,8 @@ from openresource.market.allowances import (
     check_declared,
     parse_grant,
 )
+from openresource.market.jobs.policies import policy_text
+from openresource.market.jobs.requests import policy_of, salted_digest
 from openresource.market.manifests import Calls as Declared
 from openresource.market.papers import hex_text
 from openresource.market.receipts import (
@@ -51,6 +54,8 @@ LINE_SECONDS_MAX: Final = 10.0
 CALLER_SECONDS_MAX: Final = 15.0
 LOOK_SECONDS: Final = 1.0
 ANSWER_BYTES_MAX: Final = 4 << 20
+JOB_SECONDS_MAX: Final = 5.0
+JOB_LOOK_SECONDS: Final = 0.1
 ERROR_BYTES_MAX: Final = 16 << 10
 ERROR_DEPTH_MAX: Final = 8
 WORDS_CHARACTERS_MAX: Final = 500
@@ -139,6 +144,8 @@ class Line:
         self._asked: dict[int, _Asked] = {}
         self._count = 0
         self._children: list[tuple[str, int]] = []
+        # Jobs whose accepted outputs the program has got; what they cost stands on the chain.
+        self.jobs: list[str] = []
         self._has_more = asyncio.Event()
         self._has_ended = False
         self._loop = asyncio.get_running_loop()
@@ -233,18 +240,32 @@ class Line:
                     service=asked.request.service, reason="it answers another call already"
                 )
         except Refusal as refusal:
-            problem = (
-                refusal
-                if isinstance(refusal, InnerAnswerNotProven)
-                else InnerAnswerNotProven(service=asked.request.service, reason=refusal.message.rstrip("."))
-            )
-            if not asked.answer.done():
-                asked.answer.set_exception(problem)
-            raise problem from refusal
+            raise self._unproven(asked, refusal) from refusal
         if asked.answer.done() or self._has_ended:
             raise InnerCallUnknown(number=number)
         self._children.append((identifier, cost_uain))
         asked.answer.set_result(InnerAnswer(_plain(body, content_type), facts))
+
+    async def settled(self, number: int, body: bytes, job: str, salt: bytes) -> None:
+        """Hands the accepted output of a job to the program, if the chain says that it is that."""
+        asked = self._waiting(number)
+        try:
+            facts = await self._proofs.check_job(asked.request, body, job, salt)
+        except Refusal as refusal:
+            raise self._unproven(asked, refusal) from refusal
+        if asked.answer.done() or self._has_ended:
+            raise InnerCallUnknown(number=number)
+        self.jobs.append(job)
+        asked.answer.set_result(InnerAnswer(_plain(body, JSON_TYPE), facts))
+
+    def _unproven(self, asked: _Asked, refusal: Refusal) -> InnerAnswerNotProven:
+        """The request fails with this: both sides hear it."""
+        problem = refusal
+        if not isinstance(problem, InnerAnswerNotProven):
+            problem = InnerAnswerNotProven(service=asked.request.service, reason=refusal.message.rstrip("."))
+        if not asked.answer.done():
+            asked.answer.set_exception(problem)
+        return problem
 
     def refused(self, number: int, content: bytes) -> None:
         """Tells the program that a call came to nothing, in the caller's words."""
@@ -371,6 +392,49 @@ class Proofs:
             "provider": signer,
         }
         return identifier, total_uain, told
+
+    async def check_job(
+        self, request: InnerRequest, output_body: bytes, job: str, salt: bytes
+    ) -> dict[str, Any]:
+        """What the program may know of a job that the chain has accepted for this very request and output."""
+        output = parse_json(output_body, bytes_max=ANSWER_BYTES_MAX, depth_max=JSON_DEPTH_MAX)
+        view = await self._settled_job(request, job)
+        choice = await self._directory.choose(request.service)
+        interface = await self._directory.interface(view.program)
+        asked, found = view.request, f"{view.publisher}/{view.name}"
+        if found != choice.service or ("@" in request.service and view.program != choice.program):
+            raise self._wrong(request, f"the job is one of {found}")
+        if asked.get("method") != interface.method(request.method or None, choice.service).name:
+            raise self._wrong(request, "the job is one of another method")
+        if policy_text(policy_of(asked)) != policy_text(policy_of({**asked, "policy": request.policy})):
+            raise self._wrong(request, f"the job's policy is {view.policy}")
+        if asked.get("input_digest") != hex_text(salted_digest(salt, request.input)):
+            raise self._wrong(request, "the job is about another input")
+        digest = hex_text(salted_digest(salt, output))
+        winner = next((one for one in view.winners if view.executions[one].get("digest") == digest), None)
+        if winner is None:
+            raise self._wrong(request, "its verdict accepts another output")
+        return {
+            "job": job,
+            "price_uain": view.paid_uain,
+            "total_uain": view.paid_uain,
+            "service": choice.service,
+            "version": choice.version.version,
+            "provider": winner,
+        }
+
+    async def _settled_job(self, request: InnerRequest, job: str) -> JobView:
+        """A job whose acceptance is final; one that was accepted a moment ago is waited for a little."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + JOB_SECONDS_MAX
+        while True:
+            record = await self._directory.job(job)
+            view = view_of(job, record) if isinstance(record, dict) else None
+            if view is not None and view.is_accepted:
+                return view
+            if loop.time() > ends_at:
+                raise self._wrong(request, f"the chain has accepted no job {job}")
+            await asyncio.sleep(JOB_LOOK_SECONDS)
 
     def _wrong(self, request: InnerRequest, reason: str) -> InnerAnswerNotProven:
         return InnerAnswerNotProven(service=request.service, reason=reason)

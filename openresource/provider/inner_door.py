@@ -29,6 +29,7 @@ NUMBER_DIGITS_MAX: Final = 6
 RECEIPT_DEPTH_MAX: Final = 16
 
 _SECRET = re.compile(rb"[0-9a-f]{64}")
+_JOB = re.compile(rb"([0-9a-f]{32});([0-9a-f]{64})")
 _RUN = re.compile(r"[0-9a-f]{16}")
 _encoder = msgspec.json.Encoder()
 
@@ -77,6 +78,8 @@ class InnerDoor:
             body = await self._read_body(receive, ANSWER_BYTES_MAX)
             if headers.get(b"openresource-refused"):
                 line.refused(number, body)
+            elif job := headers.get(b"openresource-job"):
+                await line.settled(number, body, *_job(job))
             else:
                 content_type = headers.get(b"content-type", JSON_TYPE.encode()).decode("latin-1")
                 receipt = _receipt(headers.get(b"openresource-receipt", b""))
@@ -101,6 +104,13 @@ def _length(headers: Mapping[bytes, bytes]) -> int:
     """What the body may take, by its head; without one as much as is taken at all."""
     length = headers.get(b"content-length", b"")
     return min(int(length), ANSWER_BYTES_MAX) if length.isdigit() and len(length) < 12 else ANSWER_BYTES_MAX
+
+
+def _job(header: bytes) -> tuple[str, bytes]:
+    match = _JOB.fullmatch(header)
+    if match is None:
+        raise InvalidInput(what="OpenResource-Job header", reason="it is not <32 hex digits>;<64 hex digits>")
+    return match[1].decode(), bytes.fromhex(match[2].decode())
 
 
 def _receipt(header: bytes) -> dict[str, Any]:
