@@ -388,7 +388,7 @@ def story_text(story: Any, took_seconds: float | None = None) -> str:
     if story.way:
         lines.append("  " + " → ".join(story.way))
     for one in story.runs:
-        slashed = f"; {text_from_uain(one.slashed_uain)} AIN of its bond are gone" if one.slashed_uain else ""
+        slashed = f"; it lost {text_from_uain(one.slashed_uain)} AIN of its bond" if one.slashed_uain else ""
         digest = f"  {one.digest[:12]}…" if one.digest else ""
         lines.append(f"  {one.role:<8} {one.provider}  {one.mark:<9}{digest}  {one.sentence}{slashed}")
     for move in story.moves:

@@ -285,7 +285,7 @@ def _caught_text(caught: Any) -> str:
         lines.append(f"provisional after {caught.provisional_ms} ms, checked by nobody yet: {value}")
     lines.append(f"verdict after {caught.verdict_ms} ms: {story.headline}")
     for one in story.runs:
-        slashed = f"; {text_from_uain(one.slashed_uain)} AIN of its bond are gone" if one.slashed_uain else ""
+        slashed = f"; it lost {text_from_uain(one.slashed_uain)} AIN of its bond" if one.slashed_uain else ""
         lines.append(f"  {one.role:<8} {one.provider}  {one.mark:<9} {one.sentence}{slashed}")
     if caught.result is not None:
         lines.append(f"right is: {_clipped(json.dumps(caught.result.value, ensure_ascii=False))}")

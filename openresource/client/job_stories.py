@@ -365,6 +365,19 @@ def _way(job: Job) -> tuple[str, ...]:
 
 def _moments(job: Job) -> tuple[Moment, ...]:
     found = [Moment(job.requested_at_ms, "asked for")]
+    if job.is_drawn or job.kept_secret:
+        auditors = [run.lease_at_ms for run in job.of_role(AUDITOR)]
+        # Where referees have been called since, the time of the first lot is not kept.
+        at_ms = min(auditors, default=0) if job.dispute is not None else job.turns_from_ms
+        if at_ms:
+            found.append(Moment(at_ms, REASONS["no_secret" if job.kept_secret else "drawn"]))
+    if job.dispute is not None and job.dispute.began_at_ms:
+        said = (
+            "disputed, so referees are drawn"
+            if job.dispute.disputer
+            else "results differ, so referees are drawn"
+        )
+        found.append(Moment(job.dispute.began_at_ms, said, job.dispute.disputer))
     for run in job.executions:
         role = ROLE_WORDS[run.role]
         found.append(Moment(run.lease_at_ms, f"taken as {role}", run.provider))
@@ -374,12 +387,6 @@ def _moments(job: Job) -> tuple[Moment, ...]:
             said = "fails" if run.status and run.status != DONE else "shows its result"
             late = ", too late to count" if run.is_late else ""
             found.append(Moment(run.revealed_at_ms, f"the {role} {said}{late}", run.provider))
-    if job.turns_from_ms and (job.is_drawn or job.kept_secret) and job.dispute is None:
-        found.append(Moment(job.turns_from_ms, REASONS["no_secret" if job.kept_secret else "drawn"]))
-    if job.dispute is not None and job.dispute.began_at_ms:
-        found.append(
-            Moment(job.dispute.began_at_ms, "results differ, so referees are drawn", job.dispute.disputer)
-        )
     if job.settled_at_ms:
         found.append(Moment(job.settled_at_ms, f"settled: {job.status.lower()}"))
     return tuple(sorted(found, key=lambda moment: moment.at_ms))

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from openresource.client.bonds import bond_of
 from openresource.client.chain import NodeRefused
 from openresource.client.homes import Home
 from openresource.client.wires import Wire
@@ -24,6 +25,7 @@ from openresource.market.accounts import channel_account
 from openresource.market.channels import read_channel
 from openresource.market.fees import split_claim
 from openresource.market.placements import Placement
+from openresource.market.records import NO_RECORD, ProviderRecord, read_provider_record
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 from openresource.web.site import Site
@@ -71,6 +73,8 @@ class Earner:
     address: str
     home: str
     balance_uain: int
+    record: ProviderRecord = NO_RECORD
+    bond_uain: int = 0
     services: list[ServiceEarnings] = field(default_factory=list)
     gateway: Gateway | None = None
     gateway_trouble: str = ""
@@ -120,7 +124,13 @@ class Earnings:
     async def _earner(self, home: Home, channels: list[_Paid]) -> Earner:
         chain = self._site.chain
         address = home.address()
-        earner = Earner(address, str(home.folder), await chain.balance(address))
+        earner = Earner(
+            address,
+            str(home.folder),
+            await chain.balance(address),
+            read_provider_record(await chain.read(f"/records/{address}")),
+            (await bond_of(chain, address)).counted_uain,
+        )
         by_service: dict[tuple[str, str], ServiceEarnings] = {}
 
         def service(publisher: str, name: str) -> ServiceEarnings:

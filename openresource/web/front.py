@@ -11,9 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from openresource.client.chain import NodeRefused
+from openresource.web.jobs import JobBook
 from openresource.web.site import Site
 
 SERVICES_SHOWN: Final = 3
+JOBS_SHOWN: Final = 3
 SUPPLY_FRESH_SECONDS: Final = 15.0
 
 
@@ -29,8 +31,9 @@ class Supply:
 class Front:
     """The front page."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, book: JobBook) -> None:
         self._site = site
+        self._book = book
         self._supply: Supply | None = None
         self._read_at = 0.0
 
@@ -52,6 +55,7 @@ class Front:
             "placed": sum(1 for one in listings if one.placements),
             "providers": len(await site.market.providers()),
             "supply": await self._known_supply(),
+            "stories": (await self._book.newest())[:JOBS_SHOWN],
         }
 
     async def _known_supply(self) -> Supply | None:

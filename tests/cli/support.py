@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +26,8 @@ from openresource.client.homes import Home
 COMMAND_SECONDS_MAX = 120.0
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
+# From the port that `up` is given: the chain, pages, the plain address, three providers.
+UP_PORT_OFFSETS = (0, 1, 2, 10, 11, 12)
 
 MANIFEST = """
 name = "{name}"
@@ -206,3 +210,20 @@ def funded_home(folder: Path, node_home: Path, node_url: str, amount: str = "5")
     sent = run_cli("wallet", "send", address, amount, "--home", str(bank.folder), "--node", node_url)
     assert sent.code == 0, sent.err
     return home
+
+
+def free_up_port() -> int:
+    """A port for `up` whose neighbours are free as well."""
+    for _ in range(200):
+        base = random.randrange(20_000, 60_000)
+        sockets = [socket.socket() for _ in UP_PORT_OFFSETS]
+        try:
+            for offset, one in zip(UP_PORT_OFFSETS, sockets, strict=True):
+                one.bind(("127.0.0.1", base + offset))
+            return base
+        except OSError:
+            continue
+        finally:
+            for one in sockets:
+                one.close()
+    raise AssertionError("no free ports")

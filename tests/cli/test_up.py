@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import socket
 import subprocess
@@ -15,33 +14,15 @@ from typing import Any
 import pytest
 
 from openresource.client.homes import Home
-from tests.cli.support import environment, run_cli
+from tests.cli.support import UP_PORT_OFFSETS, environment, free_up_port, run_cli
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
 
-OFFSETS = (0, 1, 2, 10, 11, 12)
 STOP_SECONDS_MAX = 90.0
 
 
-def free_ports() -> int:
-    """A port whose neighbours are free as well."""
-    for _ in range(200):
-        base = random.randrange(20_000, 60_000)
-        sockets = [socket.socket() for _ in OFFSETS]
-        try:
-            for offset, one in zip(OFFSETS, sockets, strict=True):
-                one.bind(("127.0.0.1", base + offset))
-            return base
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise AssertionError("no free ports")
-
-
 def once(folder: Path) -> dict[str, Any]:
-    done = run_cli("up", "--once", "--json", "--port", str(free_ports()), "--home", str(folder))
+    done = run_cli("up", "--once", "--json", "--port", str(free_up_port()), "--home", str(folder))
     assert done.code == 0, done.err
     assert len(done.out.strip().splitlines()) == 1
     record: dict[str, Any] = done.json
@@ -81,7 +62,7 @@ def test_the_journey_pays_everybody_and_no_coin_is_made_or_lost_also_the_second_
 
 
 def test_it_stays_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    port, folder = free_ports(), tmp_path / "network"
+    port, folder = free_up_port(), tmp_path / "network"
     process = subprocess.Popen(
         [sys.executable, "-m", "openresource", "up", "--port", str(port), "--home", str(folder)],
         stdin=subprocess.DEVNULL,
@@ -108,7 +89,7 @@ def test_it_stays_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path: Pa
             assert json.load(answer)["text"] == "[EMAIL_1]"
         taken = run_cli("up", "--once", "--port", str(port), "--home", str(tmp_path / "other"))
         assert taken.code == 1 and f"Port {port} " in taken.err and "--port" in taken.err and taken.is_plain()
-        busy = run_cli("up", "--once", "--port", str(free_ports()), "--home", str(folder))
+        busy = run_cli("up", "--once", "--port", str(free_up_port()), "--home", str(folder))
         assert busy.code == 1 and "in use" in busy.err and busy.is_plain()
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=STOP_SECONDS_MAX)
@@ -117,7 +98,7 @@ def test_it_stays_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path: Pa
         if process.poll() is None:
             process.kill()
             process.communicate()
-    for offset in OFFSETS:
+    for offset in UP_PORT_OFFSETS:
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind(("127.0.0.1", port + offset))
@@ -127,7 +108,7 @@ def test_it_stays_until_it_is_told_to_end_and_leaves_nothing_behind(tmp_path: Pa
 
 def test_a_folder_without_programs_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused = run_cli("up", "--once", "--examples", str(tmp_path / "empty"), "--port", str(free_ports()))
+    refused = run_cli("up", "--once", "--examples", str(tmp_path / "empty"), "--port", str(free_up_port()))
     assert refused.code == 1 and "openresource.toml" in refused.err and refused.is_plain()
 
 
@@ -144,7 +125,7 @@ def test_a_program_that_does_not_start_ends_it_in_order(tmp_path: Path) -> None:
         "--examples",
         str(broken),
         "--port",
-        str(free_ports()),
+        str(free_up_port()),
         "--home",
         str(tmp_path / "network"),
     )

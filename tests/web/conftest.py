@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from openresource.client.homes import Home
 from tests.cli.support import Serving, funded_home, run_cli, serving, write_program
 from tests.support.network import NodeProcess, local_node_process
+from tests.web.browsing import PROGRAMS, SWITCHES
 
 MANIFEST = """
 name = "studio"
@@ -121,3 +125,23 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
             assert done.code == 0, done.err
             buyer = funded_home(folder / "buyer", folder / "chain", node.url)
             yield Market(folder, node, provider, publisher, buyer)
+
+
+# Not for the session: while it runs, its loop occupies this thread, and other modules have loops of their own.
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+    if program is None:
+        text = "not run: there is no Chromium on this machine (apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+    running = playwright.chromium.launch(executable_path=program, args=list(SWITCHES))
+    yield running
+    running.close()

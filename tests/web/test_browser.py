@@ -1,61 +1,24 @@
-"""The pages in a real Chromium, on a desk and on a phone, by day and by night; pictures are kept in `artefacts/pages`."""
+"""The pages in a real Chromium, on a desk and on a phone, by day and by night."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Route, expect
 
 from openresource.primitives.keys import generate_key
 from tests.cli.support import Serving, serving
 from tests.support.network import NodeProcess
+from tests.web.browsing import DESK, PHONE, address, assert_no_overflow, go, opened, picture
 from tests.web.conftest import Market
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
-PICTURES = Path(__file__).parents[2] / "artefacts" / "pages"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-SWITCHES = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--no-proxy-server",
-)
-DESK, PHONE = 1280, 390
 STRANGER = generate_key(b"stranger".ljust(32, b".")).address
-WAIT_MS = 30_000
-# What a page shows by events takes longer on a busy machine; the condition is the same.
-expect.set_options(timeout=WAIT_MS)
-
-
-# Not for the session: while it runs, its loop occupies this thread, and other modules have loops of their own.
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
-    if program is None:
-        text = "not run: there is no Chromium on this machine (apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
-    running = playwright.chromium.launch(executable_path=program, args=list(SWITCHES))
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="session")
@@ -63,65 +26,6 @@ def pages(market: Market) -> Iterator[Serving]:
     words = ("pages", "--json", "--port", "0", "--home", str(market.buyer.folder), "--node", market.node.url)
     with serving(*words, "--provider-home", str(market.provider_home)) as process:
         yield process
-
-
-@contextmanager
-def opened(
-    browser: Browser, link: str, width: int = DESK, scheme: Any = "light", **options: Any
-) -> Iterator[Page]:
-    """A page that was let in; what a browser complains about fails the test."""
-    complaints: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        # The status of a page that is a refusal is no fault of the page.
-        if (
-            message.type in ("error", "warning")
-            and "the server responded with a status of" not in message.text
-        ):
-            complaints.append(f"{message.type}: {message.text} ({message.location})")
-
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        permissions=["clipboard-read", "clipboard-write"],
-        **options,
-    )
-    context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
-    page.on("console", heard)
-    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    try:
-        page.goto(link, wait_until="domcontentloaded")
-        yield page
-        assert not complaints, complaints
-    finally:
-        context.close()
-
-
-def go(page: Page, pages: Serving, path: str) -> None:
-    page.goto(address(pages) + path, wait_until="domcontentloaded")
-
-
-def address(pages: Serving) -> str:
-    return str(pages.facts["url"]).partition("/?")[0]
-
-
-def picture(page: Page, name: str, width: int, scheme: str) -> None:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}-{width}-{scheme}.png", full_page=True)
-
-
-def assert_no_overflow(page: Page) -> None:
-    wide = page.evaluate(
-        """() => {
-            const width = document.documentElement.clientWidth;
-            if (document.documentElement.scrollWidth <= width) return [];
-            return [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > width)
-                .map(e => e.tagName + "." + e.className).slice(0, 5);
-        }"""
-    )
-    assert wide == [], (page.url, wide)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -142,6 +46,8 @@ def test_every_page_fits_and_nobody_complains(
             ("blocks", "/blocks"),
             ("transaction", str(transaction)),
             ("block", str(block)),
+            ("jobs-none", "/jobs"),
+            ("providers", "/providers"),
             ("tree", "/tree"),
             ("tree-service", f"/tree{market.service}"),
             ("earnings", "/earnings"),
@@ -277,7 +183,7 @@ def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(
         expect(page.locator(".skip")).to_be_focused()
         assert page.locator(".skip").bounding_box()["y"] >= 0  # type: ignore[index]
         seen = []
-        for _ in range(8):
+        for _ in range(9):
             page.keyboard.press("Tab")
             seen.append(
                 page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id")
@@ -285,7 +191,17 @@ def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(
             outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             after = page.evaluate("getComputedStyle(document.activeElement, '::after').outlineStyle")
             assert "solid" in (outline, after), seen
-        assert seen == ["Open Resource", "Services", "Blocks", "Tree", "Earnings", "Money", "q", "Search"]
+        assert seen == [
+            "Open Resource",
+            "Services",
+            "Jobs",
+            "Blocks",
+            "Tree",
+            "Earnings",
+            "Money",
+            "q",
+            "Search",
+        ]
         page.keyboard.press("Tab")
         expect(page.locator("a.cover").first).to_be_focused()
         page.keyboard.press("Enter")

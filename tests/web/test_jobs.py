@@ -74,7 +74,7 @@ def test_a_liar_is_shown_with_its_loss_and_who_judged_it(site: Site) -> None:
     walk = job_records.audited_liar()
     page = job_page(site, story_of(walk.job, walk.record))
     assert "Refuted: the referees' runs show that the worker's result is wrong." in page.text
-    assert "1 AIN of its bond are gone." in page.text and "1 AIN were slashed." in page.text
+    assert "It lost 1 AIN of its bond." in page.text and "Slashed: 1 AIN of a bond." in page.text
     assert "what a proven fault costs" in page.text and "Who came to the same result:" in page.text
     states = [found["class"] for found in page.all("span") if found.get("class", "").startswith("state ")]
     assert "state punished" in states and "state refuted" in states and "state agrees" in states
