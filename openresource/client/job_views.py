@@ -53,6 +53,8 @@ class JobView:
     keys: Mapping[str, Any]
     # The one record that is left of a job that was settled long ago.
     folded: Mapping[str, Any] | None
+    # All of it, as it stands at /jobs/<job>.
+    record: Mapping[str, Any]
 
     @property
     def status(self) -> str:
@@ -185,6 +187,7 @@ def view_of(job: str, record: Mapping[str, Any]) -> JobView:
         verdict if isinstance(verdict, Mapping) else None,
         _mapping(keys),
         read_folded(folded) if isinstance(folded, str) else None,
+        record,
     )
 
 

@@ -38,12 +38,14 @@ from openresource.client.job_views import (
 from openresource.client.services import Choice, Directory
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.jobs.draws import secret_hash
+from openresource.market.jobs.faults import Report, ResultPaper, report_record
 from openresource.market.jobs.requests import asked_job_id, public_salt, salted_digest
 from openresource.market.papers import hex_text
 from openresource.market.placements import Placement, provider_public_key, read_placement
 from openresource.market.sealed_content import (
     READERS_MAX,
     SEALED_CONTENT_BYTES_MAX,
+    JobOutput,
     open_content,
     read_job_output,
     readers_of,
@@ -275,12 +277,33 @@ class Jobs:
             raise OutputUnreadable(job=view.job, provider=provider, reason=refusal.message) from refusal
         revealed = run.get("digest")
         if isinstance(revealed, str) and revealed != hex_text(found.digest):
+            await self._report_fault(view, found)
             raise OutputUnreadable(
                 job=view.job, provider=provider, reason="it is not the result that the provider revealed"
             )
         if found.error:
             raise JobFailed(job=view.job, status=found.status, reason=found.error)
         return Output(found.value, provider, hex_text(found.digest), is_final)
+
+    async def _report_fault(self, view: JobView, found: JobOutput) -> None:
+        """Shows the chain what a provider signed and then denied; its bond pays for it."""
+        paper = ResultPaper(view.job, found.lease_at_ms, found.digest, found.signature)
+        record = report_record(Report(found.provider, paper))
+        path = f"/jobs/{view.job}/faults/{self._key().address}/{secrets.token_hex(16)}"
+        try:
+            await self._chain.submit(set_value(path, record), self._key())
+        except TransactionRefused as refusal:
+            log.warning(
+                "the chain takes no fault of %s in job %s: %s", found.provider, view.job, refusal.message
+            )
+
+    async def dispute(self, job: str, *, bond_uain: int, reason: str = "") -> None:
+        """Doubts an accepted result of an exact program against a bond: referees run it again, and the loser pays."""
+        record: dict[str, Any] = {"bond_uain": bond_uain}
+        if reason:
+            record["reason"] = reason
+        path = f"/jobs/{job}/disputes/{self._key().address}/{secrets.token_hex(16)}"
+        await self._chain.submit_final(set_value(path, record), self._key())
 
     async def settled(self, view: JobView) -> JobResult:
         """A settled job's result, or the reason why there is none."""

@@ -68,6 +68,9 @@ class JobOutput:
     value: Any
     error: str
     digest: bytes
+    # The provider's signature under the result for this lease, where it is bound to it; see `jobs/faults.py`.
+    lease_at_ms: int = 0
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,8 @@ def job_output_bytes(output: JobOutput) -> bytes:
         "output": output.value,
         "error": output.error,
         "digest": hex_text(output.digest),
+        "lease_at_ms": output.lease_at_ms,
+        "signature": hex_text(output.signature),
     }
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -175,7 +180,20 @@ def read_job_output(content: bytes, job: str, provider: str) -> JobOutput:
     status, error = record.get("status"), record.get("error")
     if not isinstance(status, str) or not isinstance(error, str):
         raise SealedContentInvalid(reason="it says no status")
-    return JobOutput(job, provider, status, record.get("output"), error, _bytes_of(record, "digest", 32))
+    lease_at_ms = record.get("lease_at_ms")
+    if not isinstance(lease_at_ms, int) or lease_at_ms < 0:
+        raise SealedContentInvalid(reason="it does not say for which lease it is")
+    signature = record.get("signature")
+    return JobOutput(
+        job,
+        provider,
+        status,
+        record.get("output"),
+        error,
+        _bytes_of(record, "digest", 32),
+        lease_at_ms,
+        b"" if signature == "0x" else _bytes_of(record, "signature", 65),
+    )
 
 
 def _record(content: bytes, job: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from openresource.client.chain import BadAnswer, Chain, NodeAway, NodeRefused
 from openresource.market.jobs import DONE, ERROR_CHARACTERS_MAX, FAILED, check_fits_at, input_digest
+from openresource.market.jobs.faults import sign_result
 from openresource.market.jobs.requests import salt_of, salted_digest
 from openresource.market.manifests import Method
 from openresource.market.papers import hex_text
@@ -157,9 +158,30 @@ async def run_for(
         return Result(FAILED, error=plain_text(refusal.message), usage=usage, is_certain=is_certain)
 
 
-async def seal_for(chain: Chain, job: str, provider: str, given: Given, result: Result, digest: bytes) -> str:
-    """Puts a result where only the requester can read it; its CID."""
-    output = JobOutput(job, provider, result.status, json_value(result.output), result.error, digest)
+async def seal_for(
+    chain: Chain,
+    job: str,
+    key: PrivateKey,
+    given: Given,
+    result: Result,
+    digest: bytes,
+    *,
+    lease_at_ms: int = 0,
+) -> str:
+    """Puts a result where only the requester can read it; its CID. With a lease it carries our signature under it."""
+    signature = b""
+    if lease_at_ms:
+        signature = sign_result(job, lease_at_ms, digest, key, await chain.domain()).signature
+    output = JobOutput(
+        job,
+        key.address,
+        result.status,
+        json_value(result.output),
+        result.error,
+        digest,
+        lease_at_ms,
+        signature,
+    )
     sealed = seal_content(
         job_output_bytes(output), {address_of(given.reply_key): given.reply_key}, fresh_chance(1)
     )

@@ -97,7 +97,7 @@ class Steps:
             self._metrics.count("openresource_jobs_total", 'outcome="given_up"')
             return False
         salt = fresh_salt()
-        report = await self._report(job, given, result)
+        report = await self._report(job, given, result, own.lease_at_ms)
         digest = bytes.fromhex(report["digest"][2:])
         bound = commitment(digest, salt, self._key.address, job, own.lease_at_ms)
         kept = Kept(
@@ -164,7 +164,7 @@ class Steps:
             return True
         return False
 
-    async def _report(self, job: str, given: Given, result: Result) -> dict[str, Any]:
+    async def _report(self, job: str, given: Given, result: Result, lease_at_ms: int = 0) -> dict[str, Any]:
         """What the chain gets to see of a result; a sealed one lies in the content store."""
         digest = execution_digest(given.salt, result.status, result.output)
         report: dict[str, Any] = {"status": result.status}
@@ -173,7 +173,9 @@ class Steps:
         if result.usage:
             report["usage"] = dict(result.usage)
         if given.reply_key:
-            report["output_cid"] = await seal_for(self._chain, job, self._key.address, given, result, digest)
+            report["output_cid"] = await seal_for(
+                self._chain, job, self._key, given, result, digest, lease_at_ms=lease_at_ms
+            )
         elif result.status == DONE:
             report["output"] = result.output
         if result.error and not given.reply_key:

@@ -112,6 +112,11 @@ def publish(stage_folder: Path, home: Home, node_url: str) -> None:
     program.mkdir()
     (program / "openresource.toml").write_text(MANIFEST)
     (program / "shout.sh").write_text(PROGRAM)
+    publish_folder(program, home, node_url)
+
+
+def publish_folder(program: Path, home: Home, node_url: str) -> None:
+    """Publishes any program."""
     words = ("publish", str(program), "--home", str(home.folder), "--node", node_url)
     published = subprocess.run(command_line(*words), capture_output=True, text=True, timeout=180)
     assert published.returncode == 0, published.stderr + published.stdout
