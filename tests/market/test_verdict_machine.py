@@ -184,6 +184,9 @@ def not_drawn_then_disputed(play: Play) -> None:
     play.tell_secret()
     play.reveal("honest0")
     play.dispute()
+    with pytest.raises(machine.NotYourTurn):
+        play.lease("honest3")
+    play.wait(1)
     play.lease("honest3")
     play.wait(60_000)
     play.to_the_end()
@@ -203,6 +206,7 @@ def caught(play: Play) -> None:
     play.work("honest1")
     play.reveal("honest1")
     play.reveal("liar0", WRONG)
+    play.wait(1)
     # Four of the five who were called.
     for provider in (*HONEST[2:], "honest0"):
         play.work(provider)
@@ -217,6 +221,7 @@ def split(play: Play) -> None:
     play.work("honest1")
     play.reveal("honest1")
     play.reveal("liar0", WRONG)
+    play.wait(1)
     play.work("honest2")
     play.work("liar1", WRONG)
     play.to_the_end()
@@ -228,6 +233,7 @@ def called_all(play: Play) -> None:
     play.work("honest1")
     play.reveal("honest1")
     play.reveal("liar0", WRONG)
+    play.wait(1)
     for provider in (*HONEST[2:], "liar1", "honest0"):
         play.work(provider)
     for provider in (*HONEST[2:], "liar1", "honest0"):

@@ -90,6 +90,9 @@ def to_dispute(world: JobWorld, wrong: str) -> tuple[str, str, str]:
 
 
 def judge(world: JobWorld, job: str, referees: list[str]) -> None:
+    """Referees are called by the beacon of the block in which the dispute began."""
+    assert code_of(world.lease(job, referees[0])) == ResultCode.NOT_YOUR_TURN
+    world.next_block()
     for name in referees:
         world.work(job, name)
     for name in referees:

@@ -296,6 +296,7 @@ def on_deadline(job: Job, name: str, settings: Settings, facts: Facts, at_ms: in
         "lease": lambda: _on_lease_over(job, settings, at_ms),
         "gather": lambda: _close_quorum(job, settings, at_ms) if job.status == LEASED else Outcome(job),
         "secret": lambda: _on_secret_over(job, settings, facts, at_ms),
+        "call": lambda: _on_call(job, facts, at_ms),
         "audit": lambda: _on_wait_over(job, DRAWN, "audit_over", AUDITOR, settings, facts, at_ms),
         "dispute": lambda: _on_wait_over(job, DISPUTED, "dispute_over", REFEREE, settings, facts, at_ms),
         "reveal": lambda: _on_reveal_over(job, REVEALING, settings, facts, at_ms),
@@ -338,8 +339,9 @@ def _check_may_lease(job: Job, offer: Offer, role: str, settings: Settings, at_m
         raise JobStepNotAllowed(job=job.job, status=job.status, step="lease")
     if role != WORKER or job.policy.kind == QUORUM:
         _check_independent(job, offer, role)
-    if at_ms < offer.turn_at_ms:
-        raise NotYourTurn(job=job.job, provider=offer.provider, turn_at_ms=offer.turn_at_ms, at_ms=at_ms)
+    turn_at_ms = max(offer.turn_at_ms, job.turns_from_ms) if role != WORKER else offer.turn_at_ms
+    if at_ms < turn_at_ms or (role != WORKER and not job.seed):
+        raise NotYourTurn(job=job.job, provider=offer.provider, turn_at_ms=turn_at_ms, at_ms=at_ms)
     if role == WORKER:
         _check_budget(job, offer)
 
@@ -476,14 +478,15 @@ def _to_referees(job: Job, doubt: Dispute, settings: Settings, facts: Facts, at_
         job,
         dispute=replace(doubt, began_at_ms=at_ms, until_ms=until, referees=wanted),
         policy=replace(job.policy, referees_until_ms=until, referees_wanted=wanted),
-        seed=draws.referees_seed(job.job, job.secret + facts.beacon),
-        turns_from_ms=at_ms,
+        # Who reveals last, or disputes, chooses when; so the order hangs on the block in which that stands.
+        seed=b"",
+        turns_from_ms=at_ms + 1,
         checkers_wanted=wanted,
         wait_until_ms=until,
     )
     if not wanted:
         return _on_checkers_over(disputed, "dispute_over", REFEREE, settings, facts, at_ms)
-    return Outcome(disputed, due=((until, "dispute"),))
+    return Outcome(disputed, due=((at_ms + 1, "call"), (until, "dispute")))
 
 
 def _decide(job: Job, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
@@ -546,6 +549,14 @@ def _on_lease_over(job: Job, settings: Settings, at_ms: int) -> Outcome:
         after = replace(after, status=step(job.job, job.status, "one_lease_over"))
         return _close_quorum(after, settings, at_ms)
     return Outcome(replace(after, status=step(job.job, job.status, "lease_over")))
+
+
+def _on_call(job: Job, facts: Facts, at_ms: int) -> Outcome:
+    """Orders referees by the beacon of the block in which the dispute began."""
+    if job.status != DISPUTED or job.seed:
+        return Outcome(job)
+    seed = draws.referees_seed(job.job, job.secret + facts.beacon)
+    return Outcome(replace(job, seed=seed, turns_from_ms=at_ms))
 
 
 def _on_secret_over(job: Job, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
