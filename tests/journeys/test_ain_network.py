@@ -104,7 +104,7 @@ def test_three_nodes_form_one_network_and_a_killed_one_catches_up(tmp_path: Path
         # Two of three go on without the third.
         third.kill()
         reached = call(first, "ain_getLastBlockNumber")
-        wait_for_block(first, reached + 5, SECONDS_MAX)
+        wait_for_block(first, reached + 2, SECONDS_MAX)
         call(first, "ain_sendSignedTransaction", **transfer(5, "b"))
         until(lambda: balance(first) == 1_000_012, "two nodes do not make blocks", nodes)
 

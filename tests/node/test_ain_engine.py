@@ -1,0 +1,182 @@
+"""A whole node in one process: an account that comes later, refusals at the start, callers who are no peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openresource.node.ain.configurations import configuration_of
+from openresource.node.ain.engine import AinNode, OtherChainOnDisk
+from openresource.node.ain.settings import AinSettings
+from openresource.node.ain.websocket import connect
+from openresource.node.server import PortInUse
+from openresource.node.store import HomeInUse
+from openresource.primitives.encoding import canonical_json
+from openresource.primitives.keys import PrivateKey, sign_message
+from tests.support.ain_nodes import free_ports
+from tests.vectors_support import load_vectors
+
+ACCOUNTS = load_vectors("ain/genesis/test_accounts.json")["others"]
+SECONDS_MAX = 30.0
+
+
+def key_of(index: int) -> PrivateKey:
+    return PrivateKey(bytes.fromhex(ACCOUNTS[index]["private_key"]))
+
+
+def settings(folder: Path, *, epoch_ms: int = 200, **environment: str) -> AinSettings:
+    parameters = copy.deepcopy(configuration_of("1-node")["blockchain_params"])
+    parameters["genesis"]["epoch_ms"] = epoch_ms
+    directory = folder / "configs" / f"net{epoch_ms}"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "blockchain_params.json").write_text(json.dumps(parameters))
+    ports = free_ports(3)
+    given = {
+        "BLOCKCHAIN_CONFIGS_DIR": f"configs/net{epoch_ms}",
+        "PORT": str(ports[0]),
+        "P2P_PORT": str(ports[1]),
+        "EVENT_HANDLER_PORT": str(ports[2]),
+        "PEER_CANDIDATE_JSON_RPC_URL": f"http://localhost:{ports[0]}/json-rpc",
+        "UNSAFE_PRIVATE_KEY": ACCOUNTS[0]["private_key"],
+        "ENABLE_STATUS_REPORT_TO_TRACKER": "false",
+    }
+    return AinSettings.from_environment({**given, **environment}, folder)
+
+
+@contextlib.asynccontextmanager
+async def running(told: AinSettings) -> AsyncIterator[AinNode]:
+    node = AinNode(told)
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not is_so():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def test_a_node_without_an_account_answers_and_begins_with_one(tmp_path: Path) -> None:
+    async def journey() -> None:
+        told = settings(tmp_path, ACCOUNT_INJECTION_OPTION="private_key")
+        async with running(told) as node:
+            assert node.key is None and node.chain.node_state == "STARTING"
+            assert node.consensus_status()["state"] == "STARTING"
+            assert node.network_status()["connectionStatus"]["numConnections"] == 0
+            assert node.inject(key_of(0)) is True
+            assert node.inject(key_of(1)) is False
+            await until(lambda: node.chain.final_number >= 2)
+            assert node.key is not None and node.key.address == key_of(0).address
+            assert node.consensus_status()["state"] == "RUNNING"
+
+    asyncio.run(journey())
+
+
+def test_ports_and_directories_in_use_are_refused(tmp_path: Path) -> None:
+    async def journey() -> None:
+        told = settings(tmp_path)
+        async with running(told):
+            for same in ("PORT", "P2P_PORT"):
+                port = told.port if same == "PORT" else told.p2p_port
+                other = settings(tmp_path, BLOCKCHAIN_DATA_DIR="other", **{same: str(port)})
+                with pytest.raises(PortInUse):
+                    await AinNode(other).start()
+            # Another port of the door, but the same directory by a link.
+            other = settings(tmp_path)
+            other.chain_directory.parent.mkdir(parents=True, exist_ok=True)
+            other.chain_directory.symlink_to(told.chain_directory)
+            with pytest.raises(HomeInUse):
+                await AinNode(other).start()
+
+    asyncio.run(journey())
+
+
+def test_the_blocks_of_another_network_are_not_gone_on_with(tmp_path: Path) -> None:
+    async def journey() -> None:
+        told = settings(tmp_path)
+        async with running(told):
+            pass
+        other = settings(tmp_path, epoch_ms=300, PORT=str(told.port))
+        with pytest.raises(OtherChainOnDisk):
+            await AinNode(other).start()
+
+    asyncio.run(journey())
+
+
+def test_callers_who_do_not_prove_who_they_are_are_no_peers(tmp_path: Path) -> None:
+    async def journey() -> None:
+        told = settings(tmp_path, PEER_WHITELIST=",".join(key_of(index).address for index in range(4)))
+        async with running(told) as node:
+            url = f"ws://127.0.0.1:{told.p2p_port}/"
+            genesis_hash = node.genesis_hash()
+            now_ms = node.now_ms()
+            cases: list[Any] = [
+                "nonsense",
+                json.dumps({"type": "HELLO"}),
+                json.dumps({"type": "TRANSACTION", "data": []}),
+                hello(key_of(1), key_of(2), genesis_hash, now_ms),
+                hello(key_of(1), key_of(1), "0x" + "0" * 64, now_ms),
+                hello(key_of(1), key_of(1), genesis_hash, now_ms - 3_600_000),
+                hello(key_of(6), key_of(6), genesis_hash, now_ms),
+                hello(key_of(1), key_of(1), genesis_hash, now_ms, urls={"p2p": 5}),
+            ]
+            for text in cases:
+                connection = await connect(url, message_bytes_max=100_000)
+                assert await connection.receive() is not None
+                connection.send(text)
+                # It hangs up.
+                assert await connection.receive() is None, text
+            assert node.network_status()["connectionStatus"]["numInbound"] == 0
+
+            connection = await connect(url, message_bytes_max=100_000)
+            connection.send(hello(key_of(1), key_of(1), genesis_hash, now_ms))
+            await until(lambda: node.network_status()["connectionStatus"]["numInbound"] == 1)
+            for message in HOSTILE_MESSAGES:
+                connection.send(json.dumps(message))
+            before = node.chain.final_number
+            await until(lambda: node.chain.final_number > before + 1)
+            assert connection.is_open
+            connection.terminate()
+            await until(lambda: node.network_status()["connectionStatus"]["numInbound"] == 0)
+            assert node.failure is None
+
+    asyncio.run(journey())
+
+
+HOSTILE_MESSAGES: list[Any] = [
+    5,
+    {"type": 5},
+    {"type": "PEERS", "data": {"x": "ws://["}},
+    {"type": "PEERS", "data": {ACCOUNTS[2]["address"]: "ws://[::1"}},
+    {"type": "PEERS", "data": {ACCOUNTS[2]["address"]: "ws://192.0.2.1:80/"}},
+    {"type": "TRANSACTION", "data": [None, {}, {"tx_body": {}}, {"hash": [], "tx_body": 5}]},
+    {"type": "CHAIN_SEGMENT_REQUEST", "data": {"from": "x"}},
+    {"type": "CHAIN_SEGMENT_REQUEST", "data": {"from": -5}},
+    {"type": "CHAIN_SEGMENT_RESPONSE", "data": {"blocks": [{}], "catch_up": [{}], "last": 9}},
+    {"type": "CONSENSUS", "data": {"type": "propose", "value": {"proposalBlock": {}, "proposalTx": {}}}},
+    {"type": "UNHEARD_OF", "data": None},
+]
+
+
+def hello(named: PrivateKey, signer: PrivateKey, genesis_hash: str, now_ms: int, urls: Any = None) -> str:
+    told = {"p2p": {"url": "ws://127.0.0.1:1/"}, "jsonRpc": {"url": "http://127.0.0.1:1/json-rpc"}}
+    body = {
+        "address": named.address,
+        "genesis_hash": genesis_hash,
+        "timestamp": now_ms,
+        "urls": told if urls is None else urls,
+    }
+    signature = sign_message(canonical_json(body), signer, 0)
+    return json.dumps({"type": "HELLO", "data": {"body": body, "signature": signature}})
