@@ -38,6 +38,7 @@ from openresource.client.replies import FailedTry, why
 from openresource.client.services import Choice, Interface, Listing, Method
 from openresource.market.choices import Considered
 from openresource.market.proto_files import proto_file, proto_text
+from openresource.market.services import fork_source_text
 from openresource.primitives.amounts import text_from_uain
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import InvalidInput, Refusal
@@ -569,6 +570,7 @@ def _listing_json(listing: Listing, host: str) -> dict[str, Any]:
         "providers": len(listing.placements),
         "isolation": sorted({placement.isolation for placement in listing.placements}),
         "labels": [label.text for label in listing.labels],
+        "fork_of": fork_source_text(version.fork_of) if version.fork_of is not None else None,
         "url": f"http://{host}/{choice.name}",
     }
 

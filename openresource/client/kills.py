@@ -90,24 +90,19 @@ async def standing_of(chain: Chain, program: str) -> Standing:
 
 
 async def story_of(chain: Chain, program: str) -> Story:
-    """What was decided and said about a program."""
-    record, reports = await asyncio.gather(chain.read(f"/kills/{program}"), reports_of(chain, program))
-    record = record if isinstance(record, dict) else {}
-    ballots = [read_ballot(program, key, one) for key, one in (record.get("ballots") or {}).items()]
-    votes = {
-        key: tuple(
-            Vote(voter, str(one.get("choice")), int(one.get("weight_uain", 0)), int(one.get("at_ms", 0)))
-            for voter, one in list(given.items())[:VOTES_SHOWN_MAX]
-        )
-        for key, given in (record.get("votes") or {}).items()
-    }
-    return Story(
-        program,
-        read_standing(record.get("state")),
-        tuple(sorted(ballots, key=lambda ballot: -ballot.began_at_ms)),
-        votes,
-        reports,
+    """What was decided and said about a program; of a vote in which very many took part the sums alone are read."""
+    base = f"/kills/{program}"
+    state, records, reports = await asyncio.gather(
+        chain.read(f"{base}/state"), chain.read(f"{base}/ballots"), reports_of(chain, program)
     )
+    ballots = [read_ballot(program, key, one) for key, one in (records or {}).items()]
+    votes = {
+        ballot.key: _votes(await chain.read(f"{base}/votes/{ballot.key}"))
+        for ballot in ballots
+        if 0 < ballot.voters <= VOTES_SHOWN_MAX
+    }
+    newest_first = sorted(ballots, key=lambda ballot: -ballot.began_at_ms)
+    return Story(program, read_standing(state), tuple(newest_first), votes, reports)
 
 
 async def reports_of(chain: Chain, program: str) -> tuple[Report, ...]:
@@ -173,6 +168,13 @@ async def answer_report(
         raise NoSuchReport(report=report, program=program)
     path = f"/reports/{program}/{found.reporter}/{report}/answers/{key.address}/{name}"
     return await chain.write(path, statement_record(Statement(reason, evidence)), key)
+
+
+def _votes(records: Any) -> tuple[Vote, ...]:
+    return tuple(
+        Vote(voter, str(one.get("choice")), int(one.get("weight_uain", 0)), int(one.get("at_ms", 0)))
+        for voter, one in (records or {}).items()
+    )
 
 
 def _report(reporter: str, key: str, record: Any) -> Report | None:

@@ -6,6 +6,8 @@ What the chain says counts, not what this provider thinks of it. A program that 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from openresource.client.chain import Chain
@@ -20,6 +22,8 @@ KILLS: Final = "kills"
 KILL_EVENTS: Final = "/kills/*/state"
 # Programs about which there was a vote; each has cost somebody a deposit.
 PROGRAMS_SCANNED_MAX: Final = 10_000
+# What an event did not bring is found so soon.
+LOOK_SECONDS: Final = 60.0
 
 register(ProgramKilled, WITHDRAWN)
 
@@ -27,19 +31,24 @@ register(ProgramKilled, WITHDRAWN)
 class Kills:
     """What this provider knows of programs that were stopped."""
 
-    def __init__(self, chain: Chain, offers: Offers) -> None:
+    def __init__(self, chain: Chain, offers: Offers, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._chain = chain
         self._offers = offers
+        self._clock = clock
+        self._looks_again_at = 0.0
 
     async def look(self) -> None:
-        """Reads what the votes of the past have decided."""
+        """Reads what the votes of the past have decided; between two looks events tell what changes."""
+        if self._clock() < self._looks_again_at:
+            return
         count = 0
         async for program in self._chain.children("/kills"):
             self.see(program, await self._chain.read(f"/kills/{program}/state"))
             count += 1
             if count >= PROGRAMS_SCANNED_MAX:
                 log.warning("only the first %d programs with a vote were looked at", count)
-                return
+                break
+        self._looks_again_at = self._clock() + LOOK_SECONDS
 
     def see(self, program: str, record: Any) -> None:
         """Takes in where a program stands; whoever calls it next is refused or served."""
