@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from tests.sandbox.conftest import Run
+from tests.sandbox.containers import archive
+from tests.sandbox.images import can_make_python_image
 from tests.sandbox.workers import EXTRA_MODES, IDENTITIES, MODES, PYTHON, Worker
 
+pytestmark = pytest.mark.sandbox
 CONCURRENT = PYTHON + "[resources]\nconcurrency = 4\n"
 
 ASKING = """
@@ -226,3 +229,28 @@ def test_a_caller_cannot_name_a_call_in_a_request_of_its_own() -> None:
 
     assert "openresource-call" in OWN_HEADERS
     assert os.environ.get("OPENRESOURCE_CALL_SECRET") is None
+
+
+def test_sandbox_an_image_finds_the_broker_where_its_environment_says(
+    workers: Callable[[str], Worker],
+) -> None:
+    level, identity = EXTRA_MODES[1]
+    probed = workers(identity).ask({"level": level, "probe": True})
+    if not probed["available"] or not can_make_python_image():
+        pytest.skip(f"{level} is not available here: {probed['why_not']}")
+    run = 'kind = "oci"\nimage = "python.tar"\nspeaks = "jsonl"\ncommand = ["python3", "-u", "/release/program.py"]\n'
+    methods = "".join(f'[[methods]]\nname = "{name}"\npath = "/{name}"\n' for name in ("a", "b"))
+    steps = [{"call": "a", "asks_for": "first"}, {"call": "b", "asks_for": "second"}, {"call": "a"}]
+    outcome = workers(identity).run(
+        level,
+        {"program.py": LINES},
+        steps,
+        manifest=f'name = "lines"\n[run]\n{run}{methods}',
+        copies={"python.tar": archive()},
+    )
+    told = bodies(outcome)
+    assert [one if isinstance(one, str) else one["for"] for one in told] == [
+        "first",
+        "second",
+        "no-allowance",
+    ]

@@ -18,6 +18,7 @@ from openresource.sandbox.driver import InnerAnswer, InnerRequest, Limits, Progr
 from openresource.sandbox.releases import load_manifest
 from openresource.sandbox.tongues import add_tongue
 
+pytestmark = pytest.mark.sandbox
 PROTO = """
 syntax = "proto3";
 package asking;
