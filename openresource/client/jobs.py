@@ -174,6 +174,7 @@ class Jobs:
         """
         began = time.monotonic()
         choice = choice or await self._directory.choose(service)
+        await self._directory.check_runs(choice.program)
         interface = await self._directory.interface(choice.program)
         chosen = interface.method(method, choice.service)
         value = fit_inputs(chosen, inputs or {})
