@@ -17,6 +17,7 @@ from typing import Any
 
 from openresource import __version__
 from openresource.ledger.nodes import Branch
+from openresource.ledger.views import View
 from openresource.node.announcements import decoded_block
 from openresource.node.content import QUOTA_BYTES, SWEEP_SECONDS, ContentStore
 from openresource.node.door import LOCAL_NAMES, Door
@@ -33,6 +34,7 @@ from openresource.protocol import begin, resume
 
 DEFAULT_PORT = 8080
 LOOPBACK = "127.0.0.1"
+JOBS_PER_TURN = 200
 
 _log = logging.getLogger("openresource.node")
 
@@ -233,13 +235,29 @@ class NodeService:
         await asyncio.to_thread(content.measure)
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            programs = self.engine.final().node([VALUES, "programs"])
-            roots = [label for label, _ in programs.children()] if isinstance(programs, Branch) else []
+            roots = await content_roots(self.engine.final())
             dropped = await asyncio.to_thread(content.sweep, roots)
             if dropped:
                 _log.info(
                     "content dropped", extra={"facts": {"blocks": dropped, "used_bytes": content.used_bytes}}
                 )
+
+
+async def content_roots(final: View) -> list[str]:
+    """What the chain refers to: programs, and the sealed inputs and outputs of jobs until those are folded."""
+    programs, jobs = final.node([VALUES, "programs"]), final.node([VALUES, "jobs"])
+    roots = [label for label, _ in programs.children()] if isinstance(programs, Branch) else []
+    for place, (job, _) in enumerate(list(jobs.children()) if isinstance(jobs, Branch) else []):
+        record: Any = final.get([VALUES, "jobs", job])
+        if not isinstance(record, dict) or "request" not in record:
+            continue
+        named = [record["request"].get("input_cid")]
+        named += [run.get("output_cid") for run in (record.get("executions") or {}).values()]
+        roots += [cid for cid in named if isinstance(cid, str)]
+        if place % JOBS_PER_TURN == 0:
+            # Others want the loop too.
+            await asyncio.sleep(0)
+    return roots
 
 
 def run_in_loop(main: Coroutine[Any, Any, None]) -> None:
