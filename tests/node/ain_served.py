@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openresource.ledger.transactions import Transaction
-from openresource.node.ain.chain import NODE_STATES, SERVING, AinChain, MemoryArchive
+from openresource.node.ain.archive import MemoryArchive
+from openresource.node.ain.chain import NODE_STATES, SERVING, AinChain
 from openresource.node.ain.door import AinDoor
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.settings import AinSettings

@@ -6,7 +6,8 @@ from typing import Any
 
 from openresource.ledger.consensus_papers import vote_body
 from openresource.ledger.transactions import Transaction, sign_transaction
-from openresource.node.ain.chain import SERVING, AinChain, Listener, MemoryArchive
+from openresource.node.ain.archive import MemoryArchive
+from openresource.node.ain.chain import SERVING, AinChain, Listener, Snapshot
 from openresource.node.ain.pool import PoolLimits
 from openresource.primitives.keys import PrivateKey
 from tests.support.ain import ain_network
@@ -214,3 +215,25 @@ def test_lists_of_blocks_are_cut_to_a_segment() -> None:
     assert [block["number"] for block in chain.blocks(25, 100)] == [25, 26, 27, 28]
     assert [block["number"] for block in chain.blocks(last + 1, 0)] == [last]
     assert chain.blocks(7, 3) == []
+
+
+def test_a_chain_that_begins_at_a_snapshot_still_knows_what_came_before() -> None:
+    node = OneNode()
+    transfer = node.transfer(10)
+    node.chain.submit(transfer, node.now_ms)
+    for _ in range(5):
+        node.next_epoch()
+    before, archive = node.chain, node.chain.archive
+    node.chain = AinChain(
+        before.network,
+        before.genesis,
+        archive,
+        start=Snapshot(dict(before.final_block), before.final.tree.fork()),
+    )
+    node.chain.node_state = SERVING
+    info = node.chain.transaction_info(transfer.hash)
+    assert info is not None
+    assert (info["state"], info["is_finalized"], info["receipt"]["code"]) == ("FINALIZED", True, 0)
+    assert info["transaction"]["hash"] == transfer.hash
+    assert node.chain.submit(transfer, node.now_ms)["code"] == 10701
+    assert node.chain.transaction_info("0x" + "0" * 64) is None

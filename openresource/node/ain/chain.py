@@ -11,7 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from openresource.ledger.consensus import Consensus
 from openresource.ledger.consensus_entries import Entry
@@ -26,13 +26,16 @@ from openresource.ledger.pool import (
     within_budgets,
 )
 from openresource.ledger.profile import Network
-from openresource.ledger.results import ALREADY_RECEIVED
+from openresource.ledger.results import ALREADY_RECEIVED, has_failed
 from openresource.ledger.state import State
 from openresource.ledger.transactions import Transaction, trusted_transaction
 from openresource.ledger.tree import Tree
+from openresource.node.ain.archive import Archive
 from openresource.node.ain.pool import (
     EXECUTED,
+    FINALIZED,
     PENDING,
+    REVERTED,
     STATES_IN_BLOCK,
     Pool,
     PoolLimits,
@@ -65,38 +68,6 @@ STOPPED: Final = "STOPPED"
 
 CHAIN_SEGMENT_LENGTH: Final = 20
 FINAL_TIMES_MAX: Final = 1000
-
-
-class Archive(Protocol):
-    """Where final blocks are kept, the genesis block included."""
-
-    def block(self, number: int) -> dict[str, Any] | None: ...
-
-    def number_of(self, block_hash: str) -> int | None: ...
-
-    def append(self, block: dict[str, Any]) -> None: ...
-
-
-class MemoryArchive:
-    """Final blocks in memory."""
-
-    def __init__(self) -> None:
-        self._blocks: list[dict[str, Any]] = []
-        self._numbers: dict[str, int] = {}
-
-    def block(self, number: int) -> dict[str, Any] | None:
-        """A final block by its number."""
-        return self._blocks[number] if 0 <= number < len(self._blocks) else None
-
-    def number_of(self, block_hash: str) -> int | None:
-        """The number of a final block by its hash."""
-        return self._numbers.get(block_hash)
-
-    def append(self, block: dict[str, Any]) -> None:
-        """Keeps the next final block."""
-        assert block["number"] == len(self._blocks), "blocks come in order"
-        self._numbers[block["hash"]] = len(self._blocks)
-        self._blocks.append(block)
 
 
 class GenesisMismatch(Refusal):
@@ -171,6 +142,8 @@ class AinChain:
         self.consensus.recall = self._recall
         self.consensus.observer = self.listener.block_writes
         self.pool = Pool(limits or PoolLimits(), self._tell_state)
+        # Of the blocks up to here only the archive knows what they held.
+        self._start_number: int = start.block["number"]
         self._finalised_at: OrderedDict[int, int] = OrderedDict()
         self._front: Executor = self._front_on_final()
 
@@ -249,7 +222,7 @@ class AinChain:
         """What the tracker knows of a transaction, with the transaction and, once in a block, its receipt."""
         tracked = self.pool.tracker.get(tx_hash) if isinstance(tx_hash, str) else None
         if tracked is None:
-            return None
+            return self._info_on_disk(tx_hash) if isinstance(tx_hash, str) else None
         info = dict(tracked)
         state = info.get("state")
         if state in STATES_IN_BLOCK:
@@ -267,6 +240,39 @@ class AinChain:
             waiting = self.pool.waiting(tx_hash)
             info["transaction"] = None if waiting is None else waiting.to_json()
         return info
+
+    def _info_on_disk(self, tx_hash: str) -> dict[str, Any] | None:
+        """A final transaction that was tracked before this node started from a snapshot."""
+        place = self.archive.place_of(tx_hash)
+        block = None if place is None else self.block(place[0])
+        if place is None or block is None:
+            return None
+        number, index = place
+        wire, receipt = block["transactions"][index], block["receipts"][index]
+        return {
+            "state": REVERTED if has_failed(receipt, True) else FINALIZED,
+            "number": number,
+            "index": index,
+            "address": wire["address"],
+            "timestamp": wire["tx_body"]["timestamp"],
+            "is_executed": True,
+            "is_finalized": True,
+            "tracked_at": block["timestamp"],
+            "finalized_at": block["timestamp"],
+            "transaction": wire,
+            "receipt": receipt,
+        }
+
+    def _has_received(self, tx_hash: str) -> bool:
+        """Whether this hash came before; for as long as AI Network's node remembers it."""
+        if self.pool.has_received(tx_hash):
+            return True
+        place = self.archive.place_of(tx_hash) if self._start_number > 0 else None
+        block = None if place is None or place[0] > self._start_number else self.block(place[0])
+        if block is None:
+            return False
+        forgotten_at: int = block["timestamp"] + self.pool.limits.tracker_timeout_ms
+        return self.final_time_ms < forgotten_at
 
     def pending_transactions(self) -> dict[str, list[Wire]]:
         """What waits, by account, votes and proposals included."""
@@ -302,7 +308,7 @@ class AinChain:
             return _refused(
                 FREE_POOL_FULL, f"{prefix}Tx pool does NOT have enough free room ({pool.free_size})."
             )
-        if pool.has_received(transaction.hash):
+        if self._has_received(transaction.hash):
             shown = {**transaction.to_json(), "extra": {"created_at": now_ms, "executed_at": None}}
             text = json.dumps(shown, indent=2, ensure_ascii=False)
             return _refused(ALREADY_RECEIVED, f"{prefix}Already received transaction: {text}")

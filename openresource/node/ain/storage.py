@@ -29,7 +29,7 @@ from openresource.node.store import DiskFull, HomeInUse, StoreDamaged
 from openresource.primitives.errors import Refusal
 
 MAP_BYTES: Final = 1 << 40
-TABLES: Final = ("blocks", "numbers", "papers")
+TABLES: Final = ("blocks", "numbers", "papers", "transactions")
 COMPRESSION: Final = 1
 SNAPSHOT_SUFFIX: Final = ".jsonl.gz"
 
@@ -85,6 +85,11 @@ class ChainStorage:
         raw = self._get("numbers", _key(block_hash))
         return None if raw is None else int.from_bytes(raw, "big")
 
+    def place_of(self, tx_hash: str) -> tuple[int, int] | None:
+        """Block and index of a final transaction; the last ones of an unordered one that came twice."""
+        raw = self._get("transactions", _key(tx_hash))
+        return None if raw is None else (int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big"))
+
     def append(self, block: dict[str, Any]) -> None:
         """Keeps the next final block."""
         number: int = block["number"]
@@ -93,6 +98,9 @@ class ChainStorage:
             key = number.to_bytes(8, "big")
             transaction.put(key, _packed(block), db=self._tables["blocks"])
             transaction.put(_key(block["hash"]), key, db=self._tables["numbers"])
+            for index, wire in enumerate(block.get("transactions", ())):
+                place = key + index.to_bytes(4, "big")
+                transaction.put(_key(wire["hash"]), place, db=self._tables["transactions"])
         self._last = number
 
     # -- papers of blocks that are not final ------------------------------------------------------------------------
