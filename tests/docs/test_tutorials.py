@@ -44,6 +44,8 @@ PROMISED = {
     "jsonl-program": r'"letters": ?5',
     "first-round": r"gist(.|\n)*AIN",
     "dry-run": r"Nothing was spent",
+    "job": r"(?s)Accepted: .*Computed anew from the chain, the verdict is the one that was written\.",
+    "job-python": r"ACCEPTED .* True$",
     "proof": r"[Pp]roof|genesis",
     "app": r'"scores"',
     "json-rpc": r'"symbol": ?"AIN"',
