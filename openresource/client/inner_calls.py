@@ -62,6 +62,8 @@ HAND_IN_TRIES_MAX: Final = 4
 PAUSE_SECONDS_FIRST: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 AT_ONCE_MAX: Final = 16
+# Requests that are taken from one provider for one call; an honest one passes on no more than a program may make.
+ASKED_MAX: Final = 4 * CHILDREN_MAX
 # The program is through and did not wait for them: they may end, so that it is known what they cost.
 GRACE_SECONDS: Final = 5.0
 HANDED_IN_BYTES_MAX: Final = 4 << 20
@@ -439,9 +441,12 @@ class Listening:
                 run, after = found, 0
             for ask in asks:
                 after = max(after, ask.number)
-                if (run, ask.number) not in self._asked and len(self._working) < AT_ONCE_MAX:
-                    self._asked.add((run, ask.number))
-                    self._keep(self._serve(ask, run))
+                if (run, ask.number) in self._asked or len(self._asked) >= ASKED_MAX:
+                    continue
+                while len(self._working) >= AT_ONCE_MAX:
+                    await asyncio.wait(self._working, return_when=asyncio.FIRST_COMPLETED)
+                self._asked.add((run, ask.number))
+                self._keep(self._serve(ask, run))
             if has_ended:
                 await asyncio.sleep(pause_seconds)
 

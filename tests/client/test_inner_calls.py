@@ -6,12 +6,18 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from openresource.client import AsyncClient
-from openresource.client.calls import AnswerNotReceipted, Exchange, ProgramFailedThere
+from openresource.client.calls import (
+    AnswerNotReceipted,
+    Exchange,
+    OverSpendingLimit,
+    ProgramFailedThere,
+)
 from openresource.market.allowances import Allowance, allow
 from openresource.market.services import Permissions
 from openresource.primitives.errors import Refusal
@@ -347,6 +353,22 @@ def test_the_provider_dies_between_two_inner_calls_and_comes_back(on_a_street: R
     on_a_street(story)
 
 
+def test_an_allowance_is_within_the_days_limit_or_refused_before_anything_is_spent(on_a_street: Run) -> None:
+    async def story(street: Street) -> None:
+        (one,) = await children(street, 1)
+        shop = await parent(street, composed(one.service.full_name))
+        async with await street.buyer() as buyer:
+            buyer.home.write_limits(replace(buyer.home.limits(), per_day_uain=5 * PRICE_UAIN))
+            with pytest.raises(OverSpendingLimit):
+                await call(buyer, shop, Allowance(4 * PRICE_UAIN + 1))
+            assert await exact(street, buyer) == 0
+            assert (await call(buyer, shop, Allowance(4 * PRICE_UAIN))).total_uain == 2 * PRICE_UAIN
+            # What was not spent of the first allowance is free for the second.
+            assert (await call(buyer, shop, Allowance(2 * PRICE_UAIN))).total_uain == 2 * PRICE_UAIN
+
+    on_a_street(story)
+
+
 def _more(receipt: dict[str, Any]) -> dict[str, Any]:
     return {**receipt, "children": [*receipt["children"], "0x" + "77" * 32]}
 
@@ -388,6 +410,28 @@ def test_a_provider_that_invents_inner_costs_is_not_acknowledged(on_a_street: Ru
             assert not buyer.books.channels_to(
                 street.network.genesis_hash, shop.key.address, shop.service.version.program
             )
+
+    on_a_street(story)
+
+
+def test_many_requests_at_once_are_all_answered(on_a_street: Run) -> None:
+    async def story(street: Street) -> None:
+        async def slow(call: ProgramCall) -> ProgramReply:
+            await asyncio.sleep(0.05)
+            return await shout(call)
+
+        child = await street.open(await street.publish(), slow)
+
+        async def wide(call: ProgramCall) -> ProgramReply:
+            many = (ask(call, child.service.full_name, f"t{number}") for number in range(66))
+            return reply(await asyncio.gather(*many))
+
+        shop = await parent(street, wide)
+        async with await street.buyer() as buyer:
+            answer = await call(buyer, shop, "0.1")
+            expected = [f"T{number}" for number in range(64)] + ["too-many-inner-calls"] * 2
+            assert answer.value == expected
+            assert await exact(street, buyer) == 65 * PRICE_UAIN
 
     on_a_street(story)
 
@@ -484,5 +528,7 @@ def test_whatever_fails_and_however_many_run_at_once_no_tree_costs_more_than_was
                 spent_uain = await exact(street, buyer) - before_uain
                 assert spent_uain <= budget_uain + own_uain
                 assert spent_uain == told_uain
+            # Nothing is kept free of the day's limit any more.
+            assert (await buyer.calls())._promised_uain == 0
 
     on_a_street(story)
