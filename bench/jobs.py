@@ -72,6 +72,7 @@ def main() -> None:
 def measure(folder: Path, jobs: int, many: int) -> dict[str, Any]:
     """Everything."""
     with job_stage(folder, parameters={"job_keep_ms": KEEP_MS}) as stage:
+        print("starting a node and three providers …", file=sys.stderr)
         with ThreadPoolExecutor() as hands:
             list(hands.map(lambda name: stage.provide(name, bond_uain=BOND_UAIN), PROVIDERS))
         for name, exactness in (("clock", "subjective"), ("shout", "bit_exact")):
@@ -90,6 +91,7 @@ async def measured(stage: JobStage, jobs: int, many: int) -> dict[str, Any]:
         started = [await start_ms(stage, client) for _ in range(jobs)]
         rows: dict[str, Any] = {"one": {"start_ms": spread(started)}}
         for policy in POLICIES:
+            print(f"measuring {policy} …", file=sys.stderr)
             early, final = [], []
             for number in range(jobs):
                 began = time.perf_counter()

@@ -57,6 +57,8 @@ from openresource.primitives.keys import PrivateKey
 log = logging.getLogger("openresource.client.jobs")
 
 JOB_SECONDS: Final = 120.0
+# By its deadline somebody must be bound to a job; audits and referees come after it, and are waited for.
+VERDICT_SECONDS: Final = 300.0
 # What is waited for is looked at again after so long, as a hint may be lost.
 LOOK_SECONDS: Final = 1.0
 FINAL_LOOK_SECONDS: Final = 0.05
@@ -212,7 +214,7 @@ class Jobs:
             sealed = sealed_input(job, value, seed, self._key(), readers, os.urandom(16 + 48 * len(readers)))
             request["input_cid"] = await self._chain.put_bytes(sealed)
             self._given[job] = frozenset(readers)
-        handle = self._handle(job, began + deadline_seconds)
+        handle = self._handle(job, began + deadline_seconds + VERDICT_SECONDS)
         path = f"/job_requests/{requester}/{key}"
         try:
             await self._chain.submit(set_value(path, request), self._key())
@@ -222,7 +224,7 @@ class Jobs:
             log.info("job %s was asked for before", job)
         return handle
 
-    def resume(self, job: str, *, deadline_seconds: float = JOB_SECONDS) -> JobHandle:
+    def resume(self, job: str, *, deadline_seconds: float = JOB_SECONDS + VERDICT_SECONDS) -> JobHandle:
         """Goes on with a job of this wallet that another process asked for."""
         return self._handle(job, time.monotonic() + deadline_seconds)
 

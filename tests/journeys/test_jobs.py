@@ -36,7 +36,7 @@ BOND_UAIN = 20_000_000
 DISPUTE_BOND_UAIN = 100_000
 # Of jobs whose provider dies or sleeps, the next one waits no longer than this.
 PARAMETERS = {
-    "job_lease_ms": 2_500,
+    "job_lease_ms": 5_000,
     "job_stagger_ms": 100,
     "job_gather_ms": 2_000,
     "job_secret_ms": 5_000,
@@ -102,13 +102,13 @@ async def keep_alive(stage: JobStage, told: Counter[str]) -> None:
 async def ask(stage: JobStage, client: AsyncClient, number: int, told: Counter[str]) -> None:
     policy = ("audited", "quorum:2/3", "audited:0.5")[number % 3]
     handle = await client.jobs.run(
-        stage.service, inputs={"text": f"soup {number}"}, policy=policy, deadline_seconds=100
+        stage.service, inputs={"text": f"soup {number}"}, policy=policy, deadline_seconds=60
     )
     try:
         result: JobResult = await handle.result()
     except JobFailed as refusal:
         told[f"{policy} {refusal.status}"] += 1
-        assert refusal.status in ("REFUTED", "UNRESOLVED"), refusal.message
+        assert refusal.status in ("REFUTED", "UNRESOLVED", "EXPIRED"), refusal.message
     else:
         told[f"{policy} {result.view.status}"] += 1
         if result.value != f"SOUP {number}":
@@ -142,7 +142,7 @@ def check_accounts(before: dict[str, int], after: dict[str, int], told: Counter[
     assert after["liar"] <= before["liar"]
     assert told["lies accepted"] == told["lies REFUTED"], told
     accepted = sum(count for name, count in told.items() if name.endswith("ACCEPTED"))
-    assert accepted >= JOBS // 2
+    assert accepted >= JOBS // 2, told
     punished: dict[str, Any] = {name: count for name, count in told.items() if "punished" in name}
     assert not any(name.startswith("honest") for name in punished), punished
 
