@@ -1,5 +1,6 @@
 """`job`: have a program run and checked; watch it, list what was asked for, compute its verdict anew."""
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -109,7 +110,7 @@ def run_job(
     )
     code = run(asking.run(home, node_url, dry_run=dry_run))
     if code != DONE:
-        raise click.exceptions.Exit(code)
+        sys.exit(code)
 
 
 @job.command(
@@ -189,7 +190,7 @@ def explain_job(identifier: str, home: str | None, node_url: str | None, as_json
     }
     show(record, as_json=as_json, text=lambda: "\n".join(explanation.lines))
     if not explanation.matches:
-        raise click.exceptions.Exit(FAILED)
+        sys.exit(FAILED)
 
 
 class Asking:
