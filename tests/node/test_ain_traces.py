@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from openresource.primitives.keys import private_key_from_hex
 from tests.support.ain_nodes import ain_nodes, wait_for_block
 from tests.support.ain_traces import Replay, recorded_ports
@@ -21,6 +23,7 @@ RECORDED_ENVIRONMENT = {
 EVENTS = "true (last node only)"
 
 
+@pytest.mark.timeout(600)
 @vectors(
     "ain/rpc-traces.json", "scenarios", context=("genesis_accounts",), count=lambda document: _count(document)
 )
