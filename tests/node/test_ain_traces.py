@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ import pytest
 
 from openresource.primitives.keys import private_key_from_hex
 from tests.support.ain_nodes import ain_nodes, wait_for_block
-from tests.support.ain_traces import Replay, recorded_ports
-from tests.vectors_support import vectors
+from tests.support.ain_traces import Comparison, Replay, recorded_ports
+from tests.vectors_support import changed, load_vectors, vectors
 
 # The last final block when a recording began.
 BEGINNINGS = {"main": 3, "three": 5, "clients": 3}
@@ -49,6 +51,27 @@ def test_recorded_traces_replay_equal(case: dict[str, Any], document: dict[str, 
         replay.run(case["steps"])
         told = "\n".join(replay.differences)
         assert not replay.differences, f"{replay.steps_equal} of {replay.steps_run} steps are equal\n{told}"
+
+
+def test_a_changed_answer_of_the_traces_is_noticed() -> None:
+    document = load_vectors("ain/rpc-traces.json")
+    random_source = random.Random(20260101)
+    exact = [
+        step["response"]
+        for scenario in document["scenarios"]
+        for step in scenario["steps"]
+        if step["kind"] in ("jsonrpc", "http") and not step["volatile"] and "json" in step["response"]
+    ]
+    unnoticed = []
+    for response in exact:
+        told = copy.deepcopy(response)
+        told["json"] = changed(told["json"], random_source)
+        comparison = Comparison([], {})
+        comparison.compare(response, told, "$")
+        if not comparison.differences:
+            unnoticed.append((response, told))
+    # How full a pool is belongs to a run.
+    assert len(exact) > 250 and len(unnoticed) <= 3, unnoticed
 
 
 def _count(document: dict[str, Any]) -> int:
