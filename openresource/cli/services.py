@@ -159,11 +159,14 @@ async def _shown(service: str, home: str | None, node_url: str | None) -> dict[s
     from openresource.cli.program import story_record
     from openresource.client.forks import forks_of, lineage_of
     from openresource.client.kills import story_of
+    from openresource.client.services import NoSuchService
 
     async with client_of(home, node_url) as client:
         directory, chain = client.directory, client.chain
         choice = await directory.choose(service)
         listing = await directory.listing(choice.publisher, choice.name)
+        if listing is None:
+            raise NoSuchService(service=service)
         lineage = await lineage_of(chain, choice.version)
         forks = await forks_of(chain, choice.publisher, choice.name)
         story = await story_of(chain, choice.program)

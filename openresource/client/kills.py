@@ -38,6 +38,11 @@ class NoOpenVote(Refusal):
     way_out = "Ask for one: openresource program kill {program} --reason … --evidence FILE"
 
 
+class NoSuchProgram(Refusal):
+    template = "No program {program} is registered on this network."
+    way_out = "See what there is: openresource services"
+
+
 class NoSuchReport(Refusal):
     template = "There is no report {report} about {program}."
     way_out = "See the reports: openresource program show {program}"
@@ -81,7 +86,11 @@ class Story:
 
 async def program_of(directory: Directory, wanted: str) -> str:
     """The program that a person names by its CID or by a service."""
-    return wanted if is_cid_text(wanted) else (await directory.choose(wanted)).program
+    if not is_cid_text(wanted):
+        return (await directory.choose(wanted)).program
+    if not await directory.is_registered(wanted):
+        raise NoSuchProgram(program=wanted)
+    return wanted
 
 
 async def standing_of(chain: Chain, program: str) -> Standing:

@@ -362,6 +362,10 @@ class Directory:
         """Who may call and run a service."""
         return read_permissions(await self._read(f"/services/{choice.service}/permissions", "final"))
 
+    async def is_registered(self, program: str) -> bool:
+        """Whether a program is known to the chain."""
+        return await self._read(f"/programs/{program}", "final") is not None
+
     async def check_runs(self, program: str, at: At = "final") -> None:
         """Refuses a program that was stopped by a vote, with its reason and evidence."""
         check_program_runs(program, await self._read(f"/kills/{program}/state", at))
