@@ -8,6 +8,7 @@ import click
 
 from openresource.cli.output import home_option, insist_option, json_option, network_node_option, note
 from openresource.cli.session import client_of, run
+from openresource.market.allowances import DEPTH_DEFAULT, DEPTH_MAX, Allowance, checked_allowance
 from openresource.primitives.amounts import text_from_uain, uain_from_text
 
 
@@ -23,6 +24,21 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM · 1 refused (port in use, no wallet)
     "--port", type=click.IntRange(0, 65535), default=8082, show_default=True, help="0 takes any free port."
 )
 @click.option("--limit", default="1", show_default=True, help="The most that this run may spend, in AIN.")
+@click.option("--allow", metavar="AIN", help="What the program of each call may spend on calls of others.")
+@click.option(
+    "--depth",
+    type=click.IntRange(0, DEPTH_MAX),
+    default=DEPTH_DEFAULT,
+    show_default=True,
+    help="How many calls below each other that reaches.",
+)
+@click.option(
+    "--allow-service",
+    "allowed",
+    multiple=True,
+    metavar="SERVICE",
+    help="A service that it may be spent on; none named: any that is open to everyone.",
+)
 @click.option("--host", help="Address to listen on. Default: this machine only; whoever reaches it spends.")
 @click.option(
     "--grpc-port",
@@ -39,6 +55,9 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM · 1 refused (port in use, no wallet)
 def connect(
     port: int,
     limit: str,
+    allow: str | None,
+    depth: int,
+    allowed: tuple[str, ...],
     host: str | None,
     grpc_port: int | None,
     origins: tuple[str, ...],
@@ -49,12 +68,14 @@ def connect(
 ) -> None:
     """Serve all services on a plain HTTP address of this machine; the wallet pays, within your limits."""
     limit_uain = uain_from_text(limit)
-    run(_serve(port, limit_uain, host, grpc_port, origins, insist, home, node_url, as_json))
+    inner = None if allow is None else checked_allowance(uain_from_text(allow), depth, allowed)
+    run(_serve(port, limit_uain, inner, host, grpc_port, origins, insist, home, node_url, as_json))
 
 
 async def _serve(
     port: int,
     limit_uain: int,
+    inner: Allowance | None,
     host: str | None,
     grpc_port: int | None,
     origins: tuple[str, ...],
@@ -81,12 +102,14 @@ async def _serve(
                     facts = {
                         "service": answer.service,
                         "price_uain": answer.price_uain,
+                        "total_uain": answer.total_uain,
                         "receipt_id": answer.receipt_id,
                     }
                     click.echo(json.dumps({"call": facts}))
                 else:
                     note(
-                        f"  {answer.service.rpartition('/')[2]}: {answer.price} AIN to {answer.provider}, "
+                        f"  {answer.service.rpartition('/')[2]}: {answer.total} AIN to {answer.provider}"
+                        f"{' and others' if answer.inner else ''}, "
                         f"{answer.milliseconds:.0f} ms, receipt {answer.receipt_id[:18]}…"
                     )
 
@@ -105,7 +128,13 @@ async def _serve(
 
             names = LOOPBACK_NAMES if host is None else None
             application = Connect(
-                client, limit_uain=limit_uain, origins=origins, names=names, insists=insists, on_call=called
+                client,
+                limit_uain=limit_uain,
+                origins=origins,
+                names=names,
+                insists=insists,
+                inner=inner,
+                on_call=called,
             )
             door: Any = None
             grpc_address = ""

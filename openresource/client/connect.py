@@ -36,6 +36,7 @@ from openresource.client.calls import EVENTS_TYPE, Answer, Calls, Exchange, NoPr
 from openresource.client.facade import AsyncClient
 from openresource.client.replies import FailedTry, why
 from openresource.client.services import Choice, Interface, Listing, Method
+from openresource.market.allowances import Allowance as InnerAllowance
 from openresource.market.choices import Considered
 from openresource.market.proto_files import proto_file, proto_text
 from openresource.market.services import fork_source_text
@@ -201,14 +202,19 @@ class Connect:
         origins: tuple[str, ...] = (),
         names: tuple[str, ...] | None = LOOPBACK_NAMES,
         insists: bool = False,
+        inner: InnerAllowance | None = None,
         on_call: Callable[[Answer], None] = lambda _: None,
     ) -> None:
-        """`names` are the host names under which it may be reached; None takes any."""
+        """`names` are the host names under which it may be reached; None takes any.
+
+        `inner` is what the program of each call may spend on others, within the limit of the run.
+        """
         self.allowance = Allowance(limit_uain)
         self._client = client
         self._origins = frozenset(origins)
         self._names = names
         self._insists = insists
+        self._inner = inner
         self._on_call = on_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -354,7 +360,10 @@ class Connect:
         left_uain = self.allowance.left_uain
         price_uain = max([price for price in prices if price <= left_uain], default=min(prices))
         max_price_uain = price_uain
-        with self.allowance.promise(price_uain):
+        declares_calls = (await self._client.directory.interface(choice.program)).calls is not None
+        inner = self._inner if declares_calls else None
+        most_uain = price_uain + (0 if inner is None else inner.budget_uain)
+        with self.allowance.promise(most_uain):
             plan = await calls.plan(
                 asked,
                 method.name,
@@ -362,8 +371,14 @@ class Connect:
                 max_price_uain=max_price_uain,
                 choice=choice,
                 insists=self._insists,
+                allowance=inner,
             )
-            yield calls, plan, price_uain
+            try:
+                yield calls, plan, most_uain
+            except Refusal as refusal:
+                # The call is free, what others did for its program is not.
+                self.allowance.spent_uain += int(refusal.facts.get("inner_uain", 0))
+                raise
 
     async def pieces(
         self, asked: str, choice: Choice, method: Method, inputs: dict[str, Any], exchange: Exchange
@@ -375,12 +390,12 @@ class Connect:
                     async for piece in pieces:
                         yield piece
             except (GeneratorExit, asyncio.CancelledError):
-                # What the provider has sent by now may cost the price.
+                # What the provider has sent by now may cost the price, and calls below it theirs.
                 self.allowance.spent_uain += price_uain
                 raise
             finally:
                 if exchange.answer is not None:
-                    self.allowance.spent_uain += exchange.answer.price_uain
+                    self.allowance.spent_uain += exchange.answer.total_uain
                     self._on_call(exchange.answer)
 
     async def _pay(
@@ -410,7 +425,7 @@ class Connect:
                 raise
             finally:
                 if exchange.answer is not None:
-                    self.allowance.spent_uain += exchange.answer.price_uain
+                    self.allowance.spent_uain += exchange.answer.total_uain
                     self._on_call(exchange.answer)
         if not method.stream:
             assert exchange.answer is not None

@@ -5,46 +5,34 @@ from __future__ import annotations
 import json
 import shutil
 import ssl
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from openresource.client import allow
-from openresource.client.calls import ProgramFailedThere, ProviderRefused
-from openresource.market.allowances import Allowance
 from openresource.market.receipt_trees import receipt_tree
 from openresource.market.receipts import receipt_from_json
 from tests.cli.support import run_cli
-from tests.journeys.kinds_stage import Scene, kinds_stage
+from tests.journeys.composition_stage import (
+    GIST_UAIN,
+    HEAD,
+    ROOT,
+    SCRUB_UAIN,
+    composition_stage,
+    publish,
+    spent_uain,
+    words,
+)
+from tests.journeys.kinds_stage import Scene
 
 pytestmark = [pytest.mark.journey, pytest.mark.sandbox, pytest.mark.timeout(240)]
-ROOT = Path(__file__).resolve().parents[2]
 LETTER = (
     "Bees find flowers by colour and scent. Ann (ann@example.org) saw that a bee which has found good flowers "
     "dances for the other bees. It rained on Tuesday."
 )
-SCRUB_UAIN, GIST_UAIN = 400, 500
 
-HEAD = """
-name = "{name}"
-summary = "Has gist say it."
-license = "MIT"
-[run]
-{run}
-[resources]
-memory = "128Mi"
-concurrency = 4
-[calls]
-services = ["gist"]
-[[methods]]
-name = "say"
-input = {{type = "object", properties = {{text = {{type = "string"}}}}, required = ["text"]}}
-price = {{model = "per_call", amount = "0.0001"}}
-"""
 # What every language can do: connect, write a line, read a line.
 ASK = """
 import json, os, socket
@@ -91,88 +79,12 @@ import sys
 print(json.dumps(ask(sys.argv[1], os.environ.get("OPENRESOURCE_CALL_SECRET"))))
 """
 )
-HOSTILE = """
-import json, os, socket, threading, time
-from openresource_broker import BrokerRefused, call, current
-
-kept = []
-
-def lines():
-    broker = socket.socket(socket.AF_UNIX)
-    broker.connect(os.environ["OPENRESOURCE_BROKER"])
-    return broker.makefile("rwb")
-
-class Program:
-    def flood(self) -> dict:
-        # As much as the door takes, without reading what comes back.
-        broker = socket.socket(socket.AF_UNIX)
-        broker.connect(os.environ["OPENRESOURCE_BROKER"])
-        broker.settimeout(1.0)
-        sent = 0
-        try:
-            while sent < 50_000_000:
-                sent += broker.send(b'{"service": "gist", "input": {"text": "x"}, "call": "00"}\\n' * 1000)
-        except OSError:
-            pass
-        return {"sent": sent}
-
-    def forge(self) -> list[str]:
-        stream, told = lines(), []
-        for line in (b"{}", b'{"service": "gist", "call": "' + b"0" * 32 + b'"}', b'{"service":', b"\\xff\\xfe", b"[]"):
-            stream.write(line + b"\\n")
-            stream.flush()
-            told.append(json.loads(stream.readline())["error"]["code"])
-        return told
-
-    def keep(self) -> str:
-        kept.append(current())
-        return "kept"
-
-    def use_kept(self) -> str:
-        try:
-            return call("gist", "summarise", text="Bees dance.", token=kept[-1])["summary"]
-        except BrokerRefused as refusal:
-            return refusal.code
-
-    def greed(self) -> list[str]:
-        told = []
-        for number in range(80):
-            try:
-                call("gist", "summarise", text="Bees dance.")
-                told.append("answered")
-            except BrokerRefused as refusal:
-                told.append(refusal.code)
-        return told
-
-    def crash(self) -> str:
-        call("gist", "summarise", text="Bees dance.")
-        os._exit(3)
-"""
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with kinds_stage(tmp_path_factory.mktemp("composition")) as scene:
-        for program in ("scrub", "gist"):
-            scene.publish(ROOT / "openresource" / "samples" / program)
+    with composition_stage(tmp_path_factory.mktemp("composition"), "scrub", "gist") as scene:
         yield scene
-
-
-def words(scene: Scene) -> tuple[str, ...]:
-    return "--home", str(scene.buyer.folder), "--node", scene.node.url
-
-
-def publish(scene: Scene, name: str, run: str, source: str, head: str = HEAD) -> None:
-    folder = scene.folder / name
-    folder.mkdir()
-    (folder / "openresource.toml").write_text(head.format(name=name, run=run))
-    (folder / "program.py").write_text(source)
-    scene.publish(folder)
-
-
-def spent_uain(scene: Scene) -> int:
-    with scene.client() as client:
-        return client.asynchronous.books.spent_uain(0)
 
 
 def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(
@@ -244,63 +156,6 @@ def test_any_program_that_can_write_a_line_to_a_socket_calls_others(
         answer = client.call(name, text="Bees dance. It rained.", allowance="0.001")
         assert answer.value == "Bees dance." and answer.inner_uain == GIST_UAIN
         assert client.call(name, text="Bees dance.").value in ("no-allowance", "call-not-named")
-
-
-def test_calls_side_by_side_in_one_instance_spend_each_its_own_allowance(scene: Scene) -> None:
-    source = "from openresource_broker import BrokerRefused, call\n" + (
-        "def say(text: str) -> str:\n"
-        "    try:\n"
-        '        return call("gist", "summarise", text=text)["summary"]\n'
-        "    except BrokerRefused as refusal:\n"
-        "        return refusal.code\n"
-    )
-    publish(scene, "beside", 'kind = "python"\nentry = "program:say"', source)
-    with scene.client() as client:
-        client.call("beside", text="warm up")
-
-        def one(number: int) -> Any:
-            allowance = allow("0.0005") if number % 2 else Allowance(GIST_UAIN - 1)
-            return client.call("beside", text=f"Bees dance {number}.", allowance=allowance)
-
-        with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(one, range(8)))
-    for number, answer in enumerate(answers):
-        assert answer.value == (f"Bees dance {number}." if number % 2 else "allowance-used-up")
-        assert answer.inner_uain == (GIST_UAIN if number % 2 else 0)
-
-
-def test_a_hostile_program_gets_no_further_than_its_callers_allowance(scene: Scene) -> None:
-    head = HEAD.partition("[[methods]]")[0]
-    publish(scene, "hostile", 'kind = "python"\nentry = "program:Program"', HOSTILE, head)
-    before_uain = spent_uain(scene)
-    with scene.client() as client:
-
-        def call(method: str, **options: Any) -> Any:
-            return client.call("hostile", method, **options)
-
-        paid = [call("forge", allowance="0.001"), call("flood", allowance="0.001")]
-        # An invalid request, a secret that nobody has, and lines that are none.
-        assert paid[0].value == [
-            "broker-request-invalid",
-            "call-over",
-            "broker-request-invalid",
-            "broker-request-invalid",
-            "broker-request-invalid",
-        ]
-        assert not any(answer.inner for answer in paid)
-        # The secret of a call that has ended opens nothing, whoever calls next.
-        paid += [call("keep", allowance="0.01"), call("use_kept")]
-        assert paid[-1].value in ("call-over", "no-allowance")
-        paid.append(call("greed", allowance=Allowance(20 * GIST_UAIN)))
-        told = paid[-1].value
-        assert told[:20] == ["answered"] * 20 and set(told[20:64]) == {"allowance-used-up"}
-        assert set(told[64:]) == {"too-many-inner-calls"}
-        assert paid[-1].inner_uain == 20 * GIST_UAIN
-        with pytest.raises((ProgramFailedThere, ProviderRefused)) as crashed:
-            call("crash", allowance="0.001")
-        assert crashed.value.facts["inner_uain"] == GIST_UAIN
-    expected_uain = sum(answer.total_uain for answer in paid) + GIST_UAIN
-    assert spent_uain(scene) == before_uain + expected_uain
 
 
 def test_every_coin_is_where_the_papers_say(scene: Scene) -> None:
