@@ -248,7 +248,7 @@ class Node:
             for lane in lanes:
                 selector.register(lane.socket, selectors.EVENT_READ, lane)
                 lane.ask(0, request)
-            used, started = self.cpu_seconds(), time.monotonic()
+            started = time.monotonic()
             while time.monotonic() - started < seconds:
                 for ready, _ in selector.select(1.0):
                     lane = ready.data
