@@ -48,6 +48,8 @@ def test_a_proven_fault_takes_the_label_of_exact_bytes_away_and_pays_nobody() ->
     audited(world, "audited:1", "aa")
     job, auditor = audited(world, "audited:1", "bb", worker_result=50)
     assert world.status(job) == "DISPUTED"
+    # Referees are called by the block after.
+    world.next_block()
     referees = [name for name in FOUR if name not in ("ann", auditor)]
     for name in referees:
         world.work(job, name)
