@@ -142,6 +142,11 @@ class JobView:
         return self.status == COMMITTED and "secret_hash" in self.request
 
     @property
+    def committed_height(self) -> int:
+        """The block in which the work was bound; its beacon draws."""
+        return int(self.state.get("committed_height") or 0)
+
+    @property
     def marks(self) -> tuple[Any, ...]:
         """What differs when anything about it has changed that somebody waits for."""
         runs = tuple(

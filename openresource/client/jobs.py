@@ -62,6 +62,7 @@ VERDICT_SECONDS: Final = 300.0
 # What is waited for is looked at again after so long, as a hint may be lost.
 LOOK_SECONDS: Final = 1.0
 FINAL_LOOK_SECONDS: Final = 0.05
+SECRET_WAIT_SECONDS: Final = 0.02
 LISTED_MAX: Final = 100
 # Of readers whose keys are in the header; those who come later are given theirs on the chain.
 READERS_AT_ONCE: Final = 16
@@ -350,11 +351,10 @@ class Jobs:
     async def _tend(self, handle: JobHandle) -> None:
         """Gives keys to late executors and reveals the secret, until the job is settled or our time is over."""
         given: set[str] = set()
-        is_told = False
         try:
             async for view in handle.events():
-                if view.wants_secret and not is_told:
-                    is_told = await self._tell_secret(view)
+                if view.wants_secret:
+                    await self._tell_secret(view)
                 for provider in view.executors_without_key - given:
                     given.add(provider)
                     await self._give_key(view, provider)
@@ -385,15 +385,21 @@ class Jobs:
         except Refusal as refusal:
             log.warning("%s gets no key to job %s: %s", provider, view.job, refusal.message)
 
-    async def _tell_secret(self, view: JobView) -> bool:
+    async def _tell_secret(self, view: JobView) -> None:
+        """Reveals the secret once the block of the commitment is decided: before that its beacon is not there."""
         seed = job_seed(view.job, self._key(), await self._chain.domain())
         path = f"/jobs/{view.job}/secret/{self._key().address}"
-        try:
-            await self._chain.submit(set_value(path, {"secret": hex_text(seed.secret)}), self._key())
-        except TransactionRefused as refusal:
-            log.debug("job %s does not take the secret yet: %s", view.job, refusal.message)
-            return False
-        return True
+        wait_seconds = SECRET_WAIT_SECONDS
+        while view.wants_secret:
+            if (await self._chain.status()).height >= view.committed_height:
+                try:
+                    await self._chain.submit(set_value(path, {"secret": hex_text(seed.secret)}), self._key())
+                    return
+                except TransactionRefused as refusal:
+                    log.debug("job %s does not take the secret yet: %s", view.job, refusal.message)
+            await asyncio.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, LOOK_SECONDS)
+            view = await self.show(view.job)
 
 
 def _readers(placements: list[Placement], network: NetworkDomain) -> dict[str, bytes]:

@@ -51,6 +51,7 @@ WAIT_SECONDS_MAX: Final = 0.25
 # A lease that was refused is asked for again after so long, so many times.
 ASK_AGAIN_SECONDS: Final = 0.1
 ASKED_MAX: Final = 10
+LEFT_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -94,6 +95,8 @@ class Jobs:
         self._lives: dict[str, _Life] = {}
         # Jobs that nobody here can take yet, by publisher, name and program.
         self._later: dict[tuple[str, str, str], dict[str, None]] = {}
+        # Jobs whose lease ended before our run did.
+        self._left: set[str] = set()
         self._look = asyncio.Event()
         self._cursor = ""
         self.is_leaving = False
@@ -275,7 +278,7 @@ class Jobs:
         return offer
 
     async def _lease(self, life: _Life, record: dict[str, Any]) -> bool:
-        if self.is_leaving:
+        if self.is_leaving or life.job in self._left:
             return False
         offer = self._offer(record, life.job)
         if offer is None:
@@ -329,12 +332,23 @@ class Jobs:
                 if not run.done() and not await self._still_ours(life):
                     log.info("job %s is no longer ours; its run is stopped", life.job)
                     self._metrics.count("openresource_jobs_total", 'outcome="interrupted"')
+                    self._leave_to_others(life.job)
                     return None
             return run.result()
         finally:
             if not run.done():
                 run.cancel()
                 await asyncio.gather(run, return_exceptions=True)
+
+    def _leave_to_others(self, job: str) -> None:
+        """Who could not finish a job in its lease does not take it again at once: somebody else may be able to."""
+        if len(self._left) < JOBS_WAITING_MAX:
+            self._left.add(job)
+            asyncio.get_running_loop().call_later(LEFT_SECONDS, self._take_up_again, job)
+
+    def _take_up_again(self, job: str) -> None:
+        self._left.discard(job)
+        self._want(job)
 
     async def _still_ours(self, life: _Life) -> bool:
         life.changed.clear()

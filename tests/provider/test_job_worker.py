@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openresource.client.job_views import JobFailed
+import pytest
+
+from openresource.client.job_replays import explained
+from openresource.client.job_views import JobFailed, OutputUnreadable
 from openresource.client.jobs import Jobs as AskedJobs
 from openresource.client.services import Choice, Interface
 from openresource.client.services import Method as ClientMethod
+from openresource.market.jobs.faults import check_report, read_report
 from openresource.market.jobs.lifecycle import ACCEPTED
 from openresource.market.jobs.terms import Settings
 from openresource.market.placements import Placement, sign_tls_key
@@ -108,6 +112,9 @@ class Street:
 
     async def choose(self, service: str) -> Choice:
         return self.choice
+
+    async def check_runs(self, program: str) -> None:
+        """Nothing was stopped by a vote here."""
 
     async def interface(self, program: str) -> Interface:
         return Interface((ClientMethod("echo", "/echo", "", {}, {}, False, None),))
@@ -343,6 +350,52 @@ def test_what_this_machine_alone_cannot_do_is_never_bound_to(tmp_path: Path) -> 
                 if len(result.view.executions) == 2:
                     return
             raise AssertionError("ann never had her turn in six jobs")
+
+    run(body)
+
+
+def test_anybody_computes_the_verdict_anew_and_sees_one_that_was_written_wrongly(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with stage(tmp_path, ann=shout, ben=shout, liar=lie) as here:
+            handle = await here.buyer.run("echo", inputs={"text": "soup"}, policy="quorum:2/3")
+            await handle.result()
+            record = here.chain._record(handle.id)
+            told = explained(handle.id, record, 7)
+            assert told.matches and told.height == 7
+            assert any("quorum of 2 of 3" in line for line in told.lines)
+            assert any("not the one that the verdict accepts" in line for line in told.lines)
+            liar = here.workers["liar"].key.address
+            for wrong in (
+                {**record["verdict"], "winners": {liar: True}},
+                {**record["verdict"], "digest": record["executions"][liar]["digest"]},
+                {**record["verdict"], "status": "UNRESOLVED"},
+            ):
+                assert not explained(handle.id, {**record, "verdict": wrong}, 7).matches
+
+    run(body)
+
+
+def test_an_early_result_that_is_denied_later_is_shown_to_the_chain(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with stage(tmp_path, ann=shout) as here:
+            ann = here.workers["ann"]
+            handle = await here.buyer.run("echo", inputs={"text": "soup"}, policy="audited:0")
+            view = (await handle.result()).view
+            run_of = {**view.executions[ann.key.address], "digest": "0x" + "ab" * 32}
+            denied = replace(view, executions={ann.key.address: run_of})
+            shown: list[tuple[str, Any]] = []
+
+            async def submit(operation: Any, key: PrivateKey) -> None:
+                shown.append((operation.ref, operation.value))
+
+            here.chain.submit = submit  # type: ignore[method-assign]
+            with pytest.raises(OutputUnreadable):
+                await here.buyer.output(denied, ann.key.address)
+            (path, record), *rest = shown
+            assert not rest and path.startswith(f"/jobs/{handle.id}/faults/{BUYER.address}/")
+            report = read_report(record, handle.id)
+            lease_at_ms = view.executions[ann.key.address]["lease_at_ms"]
+            check_report(report, b"\xab" * 32, lease_at_ms, NETWORK)
 
     run(body)
 
