@@ -25,7 +25,7 @@ _NUMBERS: Final = (
     "revealed_at_ms",
     "equivocated_at_ms",
 )
-_FLAGS: Final = ("is_locked", "is_over", "is_late")
+_FLAGS: Final = ("is_locked", "is_over", "is_late", "is_fined")
 _TEXTS: Final = ("operator", "runtime_class", "output_cid", "status", "error")
 _BYTES: Final = ("commitment", "digest", "salt")
 

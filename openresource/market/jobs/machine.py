@@ -243,6 +243,10 @@ def finish(
     if run is None or run.provider != provider:
         holder = run.provider if run is not None else "nobody"
         raise NotTheLeaseholder(job=job.job, provider=holder, signer=provider)
+    if run.equivocated_at_ms:
+        raise JobStepNotAllowed(
+            job=job.job, status="not to be finished by who has two results", step="finish"
+        )
     done = _with(job, replace(run, revealed_at_ms=at_ms, **dict(report)))
     outcome = settle(done, resolve(done.executions, done.policy, at_ms), settings, facts, at_ms)
     reason = str(report.get("error", ""))
@@ -273,11 +277,12 @@ def report_equivocation(
 ) -> Outcome:
     """Takes all of a bond from who signed two results, whatever the job's status; its execution counts for nothing."""
     run = _own(job, provider)
-    if run.equivocated_at_ms:
+    if run.is_fined:
         raise JobStepNotAllowed(job=job.job, status="shown to have two results of it", step="report")
-    shown = _with(job, replace(run, equivocated_at_ms=at_ms))
+    known_ms = at_ms if job.verdict is None else run.equivocated_at_ms
+    shown = _with(job, replace(run, equivocated_at_ms=known_ms, is_fined=True))
     fine = slash_equivocation(job, provider, reporter, settings, facts)
-    if job.status not in (REVEALING, JUDGING):
+    if job.status not in (REVEALING, JUDGING) or job.verdict is not None:
         return replace(fine, job=shown)
     left = {name: held for name, held in facts.bonds.items() if name != provider}
     decided = _decide(shown, settings, replace(facts, bonds=left), at_ms)

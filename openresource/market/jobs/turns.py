@@ -56,5 +56,8 @@ def checker_turn_ms(job: Job, order: tuple[str, ...], provider: str, settings: S
     """
     if provider not in order:
         return None
+    if not job.seed:
+        # Not drawn yet: the block in which it began is not closed.
+        return job.turns_from_ms + settings.call_ms
     place = order.index(provider)
     return job.turns_from_ms + max(0, place - job.checkers_wanted + 1) * settings.call_ms

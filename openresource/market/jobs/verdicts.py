@@ -58,7 +58,9 @@ class Execution:
     usage: Mapping[str, int] | None = None
     revealed_at_ms: int = 0
     is_late: bool = False
+    # When it was shown to have two results; what is shown after the verdict is fined, and changes nothing else.
     equivocated_at_ms: int = 0
+    is_fined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
