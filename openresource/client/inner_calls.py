@@ -400,7 +400,7 @@ class Listening:
 
     def __init__(self, node: InnerCalls, wire: Wire, plan: Plan) -> None:
         self._node = node
-        self._wire = wire
+        self._wire = wire.beside()
         self._plan = plan
         self._secret = secrets.token_bytes(LINE_SECRET_BYTES)
         self._asked: set[tuple[str, int]] = set()

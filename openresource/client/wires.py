@@ -86,6 +86,8 @@ class Wire:
             placement.provider, placement.endpoint, placement.tls_key, placement.tls_signature, network
         )
         self.placement = placement
+        self._network = network
+        self._beside: Wire | None = None
         self._certificate = b""
         self._http: Connections | None = None
         # Connections of certificates that were renewed since; calls on them may still be running.
@@ -94,11 +96,19 @@ class Wire:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._beside is not None:
+            await self._beside.close()
         clients = [*self._former, self._http]
         self._http, self._former = None, []
         for http in clients:
             if http is not None:
                 await http.close()
+
+    def beside(self) -> Wire:
+        """Connections of its own to the same place: requests that wait for long must not keep others from theirs."""
+        if self._beside is None:
+            self._beside = Wire(self.placement, self._network)
+        return self._beside
 
     async def send(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str], seconds: float

@@ -436,6 +436,22 @@ def test_many_requests_at_once_are_all_answered(on_a_street: Run) -> None:
     on_a_street(story)
 
 
+def test_very_many_calls_that_wait_for_others_do_not_keep_each_other_from_being_heard(
+    on_a_street: Run,
+) -> None:
+    async def story(street: Street) -> None:
+        (child,) = await children(street, 1)
+        shop = await parent(street, composed(child.service.full_name), capacity=200)
+        async with await street.buyer() as buyer:
+            await call(buyer, shop)
+            many = (call(buyer, shop, text=f"t{number}") for number in range(90))
+            answers = await asyncio.gather(*many)
+            assert [answer.value for answer in answers] == [[f"T{number}"] for number in range(90)]
+            assert await exact(street, buyer) == 91 * 2 * PRICE_UAIN
+
+    on_a_street(story)
+
+
 def test_a_stream_may_call_others_while_it_goes_on(on_a_street: Run) -> None:
     async def story(street: Street) -> None:
         (one,) = await children(street, 1)
