@@ -56,7 +56,16 @@ Machines that open to people
 Holds and jobs (money in holds|market|<app>:<id> and holds|market|job:<job>)
     /holds/$app/$id/fund/$record                      anybody          money that pays an app's jobs, until it expires
     /holds/$app/$id/state                             the chain        owner and expiry
-    /jobs/$job/request, /jobs/$job/state              the chain        made by a write where a PROGRAM entry stands
-    /jobs/$job/leases/$provider                       the provider     the first one gets the job for a while
-    /jobs/$job/executions/$provider                   the leaseholder  output to its path, price to those who earned it
+    /job_requests/$requester/$key                     the requester    asks for a run; the budget is taken
+    /jobs/$job/request, /jobs/$job/state              the chain        made by a request, or a write where a PROGRAM entry stands
+    /jobs/$job/leases/$provider                       a provider       in its turn: the right to work, audit or referee for a while
+    /jobs/$job/commits/$provider                      a leaseholder    binds itself to a result that nobody can read yet
+    /jobs/$job/secret/$requester                      the requester    with the beacon it draws whether the job is audited
+    /jobs/$job/reveals/$provider                      who is bound     the result; the last one brings the verdict and the money
+    /jobs/$job/executions/$provider                   the leaseholder  the result of policy one; else written by the chain
+    /jobs/$job/keys/$provider                         the requester    the key of sealed content for who came later
+    /jobs/$job/disputes/$disputer/$key                anybody          doubts an accepted result against a bond
+    /jobs/$job/faults/$reporter/$key                  anybody          two results that one provider signed
+    /jobs/$job/verdict, /jobs/$job/judgement          the chain        what became of it; what became of a dispute of it
+    /jobs/$job/folded                                 the chain        all that is left of it in the end
 """
