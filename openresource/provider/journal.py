@@ -380,10 +380,13 @@ class Journal:
 
     def _lay_zeros(self) -> None:
         """Prepares the place of the next records while nobody waits."""
-        start = max(self._zeros_until, self._position)
+        start, descriptor = max(self._zeros_until, self._position), self._descriptor
+        if descriptor < 0:
+            # It was let go meanwhile.
+            return
         try:
-            os.pwrite(self._descriptor, bytes(ZEROS_AHEAD_BYTES), start)
-            os.fsync(self._descriptor)
+            os.pwrite(descriptor, bytes(ZEROS_AHEAD_BYTES), start)
+            os.fsync(descriptor)
         except OSError:
             # Only a preparation: a full disk is for the next real write to report.
             return
