@@ -28,7 +28,9 @@ class BondOutOfRange(Refusal):
 class BondNotFree(Refusal):
     result_code = ResultCode.BOND_NOT_FREE
     template = "Of the bond of {provider} {free} AIN are free; {amount} AIN cannot be withdrawn."
-    way_out = "Withdraw at most what is free: not what is on its way already, nor what running jobs have locked."
+    way_out = (
+        "Withdraw at most what is free: not what is on its way already, nor what running jobs have locked."
+    )
 
 
 class TooManyWithdrawals(Refusal):
