@@ -127,8 +127,8 @@ class Market:
 
 
 @contextlib.asynccontextmanager
-async def open_market(folder: Path) -> AsyncIterator[Market]:
-    async with local_node(folder / "node") as node:
+async def open_market(folder: Path, **options: Any) -> AsyncIterator[Market]:
+    async with local_node(folder / "node", **options) as node:
         market = Market(folder, node, node.chain(), key_of("publisher"), key_of("provider"), [])
         try:
             yield market

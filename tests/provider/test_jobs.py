@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from openresource.client.chain import set_function, set_rule, set_value
+from openresource.client.job_views import JobFailed
 from openresource.primitives.keys import PrivateKey
+from openresource.sandbox.pool import ProgramPool
 from tests.provider.market import Market, open_market, until, write_program
 
 pytestmark = pytest.mark.journey
@@ -116,3 +118,34 @@ def test_a_job_that_waited_for_a_provider_is_taken_when_one_comes(tmp_path: Path
         assert await until(result) == "DINNER"
 
     on_a_market(tmp_path, work)
+
+
+@pytest.mark.timeout(240)
+def test_a_run_whose_lease_is_over_is_killed_in_its_sandbox(tmp_path: Path) -> None:
+    async def work() -> None:
+        parameters = {"market": {"job_lease_ms": 2_000}}
+        async with open_market(tmp_path, parameters=parameters) as market:
+            provider = await market.provide()
+            await market.publish(write_program(tmp_path / "program"))
+            (offer,) = provider.offers
+            assert isinstance(offer.runner, ProgramPool)
+            async with await market.buyer() as buyer:
+                handle = await buyer.jobs.run(
+                    "shout", "nap", {"seconds": 60}, policy="one", deadline_seconds=20
+                )
+                await until(lambda: provider.jobs.running)
+                instance: Any = offer.runner._slots[0].instance
+                assert instance.alive and is_there(instance.pid)
+                with pytest.raises(JobFailed):
+                    await handle.result()
+                assert not is_there(instance.pid)
+                # The place is free again, and the program starts anew for whoever asks next.
+                after = await buyer.jobs.run("shout", "shout", {"text": "soup"}, deadline_seconds=60)
+                assert (await after.result()).value == "SOUP"
+
+    asyncio.run(asyncio.wait_for(work(), 200))
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process lives."""
+    return Path(f"/proc/{pid}").exists()

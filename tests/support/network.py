@@ -177,9 +177,9 @@ def local_node_process(home: Path | None = None, **options: Any) -> Iterator[Nod
 
 
 @contextlib.asynccontextmanager
-async def local_node(home: Path | None = None) -> AsyncIterator[NodeProcess]:
+async def local_node(home: Path | None = None, **options: Any) -> AsyncIterator[NodeProcess]:
     """A running node for asynchronous tests; its clients are closed with it."""
-    with local_node_process(home) as node:
+    with local_node_process(home, **options) as node:
         try:
             yield node
         finally:
