@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from openresource.ledger.consensus_papers import vote_body
 from openresource.ledger.transactions import Transaction, sign_transaction
 from openresource.node.ain.archive import MemoryArchive
@@ -237,3 +239,29 @@ def test_a_chain_that_begins_at_a_snapshot_still_knows_what_came_before() -> Non
     assert info["transaction"]["hash"] == transfer.hash
     assert node.chain.submit(transfer, node.now_ms)["code"] == 10701
     assert node.chain.transaction_info("0x" + "0" * 64) is None
+
+
+def test_a_block_takes_no_more_than_it_is_allowed_and_the_rest_comes_later() -> None:
+    node = OneNode(PoolLimits(free_ratio_per_account=1))
+    sent = [node.transfer(1, name) for name in range(10)]
+    for one in sent:
+        assert node.chain.submit(one, node.now_ms)["code"] == 0
+    block, _ = node.chain.make_block(11, node.now_ms, node.keys[0].address, 4)
+    assert [wire["hash"] for wire in block["transactions"]] == [one.hash for one in sent[:4]]
+    assert node.chain.pool.size == 10
+    for _ in range(5):
+        node.next_epoch()
+    assert balance(node.chain.final, node.keys[6].address) == 1_000_010
+
+
+def test_a_very_full_pool_is_not_executed_anew_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openresource.node.ain.chain.REPLAYED_MAX", 5)
+    node = OneNode(PoolLimits(free_ratio_per_account=1))
+    for _ in range(3):
+        node.next_epoch()
+    for name in range(8):
+        node.chain.submit(node.transfer(1, name), node.now_ms)
+    for _ in range(6):
+        node.next_epoch()
+        assert balance(node.chain.front, node.keys[6].address) == 1_000_008
+    assert balance(node.chain.final, node.keys[6].address) == 1_000_008

@@ -68,6 +68,9 @@ STOPPED: Final = "STOPPED"
 
 CHAIN_SEGMENT_LENGTH: Final = 20
 FINAL_TIMES_MAX: Final = 1000
+# A pool fuller than AI Network's nodes allow by default is not executed anew on each final block: that would take longer
+# than an epoch, and nothing would become final. The front state then goes on as it is, with the same transactions in it.
+REPLAYED_MAX: Final = 1_200
 
 
 class GenesisMismatch(Refusal):
@@ -125,6 +128,7 @@ class AinChain:
         listener: Listener | None = None,
         start: Snapshot | None = None,
         allows_unsigned: bool = False,
+        replays_pool: bool = True,
     ) -> None:
         """A chain that stands at its genesis, or at a snapshot; the archive holds the blocks up to there, or is empty."""
         self.network = network
@@ -134,6 +138,8 @@ class AinChain:
         self.node_state = NODE_STATES[0]
         # Addresses in bodies are taken without a signature; only for development.
         self.allows_unsigned = allows_unsigned
+        # Whether the front state has what waits in the pool also after a block has become final.
+        self._replays_pool = replays_pool
         if start is None:
             start = Snapshot(genesis, genesis_state(network, genesis))
         if archive.block(0) is None:
@@ -370,9 +376,11 @@ class AinChain:
             state.app_stakes_total(),
         )
 
-    def make_block(self, epoch: int, now_ms: int, proposer: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def make_block(
+        self, epoch: int, now_ms: int, proposer: str, count_max: int | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The next block and the body of its proposal; what cannot be executed any more leaves the pool."""
-        candidates = self.candidates()
+        candidates = self.candidates()[:count_max]
         block, body = self.consensus.make_block(
             epoch, now_ms, proposer, [one.transaction for one in candidates]
         )
@@ -421,8 +429,11 @@ class AinChain:
                 self.listener.block_final(entry.number, entry.hash)
         if entries:
             self.pool.forget(before - hashes_of(self.consensus.papers()))
-            self._front = self._front_on_final()
-            self._replay_pool()
+            if not self._replays_pool:
+                self._front = self._front_on_final()
+            elif self.pool.size <= REPLAYED_MAX:
+                self._front = self._front_on_final()
+                self._replay_pool()
         return entries
 
     def _front_on_final(self) -> Executor:

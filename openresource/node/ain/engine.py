@@ -262,6 +262,7 @@ class AinNode:
             limits=settings.pool_limits,
             start=None if found is None else Snapshot(*found),
             allows_unsigned=self.parameters.flag("ENABLE_TX_SIG_VERIF_WORKAROUND"),
+            replays_pool=self.parameters.flag("UPDATE_NEW_FINAL_FRONT_DB_WITH_TX_POOL"),
         )
         first = storage.block(0)
         if first is None or first["hash"] != self.genesis_hash():

@@ -33,6 +33,9 @@ OFFENCES_MAX: Final = 100
 SEGMENT_BLOCKS_MAX: Final = 20
 SEGMENT_BYTES_MAX: Final = 8_000_000
 HEALTH_EPOCHS: Final = 10
+# A block must be made, passed on, executed by the others and voted for within its epoch.
+MAKING_SHARE: Final = 0.3
+TRANSACTIONS_MIN: Final = 100
 
 Wire = dict[str, Any]
 # Sends a message of a type to all peers; the address is one that has it already.
@@ -69,6 +72,8 @@ class Rounds:
         self._early_votes: dict[str, list[Wire]] = {}
         self._early_count = 0
         self._unkept: dict[str, Wire] = {}
+        # What a transaction took in the blocks that were made last.
+        self._ms_per_transaction = 0.0
 
     # -- epochs -----------------------------------------------------------------------------------------------------
 
@@ -127,11 +132,25 @@ class Rounds:
             self._ask_for_blocks()
             return
         try:
-            block, body = self.chain.make_block(self.epoch, self._now_ms(), self._key.address)
+            block, body = self._make_block()
         except ConsensusRefused as refusal:
             _log.info("no block could be proposed", extra={"facts": {"reason": str(refusal)}})
             return
         self.take_proposal(block, self._signed(body).to_json(), None)
+
+    def _make_block(self) -> tuple[Wire, Wire]:
+        """A block of no more transactions than can be executed in time, going by what they took before."""
+        count_max = None
+        if self._ms_per_transaction > 0:
+            count_max = max(TRANSACTIONS_MIN, int(MAKING_SHARE * self.epoch_ms / self._ms_per_transaction))
+        begun_ms = self._now_ms()
+        block, body = self.chain.make_block(self.epoch, begun_ms, self._key.address, count_max)
+        count = len(block["transactions"])
+        if count >= TRANSACTIONS_MIN:
+            taken = (self._now_ms() - begun_ms) / count
+            before = self._ms_per_transaction or taken
+            self._ms_per_transaction = (before + taken) / 2
+        return block, body
 
     # -- proposals and votes ----------------------------------------------------------------------------------------
 
