@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from openresource.client.envelopes import RECEIPT_HEADER
+from openresource.client.inner_asks import ASKS_BYTES_MAX, Ask, asks_of
 from openresource.client.wires import ProviderAway, Wire
 from openresource.market.allowances import (
     LINE_SECRET_BYTES,
@@ -35,27 +36,20 @@ from openresource.market.allowances import (
     check_depth,
     check_service,
     grant_header,
-    is_service_text,
     left_uain,
     reserve,
     settle,
 )
-from openresource.market.fields import InvalidRecord
 from openresource.market.manifests import Calls as Declared
 from openresource.market.receipts import CHILDREN_MAX
 from openresource.market.services import is_open_to_all
-from openresource.primitives.amounts import UAIN_MAX, text_from_uain
-from openresource.primitives.encoding import base64url, parse_json
+from openresource.primitives.encoding import base64url
 from openresource.primitives.errors import Refusal
 
 if TYPE_CHECKING:
     from openresource.client.replies import Answer, Plan
     from openresource.client.services import Choice
 
-# What one look at a line may bring: some requests of a program, each a mebibyte before it is written as JSON.
-ASKS_BYTES_MAX: Final = 32 << 20
-BODY_BYTES_MAX: Final = 1 << 20
-DEPTH_MAX: Final = 64
 LOOK_SECONDS: Final = 40.0
 HAND_IN_SECONDS: Final = 30.0
 HAND_IN_TRIES_MAX: Final = 4
@@ -115,31 +109,11 @@ class InnerResult:
         return told
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """A program's request as its provider passes it on."""
-
-    number: int
-    service: str
-    method: str
-    body: bytes
-    input: dict[str, Any]
-    max_price_uain: int | None
-    allowance_uain: int | None
-    deadline_seconds: float | None
-    policy: str
-
-    @property
-    def key(self) -> tuple[str, str, bytes]:
-        """What makes it the same request in another run."""
-        return self.service, self.method, self.body
-
-
 @dataclass(slots=True)
 class _Errand:
     """One request on its way, for the runs that asked it."""
 
-    ask: _Ask
+    ask: Ask
     runs: set[str]
     plan: Plan | None = None
     charge: Charged | None = None
@@ -319,7 +293,7 @@ class InnerCalls:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def errand(self, ask: _Ask, run: str, plan: Plan) -> _Errand:
+    def errand(self, ask: Ask, run: str, plan: Plan) -> _Errand:
         """The work on a request: what an earlier run asked just so serves this one too."""
         for errand in self._errands:
             if errand.ask.key == ask.key and run not in errand.runs and not _has_failed(errand.task):
@@ -348,7 +322,7 @@ class InnerCalls:
         self._made[answer.receipt_id] = answer.total_uain
         return InnerResult(ask.service, ask.method, answer.total_uain, answer=answer)
 
-    async def _checked_choice(self, ask: _Ask) -> Choice:
+    async def _checked_choice(self, ask: Ask) -> Choice:
         """The version that a request means, if it may be called here and now."""
         check_depth(self.allowance, self.chain, ask.service)
         check_count(self.calls, CHILDREN_MAX, "this call")
@@ -436,7 +410,7 @@ class Listening:
                 pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
                 continue
             pause_seconds = PAUSE_SECONDS_FIRST
-            found, asks, has_ended = _asks_of(content)
+            found, asks, has_ended = asks_of(content)
             if found != run:
                 run, after = found, 0
             for ask in asks:
@@ -455,7 +429,7 @@ class Listening:
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    async def _serve(self, ask: _Ask, run: str) -> None:
+    async def _serve(self, ask: Ask, run: str) -> None:
         errand = self._node.errand(ask, run, self._plan)
         # It goes on when this provider is given up: another may ask the same.
         await asyncio.wait((errand.task,))
@@ -517,63 +491,10 @@ def _failed(errand: _Errand, error: Mapping[str, Any]) -> InnerResult:
     )
 
 
-def _seconds(ask: _Ask, plan: Plan) -> float:
+def _seconds(ask: Ask, plan: Plan) -> float:
     """For how long a request may go on: no longer than its program's own call."""
     seconds = plan.left_seconds()
     return seconds if ask.deadline_seconds is None else min(seconds, ask.deadline_seconds)
-
-
-def _asks_of(content: bytes) -> tuple[str, list[_Ask], bool]:
-    """What a line gives; whatever is not of the form is as if it had not been asked."""
-    try:
-        found = parse_json(content, bytes_max=ASKS_BYTES_MAX, depth_max=DEPTH_MAX)
-    except Refusal:
-        return "", [], False
-    if not isinstance(found, dict):
-        return "", [], False
-    run, listed = found.get("run"), found.get("asks")
-    asks = [ask for ask in map(_ask_of, listed if isinstance(listed, list) else []) if ask is not None]
-    is_run = isinstance(run, str) and len(run) == 16 and run.isalnum() and run.isascii()
-    return (str(run), asks, found.get("ended") is True) if is_run else ("", [], False)
-
-
-def _ask_of(value: Any) -> _Ask | None:
-    if not isinstance(value, dict):
-        return None
-    number, service, method = value.get("number"), value.get("service"), value.get("method")
-    body, policy, seconds = value.get("body"), value.get("policy", ""), value.get("deadline_seconds")
-    if not (
-        type(number) is int
-        and 0 < number < 1_000_000
-        and isinstance(service, str)
-        and is_service_text(service)
-        and isinstance(method, str)
-        and len(method) <= 200
-        and isinstance(body, str)
-        and isinstance(policy, str)
-    ):
-        return None
-    try:
-        given = parse_json(body.encode(), bytes_max=BODY_BYTES_MAX, depth_max=DEPTH_MAX)
-        max_price_uain, allowance_uain = (
-            _amount(value.get(name)) for name in ("max_price_uain", "allowance_uain")
-        )
-    except (Refusal, UnicodeEncodeError):
-        return None
-    if not isinstance(given, dict):
-        return None
-    patience = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
-    return _Ask(
-        number, service, method, body.encode(), given, max_price_uain, allowance_uain, patience, policy
-    )
-
-
-def _amount(value: Any) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int or not 0 <= value <= UAIN_MAX:
-        raise InvalidRecord(what="request of a program", member="amount", reason="is not in whole µAIN")
-    return value
 
 
 def used_up(service: str, required_uain: int, node: InnerCalls) -> AllowanceUsedUp:
@@ -584,9 +505,3 @@ def used_up(service: str, required_uain: int, node: InnerCalls) -> AllowanceUsed
         left_uain=node.left_uain,
         budget_uain=node.spending.budget_uain,
     )
-
-
-def allowance_text(allowance: Allowance) -> str:
-    """An allowance for a reader."""
-    named = f" to {', '.join(allowance.services)}" if allowance.services else ""
-    return f"{text_from_uain(allowance.budget_uain)} AIN{named}, {allowance.depth} deep"
