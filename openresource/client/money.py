@@ -14,6 +14,7 @@ from openresource.client.homes import Home, Limits
 from openresource.client.stakes import stake_of
 from openresource.market.accounts import bond_account, channel_account, hold_account, job_account
 from openresource.market.bonds import Bond, read_bond
+from openresource.market.jobs import asked_job_id
 from openresource.market.kills import Ballot, read_ballot
 from openresource.market.money import (
     ChannelFunds,
@@ -65,7 +66,8 @@ async def money_of(
         chain.balance(address), _channels(chain, address), _holds(chain, address), bond_of(chain, address)
     )
     stake, ballots = await asyncio.gather(stake_of(chain, address), _ballots(chain))
-    jobs = await _jobs(chain, {(hold.app, hold.name) for hold in holds})
+    of_holds = await _jobs(chain, {(hold.app, hold.name) for hold in holds})
+    jobs = [*of_holds, *(await _asked(chain, address))]
     entries = books.channels(status.genesis_hash)
     signed = {entry.name: max(0, entry.purse.signed_uain) for entry in entries}
     at_ms = clock_ms()
@@ -142,6 +144,18 @@ async def _ballots(chain: Chain) -> list[Ballot]:
         if isinstance(key, str):
             record = await chain.read(f"/kills/{program}/ballots/{key}")
             found.append(read_ballot(program, key, record))
+    return found
+
+
+async def _asked(chain: Chain, requester: str) -> list[JobFunds]:
+    """Jobs that this wallet asked for and that still hold some of its money."""
+    found: list[JobFunds] = []
+    async for key in _first(chain, f"/job_requests/{requester}", JOBS_READ_MAX):
+        job = asked_job_id(requester, key)
+        balance_uain = await chain.balance(job_account(job))
+        record: Any = await chain.read(f"/jobs/{job}") if balance_uain else None
+        if isinstance(record, dict) and "state" in record:
+            found.append(JobFunds(job, record["request"], record["state"], balance_uain))
     return found
 
 

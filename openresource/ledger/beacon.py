@@ -1,4 +1,4 @@
-"""The beacon: one hash for each block, chained over all blocks before it, kept in the state for the last few hundred.
+"""The beacon: one hash for each block, chained over all blocks before it, kept in the state for the last two thousand.
 
 Whoever is bound to something in a block cannot know the beacon of that block: its hash covers what binds. Its proposer
 can try several blocks, so that nothing may hang on a beacon alone that one proposer gains from.
@@ -12,7 +12,8 @@ from typing import Any, Final
 from openresource.primitives.hashing import keccak
 
 BEACON: Final = "beacon"
-BEACON_BLOCKS: Final = 512
+# More than a minute of blocks, when they come as fast as they can.
+BEACON_BLOCKS: Final = 2_048
 NO_BEACON: Final = bytes(32)
 # The block of the last beacon.
 LAST: Final = (BEACON, "last")

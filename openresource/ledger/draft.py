@@ -218,6 +218,12 @@ class Draft:
         """Asks for the due action of a kind at a time; asking twice for the same is asking once."""
         self._write((DUE, due_label(at_ms, kind, key)), due_entry(kind, key))
 
+    def no_longer(self, at_ms: int, kind: str, key: str) -> None:
+        """Takes back what was asked for by `after`, if it waits still."""
+        path = (DUE, due_label(at_ms, kind, key))
+        if self._state.read_value(path) is not None:
+            self._write(path, None)
+
     def parameter(self, category: str, name: str) -> Value:
         """A parameter of the chain."""
         return self._state.read_value(("blockchain_params", category, name))

@@ -9,7 +9,16 @@ from typing import Any, Final
 from openresource.market.bonds import Bond
 from openresource.market.channels import channel_name, read_channel
 from openresource.market.holds import has_expired, read_hold
-from openresource.market.jobs import LEASED, REQUESTED, read_job_state
+from openresource.market.jobs import (
+    COMMITTED,
+    DISPUTED,
+    DRAWN,
+    JUDGING,
+    LEASED,
+    REQUESTED,
+    REVEALING,
+    read_job_state,
+)
 from openresource.market.kills import OPEN, Ballot
 from openresource.market.stakes import Stake
 
@@ -132,11 +141,22 @@ def _in_hold(funds: HoldFunds, at_ms: int) -> Coins:
 
 
 def _in_bond(bond: Bond) -> Iterable[Coins]:
-    if bond.counted_uain:
+    locked_uain = bond.counted_uain - bond.free_uain
+    if locked_uain:
         yield Coins(
             place=BOND,
             name=bond.provider,
-            amount_uain=bond.counted_uain,
+            amount_uain=locked_uain,
+            returns_at_ms=0,
+            returns_by_itself=False,
+            how=f"locked for {len(bond.locks)} running jobs until their verdicts",
+            promised_uain=locked_uain,
+        )
+    if bond.free_uain:
+        yield Coins(
+            place=BOND,
+            name=bond.provider,
+            amount_uain=bond.free_uain,
             returns_at_ms=0,
             returns_by_itself=False,
             how="some time after you ask: openresource bond withdraw AMOUNT",
@@ -176,13 +196,21 @@ def _in_vote(ballot: Ballot) -> Coins:
 
 def _in_job(funds: JobFunds) -> Coins:
     state = read_job_state(dict(funds.record))
-    waits = {REQUESTED: "waits for a provider", LEASED: f"{state.provider} works on it"}
+    waits = {
+        REQUESTED: "waits for a provider",
+        LEASED: f"{state.provider or 'somebody'} works on it",
+        COMMITTED: "waits for its requester's secret",
+        DRAWN: "is audited",
+        REVEALING: "waits for results to be revealed",
+        DISPUTED: "is judged by referees",
+        JUDGING: "is judged by referees",
+    }
     return Coins(
         place=JOB,
         name=funds.job,
         amount_uain=funds.balance_uain,
         returns_at_ms=int(funds.request.get("deadline_ms", 0)),
         returns_by_itself=True,
-        how=f"{waits.get(state.status, state.status)}; what is left goes back at the deadline at the latest",
+        how=f"{waits.get(state.status, state.status)}; what is left goes back when it is settled",
         promised_uain=funds.balance_uain,
     )

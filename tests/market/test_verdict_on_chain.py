@@ -466,3 +466,17 @@ def test_without_a_bond_only_a_few_leases_at_once_are_given() -> None:
     assert code_of(world.lease(jobs[2], "new")) == ResultCode.TOO_MANY_LEASES
     world.wait_until(world.value(f"/jobs/{jobs[0]}/executions/{address('new')}/lease_until_ms"))
     good(world.lease(jobs[2], "new"))
+
+
+def test_a_job_that_went_on_leaves_nothing_due_but_its_folding() -> None:
+    world = JobWorld(FOUR)
+    job, worker, auditor = to_dispute(world, "worker")
+    judge(world, job, [name for name in FOUR if name not in (worker, auditor)])
+    quorum = world.ask("quorum:2/3", key="cd" * 16)
+    for name in ("ann", "bob", "cid"):
+        good(world.lease(quorum, name))
+        good(world.commit(quorum, name))
+    for name in ("ann", "bob", "cid"):
+        good(world.reveal(quorum, name))
+    waiting = [entry["key"] for entry in world.value("/due").values()]
+    assert sorted(waiting) == sorted((f"{job}/fold", f"{quorum}/fold"))

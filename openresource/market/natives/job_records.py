@@ -19,6 +19,7 @@ from openresource.market.jobs.states import job_of, moves_text, state_members
 from openresource.market.jobs.terms import BOND_PREFIX, Facts, Job, Outcome, Settings
 from openresource.market.jobs.turns import CANDIDATES_MAX, checkers
 from openresource.market.jobs.verdicts import WORKER, verdict_record
+from openresource.market.jobs.waits import overtaken
 from openresource.market.natives.bonds import BONDS, bond_of, record_of
 from openresource.market.natives.reputation import record_job
 from openresource.market.placements import PLACED
@@ -76,6 +77,8 @@ def store(draft: Draft, found: Found, outcome: Outcome, at_ms: int, *, is_writte
         draft.set(
             (JOBS, after.job, "slashes", slash.provider), {"uain": slash.amount_uain, "reason": slash.reason}
         )
+    for due_ms, name in overtaken(before, after):
+        draft.no_longer(due_ms, JOB_DUE, f"{after.job}/{name}")
     for due_ms, name in outcome.due:
         draft.after(due_ms, JOB_DUE, f"{after.job}/{name}")
     record_job(draft, before, outcome, str(found.request["program"]), at_ms)
