@@ -400,8 +400,10 @@ class AinNode:
             elif kind == "TRANSACTION" and isinstance(data, list):
                 self._take_transactions(data[:TRANSACTIONS_PER_MESSAGE_MAX], sender)
             elif kind == "CHAIN_SEGMENT_REQUEST" and isinstance(data, dict):
-                if self.chain.node_state == SERVING:
-                    peers.tell(sender, "CHAIN_SEGMENT_RESPONSE", rounds.segment(data.get("from")))
+                # Who does not serve yet says so, and the other one asks somebody else.
+                is_serving = self.chain.node_state == SERVING
+                segment = rounds.segment(data.get("from")) if is_serving else None
+                peers.tell(sender, "CHAIN_SEGMENT_RESPONSE", segment)
             elif kind == "CHAIN_SEGMENT_RESPONSE" and self._has_asked(sender):
                 self._asked_at = None
                 if rounds.merge(data):

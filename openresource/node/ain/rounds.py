@@ -36,6 +36,7 @@ HEALTH_EPOCHS: Final = 10
 # A block must be made, passed on, executed by the others and voted for within its epoch.
 MAKING_SHARE: Final = 0.3
 TRANSACTIONS_MIN: Final = 100
+FIRST_GUESS_MS: Final = 0.3
 
 Wire = dict[str, Any]
 # Sends a message of a type to all peers; the address is one that has it already.
@@ -72,8 +73,8 @@ class Rounds:
         self._early_votes: dict[str, list[Wire]] = {}
         self._early_count = 0
         self._unkept: dict[str, Wire] = {}
-        # What a transaction took in the blocks that were made last.
-        self._ms_per_transaction = 0.0
+        # What a transaction took in the blocks that were made last; a guess before the first.
+        self._ms_per_transaction = FIRST_GUESS_MS
 
     # -- epochs -----------------------------------------------------------------------------------------------------
 
@@ -140,16 +141,13 @@ class Rounds:
 
     def _make_block(self) -> tuple[Wire, Wire]:
         """A block of no more transactions than can be executed in time, going by what they took before."""
-        count_max = None
-        if self._ms_per_transaction > 0:
-            count_max = max(TRANSACTIONS_MIN, int(MAKING_SHARE * self.epoch_ms / self._ms_per_transaction))
+        count_max = max(TRANSACTIONS_MIN, int(MAKING_SHARE * self.epoch_ms / self._ms_per_transaction))
         begun_ms = self._now_ms()
         block, body = self.chain.make_block(self.epoch, begun_ms, self._key.address, count_max)
         count = len(block["transactions"])
         if count >= TRANSACTIONS_MIN:
-            taken = (self._now_ms() - begun_ms) / count
-            before = self._ms_per_transaction or taken
-            self._ms_per_transaction = (before + taken) / 2
+            taken = max(self._now_ms() - begun_ms, 1) / count
+            self._ms_per_transaction = (self._ms_per_transaction + taken) / 2
         return block, body
 
     # -- proposals and votes ----------------------------------------------------------------------------------------
