@@ -13,6 +13,7 @@ from typing import Any
 
 from openresource.client.chain import Chain
 from openresource.client.homes import Home
+from openresource.market.accounts import AUDIT_POT, TREASURY, bond_account
 from openresource.primitives.keys import PrivateKey
 from tests.journeys.stage import Child, NodeChild, command_line, provider_child, wait_until
 
@@ -38,7 +39,6 @@ PROGRAM = r"""while read -r line; do
   printf '"%s"\n' "$(printf '%s' "$text" | tr '[:lower:]' '[:upper:]')"
 done
 """
-TREASURY = "treasury|market|fees"
 
 
 @dataclass
@@ -157,10 +157,11 @@ async def account_of_every_coin(stage: JobStage) -> dict[str, int]:
         found: dict[str, int] = {}
         for name, key in stage.keys.items():
             found[name] = await chain.balance(key.address)
-            bond_uain = await chain.balance(f"deposits|market|bond:{key.address}")
+            bond_uain = await chain.balance(bond_account(key.address))
             if bond_uain:
                 found[f"{name}'s bond"] = bond_uain
         found["market fees"] = await chain.balance(TREASURY)
+        found["pot for audits"] = await chain.balance(AUDIT_POT)
         found["the public's account"] = await chain.balance(stage.node.funding_key.address)
         supply = await chain.rpc("ore_supply", {"at": "final"})
         found["supply"] = int(supply["total_uain"])
