@@ -27,7 +27,7 @@ from openresource.adapters.kubernetes.manifests import (
     service,
 )
 from openresource.adapters.oci.driver import ImageNotHere
-from openresource.market.manifests import parse_manifest
+from openresource.market.manifests import Calls, parse_manifest
 from openresource.sandbox.driver import KindNotServed, Limits, ProgramCall, ProgramDidNotStart, Release
 
 pytestmark = pytest.mark.sandbox
@@ -234,6 +234,10 @@ def test_what_a_cluster_cannot_run_is_refused(stand_in: Path) -> None:
         asyncio.run(work(release(stand_in, "cli")))
     with pytest.raises(ImageNotHere):
         asyncio.run(work(release(stand_in, "http"), registries=()))
+    image = release(stand_in, "http")
+    calling = replace(image, manifest=replace(image.manifest, calls=Calls(("gist",))))
+    with pytest.raises(KindNotServed, match="no way to the broker"):
+        asyncio.run(work(calling))
     assert not (stand_in / "created").exists()
 
 

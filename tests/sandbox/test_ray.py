@@ -12,7 +12,7 @@ import pytest
 from openresource.adapters.bubblewrap.driver import Bubblewrap
 from openresource.adapters.ray.driver import RayPlacement, _refusal
 from openresource.adapters.ray.keeper import Keeper, packed, told
-from openresource.market.manifests import parse_manifest
+from openresource.market.manifests import Calls, parse_manifest
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import (
     KindNotServed,
@@ -117,6 +117,13 @@ def test_what_cannot_be_brought_to_another_machine_is_refused(release: Release, 
 
     with pytest.raises(KindNotServed):
         asyncio.run(work())
+
+    async def calling() -> None:
+        manifest = replace(release.manifest, calls=Calls(("gist",)))
+        await RayPlacement().start(replace(release, manifest=manifest), LIMITS)
+
+    with pytest.raises(KindNotServed, match="the broker is on this machine"):
+        asyncio.run(calling())
 
 
 def test_a_real_cluster_of_one_places_calls_and_clears_away(release: Release) -> None:

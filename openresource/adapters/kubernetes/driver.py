@@ -144,6 +144,11 @@ class Kubernetes:
                 kind=f"{release.manifest.run.kind} ({wire})", level=LEVEL,
                 reason=f"a cluster runs images that speak {' or '.join(WIRES)}",
             )  # fmt: skip
+        if release.manifest.calls is not None:
+            raise KindNotServed(
+                kind=release.manifest.run.kind, level=LEVEL,
+                reason="it calls other services, and there is no way to the broker out of a cluster",
+            )  # fmt: skip
         workload = self._workload(release, limits, wire)
         become_subreaper()
         async with AsyncExitStack() as held:

@@ -65,6 +65,11 @@ class RayPlacement:
                 kind=release.manifest.run.kind, level="ray",
                 reason="packages, artifacts and networks are not brought to other machines",
             )  # fmt: skip
+        if release.manifest.calls is not None:
+            raise KindNotServed(
+                kind=release.manifest.run.kind, level="ray",
+                reason="it calls other services, and the broker is on this machine",
+            )  # fmt: skip
         ray = await asyncio.to_thread(self._connected)
         archive = await asyncio.to_thread(packed, release.folder)
         if len(archive) > RELEASE_BYTES_MAX:

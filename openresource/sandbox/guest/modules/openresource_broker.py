@@ -158,7 +158,7 @@ def _gone(message: str) -> Any:
 def _connected() -> Any:
     place = os.environ.get("OPENRESOURCE_BROKER", "")
     if not place:
-        raise OSError("command lines have no way to it at this level of isolation")
+        raise OSError("there is no way to it at this level of isolation")
     if place.startswith("fd:"):
         return socket.socket(fileno=os.dup(int(place[3:])))
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
