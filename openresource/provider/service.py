@@ -298,7 +298,8 @@ class Provider:
             placed=lambda offer: self._retention.note(offer.service, offer.program),
             grace_seconds=settings.grace_seconds,
         )
-        commits = Commits(settings.folder / "commits", sync=settings.sync)
+        # Synced whatever the operator chose for calls: a lost salt costs the bond.
+        commits = Commits(settings.folder / "commits")
         commits.open(at_ms=clock_ms())
         self._opened.push_async_callback(commits.close)
         self.jobs = Jobs(
