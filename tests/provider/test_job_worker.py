@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from openresource.client.chain import TransactionRefused, set_value
 from openresource.client.job_replays import explained
 from openresource.client.job_views import JobFailed, OutputUnreadable
 from openresource.client.jobs import Jobs as AskedJobs
@@ -371,6 +372,46 @@ def test_anybody_computes_the_verdict_anew_and_sees_one_that_was_written_wrongly
                 {**record["verdict"], "status": "UNRESOLVED"},
             ):
                 assert not explained(handle.id, {**record, "verdict": wrong}, 7).matches
+
+    run(body)
+
+
+def test_who_copies_a_commitment_cannot_open_it_and_pays(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with stage(tmp_path, ann=shout, ben=shout, copier=shout) as here:
+            copier = here.workers["copier"].key
+            await here.workers["copier"].stop()
+            handle = await here.buyer.run("echo", inputs={"text": "soup"}, policy="quorum:2/3")
+            path = f"/jobs/{handle.id}"
+
+            async def write(place: str, value: Any) -> None:
+                await here.chain.submit(set_value(f"{path}/{place}/{copier.address}", value), copier)
+
+            async def seen(member: str) -> dict[str, Any]:
+                """The record of somebody else who has come so far."""
+                async with asyncio.timeout(10):
+                    while True:
+                        runs = here.chain._record(handle.id)["executions"]
+                        for provider, record in runs.items():
+                            if provider != copier.address and member in record:
+                                return dict(record)
+                        await asyncio.sleep(0.005)
+
+            while True:
+                with contextlib.suppress(TransactionRefused):
+                    # Not before its turn, like everybody.
+                    await write("leases", {})
+                    break
+                await asyncio.sleep(0.01)
+            await write("commits", {"commitment": (await seen("commitment"))["commitment"]})
+            shown = await seen("revealed_at_ms")
+            copied = {name: shown[name] for name in ("status", "digest", "salt")}
+            with pytest.raises(TransactionRefused, match="do not open"):
+                await write("reveals", copied)
+            result = await handle.result()
+            assert result.value == "SOUP" and copier.address not in result.view.winners
+            assert dict(result.view.verdict or {})["punished"] == {copier.address: "no_reveal"}
+            assert [slash.provider for slash in here.chain.slashes] == [copier.address]
 
     run(body)
 
