@@ -48,7 +48,6 @@ Document = dict[str, Any]
 Check = Callable[[Case, Document], None]
 
 _CONTEXT = "holds no results of its own; the genesis and transaction vectors build on it"
-_CONSENSUS = "serves AI Network's own consensus, which is followed, not run"
 _DAEMON = "comes with the SingularityNET daemon and its clients"
 
 # "file" or "file#section" → why no test runs it yet.
