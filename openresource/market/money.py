@@ -149,7 +149,7 @@ def _in_bond(bond: Bond) -> Iterable[Coins]:
             amount_uain=locked_uain,
             returns_at_ms=0,
             returns_by_itself=False,
-            how=f"locked for {len(bond.locks)} running jobs until their verdicts",
+            how=f"locked until the verdicts of running jobs: {len(bond.locks)}",
             promised_uain=locked_uain,
         )
     if bond.free_uain:

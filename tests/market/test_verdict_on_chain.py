@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from openresource.market.accounts import AUDIT_POT, TREASURY, job_account
+from openresource.market.bonds import read_bond
 from openresource.market.codes import ResultCode
 from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
 from openresource.market.jobs.faults import Report, ResultPaper, report_record, sign_result
+from openresource.market.money import where_coins_are
 from openresource.primitives.encoding import canonical_json_bytes
 from tests.market.small_chain import PROGRAM, RECORD
 from tests.market.verdict_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
@@ -480,3 +482,16 @@ def test_a_job_that_went_on_leaves_nothing_due_but_its_folding() -> None:
         good(world.reveal(quorum, name))
     waiting = [entry["key"] for entry in world.value("/due").values()]
     assert sorted(waiting) == sorted((f"{job}/fold", f"{quorum}/fold"))
+
+
+def test_a_lock_is_shown_among_the_coins_of_its_provider() -> None:
+    world = JobWorld(FOUR)
+    job = world.ask("quorum:2/3")
+    good(world.lease(job, "ann"))
+    record = world.value(f"/bonds/{address('ann')}/state")
+    bond = read_bond(address("ann"), record, world.bond("ann"))
+    assert (bond.counted_uain, bond.free_uain) == (2_000_000, 1_000_000)
+    places = where_coins_are(address("ann"), 0, at_ms=world.chain.now_ms, bond=bond)
+    shown = [(coins.amount_uain, coins.how) for coins in places if coins.place == "bond"]
+    assert shown[0] == (1_000_000, "locked until the verdicts of running jobs: 1")
+    assert shown[1][0] == 1_000_000
