@@ -52,6 +52,7 @@ WAIT_SECONDS_MAX: Final = 0.25
 ASK_AGAIN_SECONDS: Final = 0.1
 ASKED_MAX: Final = 10
 LEFT_SECONDS: Final = 60.0
+REFUSED_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -189,12 +190,14 @@ class Jobs:
                 if service[0] and (offer is None or offer.is_draining):
                     continue
                 jobs = self._later[service]
-                while jobs and (offer is None or has_place(offer)) and len(self._lives) < JOBS_AT_ONCE:
-                    job = next(iter(jobs))
+                # No more than there is room for; each one that leaves makes us look again.
+                room = JOBS_AT_ONCE - len(self._lives)
+                if offer is not None:
+                    free = max(1, offer.lane.capacity - offer.lane.in_flight)
+                    room = min(room, free) if has_place(offer) else 0
+                for job in list(jobs)[: max(0, room)]:
                     del jobs[job]
                     self._want(job)
-                    # It takes its place, or says that there is none.
-                    await asyncio.sleep(0)
                 if not jobs:
                     self._later.pop(service, None)
 
@@ -226,14 +229,21 @@ class Jobs:
         except Refusal as refusal:
             log.warning("job %s: %s", life.job, refusal.message)
             self._metrics.count("openresource_jobs_total", 'outcome="given_up"')
+            self._return_to(life.job)
         except Exception:
             self._metrics.count("openresource_faults_total", 'part="job"')
             log.exception("job %s", life.job)
+            self._return_to(life.job)
         finally:
             if life.place is not None:
                 life.place.leave()
             self._lives.pop(life.job, None)
             self._look.set()
+
+    def _return_to(self, job: str) -> None:
+        """Something went wrong with a job that we are bound to: it is not let go."""
+        if self._commits.find(job) is not None:
+            asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._want, job)
 
     async def _step(self, life: _Life) -> bool:
         """Does what the job asks for now; false when nothing more is expected of us."""
@@ -244,17 +254,20 @@ class Jobs:
             await self._commits.drop(job)
             return False
         match duty_of(record, me, self._clock_ms()):
-            case Duty.NONE:
+            case Duty.NONE if self._commits.find(job) is None:
                 return False
             case Duty.OVER:
                 await self._steps.over(job)
                 return False
-            case Duty.WAIT:
+            case Duty.NONE | Duty.WAIT:
                 await self._changed(life)
                 return True
             case Duty.REVEAL:
                 own = own_execution(record, me)
-                return own is not None and await self._steps.reveal(job, own)
+                if own is None or not await self._steps.reveal(job, own):
+                    # It came too late, or cannot be opened; how the job ends is still to be seen.
+                    await self._changed(life, REFUSED_SECONDS)
+                return True
             case Duty.LEASE:
                 return await self._lease(life, record)
             case Duty.WORK:
