@@ -215,7 +215,6 @@ class Jobs:
             sealed = sealed_input(job, value, seed, self._key(), readers, os.urandom(16 + 48 * len(readers)))
             request["input_cid"] = await self._chain.put_bytes(sealed)
             self._given[job] = frozenset(readers)
-        handle = self._handle(job, began + deadline_seconds + VERDICT_SECONDS)
         path = f"/job_requests/{requester}/{key}"
         try:
             await self._chain.submit(set_value(path, request), self._key())
@@ -223,7 +222,8 @@ class Jobs:
             if await self._chain.read(f"/jobs/{job}/request", "pending") is None:
                 raise
             log.info("job %s was asked for before", job)
-        return handle
+        # Not before the chain knows it: whoever tends a job that is not there would leave it alone for good.
+        return self._handle(job, began + deadline_seconds + VERDICT_SECONDS)
 
     def resume(self, job: str, *, deadline_seconds: float = JOB_SECONDS + VERDICT_SECONDS) -> JobHandle:
         """Goes on with a job of this wallet that another process asked for."""

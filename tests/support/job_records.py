@@ -176,6 +176,7 @@ def audited_liar() -> Walk:
     walk.run("ann")
     walk.reveal("liar", "wrong")
     walk.reveal("ann")
+    walk.wait("call", 100)
     walk.run("bob")
     walk.reveal("bob")
     return walk
