@@ -19,6 +19,7 @@ from typing import Any, Final
 from openresource.client.calls import Answer, Exchange, Plan
 from openresource.client.facade import AsyncClient, values_of
 from openresource.client.services import Choice, Method
+from openresource.market.allowances import Allowance
 from openresource.primitives.errors import Refusal
 from openresource.web.shown import Media, media_of
 
@@ -65,6 +66,8 @@ class Run:
     values: list[Any] = field(default_factory=list)
     answer: Answer | None = None
     refusal: Refusal | None = None
+    # What its program may spend on calls of others.
+    allowance: Allowance | None = None
     # An answer of this size is paid and receipted, but not kept in memory.
     is_too_long: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,6 +135,7 @@ class Runs:
         max_price_uain: int | None,
         *,
         asked: str = "",
+        allowance: Allowance | None = None,
     ) -> Run:
         """Start a call, or give the one that this form has started before; `asked` names a version if one was meant."""
         service = f"{choice.service}@{choice.program}"
@@ -145,6 +149,7 @@ class Runs:
         if running >= RUNS_AT_ONCE_MAX:
             raise TooManyRuns(running=running)
         run = Run(once or self.fresh(), service, method.name, method.stream, max_price_uain)
+        run.allowance = allowance
         self._runs[run.once] = run
         while len(self._runs) > RUNS_KEPT:
             oldest = next((key for key, one in self._runs.items() if one.has_ended), None)
@@ -194,6 +199,7 @@ class Runs:
             max_price_uain=run.price_uain,
             deadline_seconds=RUN_SECONDS,
             progress=progress,
+            allowance=run.allowance,
         )
         if not run.is_stream:
             run.answer = self._kept(run, await calls.call(plan))

@@ -17,6 +17,7 @@ from openresource.client.forks import forks_of, lineage_of
 from openresource.client.kills import standing_of
 from openresource.client.reputation import verified_of
 from openresource.client.services import Choice, Interface, Method
+from openresource.market.allowances import ANY_SERVICE, Allowance, checked_allowance
 from openresource.market.labels import labels_of
 from openresource.market.placements import Placement
 from openresource.market.prices import Price, price_split
@@ -76,7 +77,13 @@ class Services:
             inputs = inputs_from(form, fields, method.input)
             version = f"@{choice.program}" if request.query_params.get("version") else ""
             run = self._site.runs.begin(
-                once, choice, method, inputs, _max_price(form.texts), asked=f"{choice.service}{version}"
+                once,
+                choice,
+                method,
+                inputs,
+                _max_price(form.texts),
+                asked=f"{choice.service}{version}",
+                allowance=_allowance(form.texts, interface),
             )
         except Refusal as refusal:
             if wants_part(request):
@@ -226,6 +233,15 @@ def usage_of(choice: Choice, method: Method) -> str:
         else:
             words.append(shlex.quote(f"{name}:={json.dumps(value, ensure_ascii=False)}"))
     return " ".join(words)[:USAGE_CHARACTERS_MAX]
+
+
+def _allowance(texts: Any, interface: Interface) -> Allowance | None:
+    """What stood in the form for calls of others; as deep as the program says that it takes, and to nobody else."""
+    text, declared = texts.get("allow", "").strip(), interface.calls
+    if not text or declared is None:
+        return None
+    services = () if ANY_SERVICE in declared.services else declared.services
+    return checked_allowance(uain_from_text(text), declared.depth, services)
 
 
 def _max_price(texts: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import ssl
@@ -26,6 +27,7 @@ from tests.journeys.composition_stage import (
     words,
 )
 from tests.journeys.kinds_stage import Scene
+from tests.web.support import Page, visit
 
 pytestmark = [pytest.mark.journey, pytest.mark.sandbox, pytest.mark.timeout(240)]
 LETTER = (
@@ -156,6 +158,29 @@ def test_any_program_that_can_write_a_line_to_a_socket_calls_others(
         answer = client.call(name, text="Bees dance. It rained.", allowance="0.001")
         assert answer.value == "Bees dance." and answer.inner_uain == GIST_UAIN
         assert client.call(name, text="Bees dance.").value in ("no-allowance", "call-not-named")
+
+
+def test_the_pages_ask_what_others_may_cost_and_show_what_they_got(scene: Scene) -> None:
+    async def steps() -> None:
+        async with visit(scene.buyer.folder, scene.node.url) as here:
+            await here.let_in()
+            address = f"/services/{scene.publisher.address()}/briefing"
+            form = Page.of(await here.get(address))
+            form.check()
+            assert "It calls scrub, gist" in form.text
+            assert form.all("input", name="allow")[0]["placeholder"] == "usually 0.001"
+            data = {
+                "method": "brief",
+                "once": form.all("input", name="once")[0]["value"],
+                "max_price": form.all("input", name="max_price")[0]["value"],
+                "in.text": LETTER,
+                "allow": "0.001",
+            }
+            answer = Page.of(await here.post(f"{address}/call", data, follow_redirects=True))
+            answer.check()
+            assert "Bees find flowers" in answer.text and "With others 0.001 AIN in all" in answer.text
+
+    asyncio.run(steps())
 
 
 def test_every_coin_is_where_the_papers_say(scene: Scene) -> None:
