@@ -197,7 +197,7 @@ class Node:
     def operation(self, kind: str, sender: PrivateKey, at: int) -> dict[str, Any]:
         """One write of the app, or one transfer to the next sender."""
         if kind == "set":
-            return {"type": "SET_VALUE", "ref": f"/apps/{self.app}/d/{at % 500}/x", "value": at}
+            return {"type": "SET_VALUE", "ref": f"/apps/{self.app}/d/{at % 50}/x", "value": at}
         target = self.senders[(at + 1) % SENDERS].address
         path = f"/transfer/{sender.address}/{target}/{secrets.token_hex(6)}/value"
         return {"type": "SET_VALUE", "ref": path, "value": 0.001}
