@@ -99,7 +99,7 @@ class Steps:
         salt = fresh_salt()
         report = await self._report(job, given, result, own.lease_at_ms)
         digest = bytes.fromhex(report["digest"][2:])
-        bound = commitment(digest, salt, self._key.address, job, own.lease_at_ms)
+        bound = commitment(digest, salt, self._key.address, job, own.lease_at_ms, result.status)
         kept = Kept(
             job,
             str(own.lease_at_ms),
@@ -119,7 +119,7 @@ class Steps:
         members = {"commitment": hex_text(kept.commit)}
         if kept.output_cid:
             members["output_cid"] = kept.output_cid
-        if await self._sent(kept.job, path, members):
+        if await self._sent(path, members):
             self._metrics.count("openresource_jobs_total", 'outcome="committed"')
             return True
         await self._commits.drop(kept.job)
@@ -133,7 +133,7 @@ class Steps:
             self._metrics.count("openresource_jobs_total", 'outcome="lost_salt"')
             return False
         path = f"/jobs/{job}/reveals/{self._key.address}"
-        if not await self._sent(job, path, kept.result):
+        if not await self._sent(path, kept.result):
             return False
         self._metrics.count("openresource_jobs_total", f'outcome="{str(kept.result["status"]).lower()}"')
         return True
@@ -159,7 +159,7 @@ class Steps:
     async def _finish(self, job: str, given: Given, result: Result) -> bool:
         """The whole result at once."""
         path = f"/jobs/{job}/executions/{self._key.address}"
-        if await self._sent(job, path, await self._report(job, given, result)):
+        if await self._sent(path, await self._report(job, given, result), until_final=True):
             self._metrics.count("openresource_jobs_total", f'outcome="{result.status.lower()}"')
             return True
         return False
@@ -182,11 +182,14 @@ class Steps:
             report["error"] = result.error
         return report
 
-    async def _sent(self, job: str, path: str, value: Mapping[str, Any]) -> bool:
+    async def _sent(self, path: str, value: Mapping[str, Any], *, until_final: bool = False) -> bool:
+        """Whether the chain took a write; one that is not waited for is seen to be missing by whoever looks again."""
+        operation = set_value(path, dict(value))
         try:
-            await self._chain.submit_final(
-                set_value(path, dict(value)), self._key, deadline_seconds=FINISH_SECONDS
-            )
+            if until_final:
+                await self._chain.submit_final(operation, self._key, deadline_seconds=FINISH_SECONDS)
+            else:
+                await self._chain.submit(operation, self._key)
         except TransactionRefused as refusal:
             log.warning("the chain did not take %s: %s", path, refusal.message)
             self._metrics.count("openresource_jobs_total", 'outcome="refused"')

@@ -330,6 +330,8 @@ class Jobs:
         self.running += 1
         try:
             result = await self._watched(life, self._steps.execute(life.job, record, offer, own, place))
+            # The next run need not wait until the chain has this one.
+            place.leave()
             return result is not None and await self._steps.bind(life.job, record, own, result)
         finally:
             place.leave()
