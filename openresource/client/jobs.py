@@ -86,7 +86,12 @@ class JobHandle:
         with self._jobs.watched(self.id) as changed:
             while True:
                 changed.clear()
-                view = await self.view()
+                try:
+                    view = await self.view()
+                except NodeAway:
+                    # The job goes on without the node that we ask; our own time to wait bounds this.
+                    await self._wait(changed)
+                    continue
                 if view.marks != seen:
                     seen = view.marks
                     yield view
@@ -113,7 +118,7 @@ class JobHandle:
             # What is settled in the open block counts when the block is decided.
             while True:
                 changed.clear()
-                with contextlib.suppress(JobUnknown):
+                with contextlib.suppress(JobUnknown, NodeAway):
                     view = await self._jobs.show(self.id, "final")
                     if view.is_final:
                         return await self._jobs.settled(view)

@@ -43,7 +43,7 @@ PARAMETERS = {
     "job_secret_ms": 20_000,
     "job_audit_ms": 60_000,
     "job_reveal_ms": 20_000,
-    "job_referee_ms": 60_000,
+    "job_referee_ms": 30_000,
     "job_call_ms": 500,
 }
 FAULTS = {"liar": 1.0, "crasher": 0.2, "sleeper": 0.5}
