@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from time import process_time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from openresource.market.jobs.comparators import (
     EDIT_DISTANCE_MAX,
+    Comparator,
     Verification,
     VerificationInvalid,
     edit_distance_within,
@@ -214,3 +216,30 @@ def test_a_class_is_said_once_or_alike() -> None:
     text = MANIFEST.format(more='exactness = "bit_exact"') + '[verify]\nclass = "class_exact"\n'
     with pytest.raises(InvalidManifest, match="exactness"):
         parse_manifest(text)
+
+
+def test_comparing_the_largest_outputs_takes_no_time_in_which_a_block_could_be_made() -> None:
+    one = "ab" * 4_000 + "ba" * 4_000
+    other = one[:-31] + "c" * 31
+    numbers = [float(f"{1 + place % 9}e{(-1) ** place * 300}") for place in range(2_400)]
+    pairs = (
+        (Comparator("edit_distance", d=32), one, other),
+        (Comparator("edit_distance", d=32), one, one[1:] + "a"),
+        (Comparator("cosine", tau=Fraction(99, 100)), numbers, numbers),
+        (Comparator("allclose", rtol=Fraction(1, 100)), numbers, numbers),
+    )
+    for comparator, left, right in pairs:
+        began = process_time()
+        assert outputs_agree(comparator, left, right)
+        assert process_time() - began < 0.7, comparator
+
+
+@given(st.text("ab", max_size=12), st.text("ab", max_size=12), st.integers(1, 8))
+def test_an_edit_distance_is_that_of_the_whole_table(left: str, right: str, distance: int) -> None:
+    before = list(range(len(right) + 1))
+    for row, character in enumerate(left, 1):
+        now = [row]
+        for place, wanted in enumerate(right, 1):
+            now.append(min(before[place - 1] + (character != wanted), before[place] + 1, now[-1] + 1))
+        before = now
+    assert edit_distance_within(left, right, distance) == (before[-1] <= distance)

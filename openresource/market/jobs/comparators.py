@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from operator import mul
 from typing import Any, Final
 
 from openresource.market.codes import ResultCode
@@ -154,28 +155,57 @@ def outputs_agree(comparator: Comparator, left: Any, right: Any) -> bool:
 
 def edit_distance_within(left: str, right: str, distance_max: int) -> bool:
     """Whether so many insertions, deletions and replacements make one text of the other."""
-    if abs(len(left) - len(right)) > distance_max:
+    # Along each diagonal only the furthest place counts that so many changes reach: every node computes this, and a
+    # table of all places would let a few long texts stop the chain.
+    last = len(right) - len(left)
+    if abs(last) > distance_max:
         return False
-    far = distance_max + 1
-    before = [place if place <= distance_max else far for place in range(len(right) + 1)]
-    for row, character in enumerate(left, 1):
-        low, high = max(1, row - distance_max), min(len(right), row + distance_max)
-        now = [far] * (len(right) + 1)
-        if row <= distance_max:
-            now[0] = row
-        for place in range(low, high + 1):
-            replaced = before[place - 1] + (character != right[place - 1])
-            now[place] = min(replaced, before[place] + 1, now[place - 1] + 1, far)
-        if min(now[max(0, low - 1) : high + 1]) > distance_max:
-            return False
-        before = now
-    return before[len(right)] <= distance_max
+    reached = {0: _same_from(left, right, 0, 0)}
+    for _ in range(distance_max):
+        if reached.get(last, -1) >= len(left):
+            break
+        further: dict[int, int] = {}
+        for diagonal in range(min(reached) - 1, max(reached) + 2):
+            row = max(
+                reached.get(diagonal, -2) + 1,
+                reached.get(diagonal + 1, -2) + 1,
+                reached.get(diagonal - 1, -2),
+            )
+            row = min(row, len(left), len(right) - diagonal)
+            if row >= 0 and row + diagonal >= 0:
+                further[diagonal] = row + _same_from(left, right, row, row + diagonal)
+        reached = further
+    return reached.get(last, -1) >= len(left)
+
+
+def _same_from(left: str, right: str, row: int, column: int) -> int:
+    """How many characters from two places on are the same."""
+    longest = min(len(left) - row, len(right) - column)
+    same, width = 0, 32
+    while (
+        same < longest
+        and left[row + same : row + same + width] == right[column + same : column + same + width]
+    ):
+        same, width = same + width, width * 2
+    if same >= longest:
+        return longest
+    low, high = same, min(longest, same + width)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[row + same : row + middle] == right[column + same : column + middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _all_close(left: Any, right: Any, rtol: Fraction, atol: Fraction) -> bool:
     if _is_number(left) and _is_number(right):
-        first, second = _exact(left), _exact(right)
-        return abs(first - second) <= atol + rtol * max(abs(first), abs(second))
+        (first, second), scale = _whole_numbers([left, right])
+        # |a - b| <= atol + rtol * max(|a|, |b|), times 10^scale and both denominators: fractions would be reduced each time.
+        allowed = atol.numerator * 10**scale * rtol.denominator
+        allowed += rtol.numerator * max(abs(first), abs(second)) * atol.denominator
+        return bool(abs(first - second) * atol.denominator * rtol.denominator <= allowed)
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         return left.keys() == right.keys() and all(
             _all_close(left[key], right[key], rtol, atol) for key in left
@@ -191,17 +221,19 @@ def _is_near(left: Any, right: Any, tau: Fraction) -> bool:
     first, second = list(_numbers(left)), list(_numbers(right))
     if len(first) != len(second) or not first:
         return bool(left == right)
-    dot = sum((one * other for one, other in zip(first, second, strict=True)), Fraction(0))
-    lengths = sum((one * one for one in first), Fraction(0)) * sum((one * one for one in second), Fraction(0))
+    # An angle stays the same when a vector grows, so each may be made of whole numbers in its own scale.
+    (one, _), (other, _) = _whole_numbers(first), _whole_numbers(second)
+    dot = sum(map(mul, one, other))
+    lengths = sum(map(mul, one, one)) * sum(map(mul, other, other))
     if lengths == 0:
-        return first == second
+        return not any(one) and not any(other)
     # cos >= tau without a root: both sides squared, as far as the sign allows.
-    return dot >= 0 and dot * dot >= tau * tau * lengths
+    return bool(dot >= 0 and (dot * tau.denominator) ** 2 >= tau.numerator**2 * lengths)
 
 
-def _numbers(value: Any) -> Iterator[Fraction]:
+def _numbers(value: Any) -> Iterator[int | float]:
     if _is_number(value):
-        yield _exact(value)
+        yield value
     elif isinstance(value, Mapping):
         # Lists are objects with their places as keys in the tree; both orders must be the same.
         for key in sorted(value, key=lambda text: (len(text), text)):
@@ -215,9 +247,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _exact(value: int | float) -> Fraction:
+def _whole_numbers(values: list[int | float]) -> tuple[list[int], int]:
+    """Numbers times a power of ten that makes all of them whole, and the exponent of that power."""
+    parts = [_digits(value) for value in values]
+    scale = max(0, -min(exponent for _, exponent in parts))
+    powers = {exponent: 10 ** (exponent + scale) for _, exponent in parts}
+    return [digits * powers[exponent] for digits, exponent in parts], scale
+
+
+def _digits(value: int | float) -> tuple[int, int]:
+    """A number as whole digits and an exponent of ten."""
+    if isinstance(value, int):
+        return value, 0
     # The shortest text of a double is what its JSON says; its binary value would be another number.
-    return Fraction(value) if isinstance(value, int) else Fraction(Decimal(repr(value)))
+    mantissa, _, exponent = repr(value).partition("e")
+    whole, _, part = mantissa.partition(".")
+    return int(whole + part), int(exponent or 0) - len(part)
 
 
 def _as_text(value: Any) -> str:
