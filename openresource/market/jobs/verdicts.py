@@ -160,7 +160,7 @@ def _one_of(runs: list[Execution]) -> Execution:
     return best
 
 
-def _progress(run: Execution) -> tuple[bool, bool, int, int, bytes]:
+def _progress(run: Execution) -> tuple[bool, bool, int, int, bytes, str]:
     # Of two records of one run the one that is further says more; the rest only makes the choice the same everywhere.
     return (
         run.revealed_at_ms > 0,
@@ -168,6 +168,7 @@ def _progress(run: Execution) -> tuple[bool, bool, int, int, bytes]:
         -run.revealed_at_ms,
         -run.committed_at_ms,
         run.digest + run.commitment,
+        repr(run),
     )
 
 
@@ -210,8 +211,17 @@ def _groups(runs: list[Execution], policy: Policy) -> list[list[Execution]]:
     """Results that agree, the largest group first; where agreement is not transitive, all of a group agree with its centre."""
     groups: list[list[Execution]] = []
     left = [run for run in runs if run.status == DONE]
+    # Each pair is compared once: comparing within a tolerance costs every node time.
+    agree = {
+        frozenset((run.provider, other.provider)): _agree(policy, run, other)
+        for place, run in enumerate(left)
+        for other in left[:place]
+    }
     while left:
-        stars = [[other for other in left if other is run or _agree(policy, run, other)] for run in left]
+        stars = [
+            [other for other in left if other is run or agree[frozenset((run.provider, other.provider))]]
+            for run in left
+        ]
         best = min(range(len(left)), key=lambda place: (-len(stars[place]), left[place].digest, place))
         # The centre first: its digest stands for the group.
         group = [left[best], *(run for run in stars[best] if run is not left[best])]
