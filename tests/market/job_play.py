@@ -111,10 +111,11 @@ class Play:
             )
         )
 
-    def commit(self, provider: str, digest: bytes = RIGHT) -> None:
+    def commit(self, provider: str, digest: bytes = RIGHT, status: str = DONE) -> None:
         run = self.job.of(provider)
         lease_at_ms = 0 if run is None else run.lease_at_ms
-        bound = machine.commitment(digest, keccak(provider.encode()), provider, self.job.job, lease_at_ms)
+        salt = keccak(provider.encode())
+        bound = machine.commitment(digest, salt, provider, self.job.job, lease_at_ms, status)
         self.book(machine.commit(self.job, provider, bound, "", 7, self.settings, self.at))
 
     def work(self, provider: str, digest: bytes = RIGHT) -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from openresource.market.jobs import lifecycle, machine
 from openresource.market.jobs.lifecycle import FINAL, LIFE_CYCLE, REASONS, REQUESTED, WAITS
-from openresource.market.jobs.terms import JOB, PARAMETER_OF, Offer, bond_name
+from openresource.market.jobs.terms import JOB, PARAMETER_OF, POT, Offer, Settings, bond_name
 from openresource.market.jobs.verdicts import resolve
 from openresource.market.natives.parameters import PARAMETERS
 from openresource.primitives.errors import Refusal
@@ -167,7 +167,8 @@ def quorum(play: Play) -> None:
 
 def quorum_of_failures(play: Play) -> None:
     for provider in HONEST[:3]:
-        play.work(provider, b"")
+        play.lease(provider)
+        play.commit(provider, b"", "FAILED")
     for provider in HONEST[:3]:
         play.reveal(provider, b"", "FAILED")
 
@@ -358,3 +359,39 @@ def test_an_audit_that_the_pot_cannot_pay_is_paid_by_the_worker_and_one_that_it_
     assert poor.balances["honest0"] == 486 - 2 - 1 and rich.balances["honest0"] == 486 - 2
     assert poor.balances["honest1"] == rich.balances["honest1"] == 500
     assert poor.balances["payer"] == rich.balances["payer"] == 100_000 - 700 - 497
+
+
+def test_worker_auditor_and_referees_of_one_person_take_nothing_out_of_the_pot() -> None:
+    for liar, bond in (("honest0", 0), ("honest0", 100), ("honest1", 100)):
+        play = Play("audited:1", HONEST[:4], settings=Settings(job_bond_uain=100))
+        for provider in HONEST[:4]:
+            held = bond if provider == liar else BOND_UAIN
+            play.total += held - play.balances[bond_name(provider)] + (10_000 if provider == liar else 0)
+            play.balances[bond_name(provider)] = held
+        play.balances[POT] = 10_000
+        play.work("honest0", WRONG if liar == "honest0" else RIGHT)
+        play.tell_secret()
+        play.work("honest1", WRONG if liar == "honest1" else RIGHT)
+        for provider in HONEST[:2]:
+            play.reveal(provider, WRONG if provider == liar else RIGHT)
+        assert play.job.status == "DISPUTED"
+        play.wait(1)
+        for provider in HONEST[2:4]:
+            play.work(provider)
+        for provider in HONEST[2:4]:
+            play.reveal(provider)
+        assert play.job.status == ("REFUTED" if liar == "honest0" else "ACCEPTED")
+        assert play.balances[bond_name(liar)] == 0
+        assert play.balances[POT] >= 10_000
+
+
+def test_a_liar_that_is_drawn_cannot_say_that_its_run_had_failed() -> None:
+    play = Play("audited:1", HONEST)
+    play.work("honest0", WRONG)
+    play.tell_secret()
+    play.work("honest1")
+    play.reveal("honest1")
+    with pytest.raises(machine.CommitmentNotOpened):
+        play.reveal("honest0", WRONG, "FAILED")
+    play.reveal("honest0", WRONG)
+    assert play.job.status == "DISPUTED"

@@ -68,7 +68,7 @@ class NotAnExecutor(Refusal):
 class CommitmentNotOpened(Refusal):
     result_code = ResultCode.COMMITMENT_NOT_OPENED
     template = "The digest and the salt do not open the commitment of {provider} to job {job}."
-    way_out = "Reveal what was committed to: keccak(digest ‖ salt ‖ provider ‖ job ‖ time of the lease)."
+    way_out = "Reveal what was committed to: keccak(digest ‖ salt ‖ provider ‖ job ‖ time of the lease), and FAILED if it did."
 
 
 class SecretWrong(Refusal):
@@ -220,7 +220,7 @@ def reveal(
         raise JobStepNotAllowed(job=job.job, status="not committed to by this provider", step="reveal")
     if run.revealed_at_ms:
         raise JobStepNotAllowed(job=job.job, status="revealed by this provider", step="reveal")
-    if commitment_of(job.job, run, report["digest"], report["salt"]) != run.commitment:
+    if commitment_of(job.job, run, report["digest"], report["salt"], report["status"]) != run.commitment:
         raise CommitmentNotOpened(job=job.job, provider=provider)
     shown = replace(run, revealed_at_ms=at_ms, **dict(report))
     if run.reveal_until_ms == 0 and not run.is_late and job.status not in FINAL:
@@ -318,14 +318,18 @@ def role_wanted(job: Job) -> str:
     return role
 
 
-def commitment_of(job: str, run: Execution, digest: bytes, salt: bytes) -> bytes:
+def commitment_of(job: str, run: Execution, digest: bytes, salt: bytes, status: str = DONE) -> bytes:
     """What binds a provider to a result: nobody can read it, and nobody else can use it."""
-    return commitment(digest, salt, run.provider, job, run.lease_at_ms)
+    return commitment(digest, salt, run.provider, job, run.lease_at_ms, status)
 
 
-def commitment(digest: bytes, salt: bytes, provider: str, job: str, lease_at_ms: int) -> bytes:
-    """The commitment to a result: keccak(digest ‖ salt ‖ provider ‖ job ‖ time of the lease as 8 bytes)."""
-    return keccak(digest + salt + provider.encode() + job.encode() + lease_at_ms.to_bytes(8, "big"))
+def commitment(
+    digest: bytes, salt: bytes, provider: str, job: str, lease_at_ms: int, status: str = DONE
+) -> bytes:
+    """The commitment to a result: keccak(digest ‖ salt ‖ provider ‖ job ‖ time of the lease as 8 bytes), and FAILED if it did."""
+    # How the run ended is bound too: a liar that is drawn could else open its commitment as a run that failed.
+    ended = b"" if status == DONE else status.encode()
+    return keccak(digest + salt + provider.encode() + job.encode() + lease_at_ms.to_bytes(8, "big") + ended)
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------

@@ -62,6 +62,15 @@ class Till:
         self.moves.append(Move(source, target, paid, why))
         return paid
 
+    @property
+    def potted_uain(self) -> int:
+        """What this settlement has put into the pot and not taken out again."""
+        return sum(
+            move.amount_uain if move.target == POT else -move.amount_uain
+            for move in self.moves
+            if POT in (move.source, move.target)
+        )
+
     def slash(self, provider: str, amount_uain: int, reason: str) -> None:
         """Takes from a bond what is there, up to an amount."""
         taken = min(amount_uain, self._bonds.get(provider, 0))
@@ -185,7 +194,11 @@ def _pay_from_rest(till: Till, target: str, amount_uain: int, kept_uain: int) ->
 
 
 def _pay_checkers(job: Job, verdict: Verdict, till: Till) -> None:
-    """Referees and, if the worker is not paid, auditors: who was shown to be right is paid by who was wrong, else by the pot."""
+    """Referees and, if the worker is not paid, auditors: who was shown to be right is paid by who was wrong.
+
+    The pot adds no more than this job put into it: where worker, auditor and referees are one person, a verdict about a
+    price of their own choice would empty it.
+    """
     if verdict.status not in (ACCEPTED, REFUTED) and not till.slashed_uain:
         return
     price = max((run.ask_uain for run in job.of_role(WORKER)), default=0)
@@ -194,7 +207,7 @@ def _pay_checkers(job: Job, verdict: Verdict, till: Till) -> None:
         checkers = [*_revealed(job, verdict, AUDITOR), *checkers]
     for run in checkers:
         owed = price - till.pay_from_slashed(run.provider, price, "audit")
-        owed -= till.pay(POT, run.provider, owed, "audit")
+        owed -= till.pay(POT, run.provider, min(owed, till.potted_uain), "audit")
         if verdict.status != ACCEPTED:
             till.pay(JOB, run.provider, min(owed, till.left(JOB)) if job.kept_secret else 0, "audit")
 
