@@ -12,6 +12,7 @@ from openresource.market.codes import ResultCode
 from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
 from openresource.market.jobs.faults import Report, ResultPaper, report_record, sign_result
 from openresource.market.money import where_coins_are
+from openresource.market.natives import job_records
 from openresource.primitives.encoding import canonical_json_bytes
 from tests.market.small_chain import PROGRAM, RECORD
 from tests.market.verdict_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
@@ -495,3 +496,16 @@ def test_a_lock_is_shown_among_the_coins_of_its_provider() -> None:
     shown = [(coins.amount_uain, coins.how) for coins in places if coins.place == "bond"]
     assert shown[0] == (1_000_000, "locked until the verdicts of running jobs: 1")
     assert shown[1][0] == 1_000_000
+
+
+def test_many_who_have_nothing_at_stake_do_not_push_out_those_who_could_audit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job_records, "CANDIDATES_MAX", 2)
+    world = JobWorld({f"nobody{number}": 0 for number in range(6)} | {"ann": 2, "bob": 2})
+    job = world.ask("audited:1")
+    world.work(job, "ann")
+    world.next_block()
+    good(world.tell_secret(job))
+    assert world.status(job) == "DRAWN"
+    good(world.lease(job, "bob"))

@@ -109,22 +109,27 @@ def last_height(draft: Draft) -> int:
 
 
 def candidates(draft: Draft, request: Mapping[str, Any], settings: Settings) -> list[Candidate]:
-    """Who has a job's program placed, with seats and operator; those beyond the bound have no turn of their own."""
+    """Who has a job's program placed, with seats and operator; those beyond the bound have no turn of their own.
+
+    Those with the most seats come first: announcing costs nothing, and many who have nothing at stake must not push
+    out those who have.
+    """
     placed = draft.get("placements", request["publisher"], request["name"], request["program"])
-    found: list[Candidate] = []
+    seats: dict[str, int] = {}
     for provider, record in (placed or {}).items():
-        if record.get("status") != PLACED or len(found) >= CANDIDATES_MAX:
-            continue
-        counted = bond_of(draft, provider).counted_uain
-        found.append(
-            Candidate(
-                provider,
-                seats_of(counted, settings.bond_per_seat_uain),
-                operator_of(draft, provider),
-                str(record.get("runtime_class") or record.get("runtime") or ""),
-            )
+        if record.get("status") == PLACED:
+            has_bond = draft.balance(bond_account(provider)) > 0
+            counted = bond_of(draft, provider).counted_uain if has_bond else 0
+            seats[provider] = seats_of(counted, settings.bond_per_seat_uain)
+    return [
+        Candidate(
+            provider,
+            seats[provider],
+            operator_of(draft, provider),
+            str(placed[provider].get("runtime_class") or placed[provider].get("runtime") or ""),
         )
-    return found
+        for provider in sorted(seats, key=lambda one: (-seats[one], one))[:CANDIDATES_MAX]
+    ]
 
 
 def operator_of(draft: Draft, provider: str) -> str:
