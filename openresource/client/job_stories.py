@@ -371,13 +371,6 @@ def _moments(job: Job) -> tuple[Moment, ...]:
         at_ms = min(auditors, default=0) if job.dispute is not None else job.turns_from_ms
         if at_ms:
             found.append(Moment(at_ms, REASONS["no_secret" if job.kept_secret else "drawn"]))
-    if job.dispute is not None and job.dispute.began_at_ms:
-        said = (
-            "disputed, so referees are drawn"
-            if job.dispute.disputer
-            else "results differ, so referees are drawn"
-        )
-        found.append(Moment(job.dispute.began_at_ms, said, job.dispute.disputer))
     for run in job.executions:
         role = ROLE_WORDS[run.role]
         found.append(Moment(run.lease_at_ms, f"taken as {role}", run.provider))
@@ -387,6 +380,13 @@ def _moments(job: Job) -> tuple[Moment, ...]:
             said = "fails" if run.status and run.status != DONE else "shows its result"
             late = ", too late to count" if run.is_late else ""
             found.append(Moment(run.revealed_at_ms, f"the {role} {said}{late}", run.provider))
+    if job.dispute is not None and job.dispute.began_at_ms:
+        said = (
+            "disputed, so referees are drawn"
+            if job.dispute.disputer
+            else "results differ, so referees are drawn"
+        )
+        found.append(Moment(job.dispute.began_at_ms, said, job.dispute.disputer))
     if job.settled_at_ms:
         found.append(Moment(job.settled_at_ms, f"settled: {job.status.lower()}"))
     return tuple(sorted(found, key=lambda moment: moment.at_ms))

@@ -67,5 +67,6 @@ Holds and jobs (money in holds|market|<app>:<id> and holds|market|job:<job>)
     /jobs/$job/disputes/$disputer/$key                anybody          doubts an accepted result against a bond
     /jobs/$job/faults/$reporter/$key                  anybody          two results that one provider signed
     /jobs/$job/verdict, /jobs/$job/judgement          the chain        what became of it; what became of a dispute of it
+    /jobs/$job/moves, /jobs/$job/slashes              the chain        each move of money in its settlement; what proven faults cost
     /jobs/$job/folded                                 the chain        all that is left of it in the end
 """

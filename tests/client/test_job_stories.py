@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
+from openresource.client.chain import Chain, NodeRefused
 from openresource.client.job_stories import (
     MOVE_WORDS,
     JobStory,
     folded_story,
     holder_words,
+    read_story,
     story_of,
 )
+from openresource.client.job_views import JobUnknown
 from openresource.market.jobs.states import folded_text, read_moves
 from openresource.market.jobs.terms import JOB, PAYER
 from openresource.primitives.amounts import UAIN_PER_AIN
@@ -110,6 +115,30 @@ def test_a_job_that_is_kept_in_short_still_says_how_it_ended() -> None:
     story = folded_story(walk.job, kept)
     assert (story.status, story.paid_uain, story.folded_height) == ("ACCEPTED", walk.current.paid_uain, 77)
     assert story.to_json()["verdict"] is None
+
+
+def test_a_folded_job_is_read_where_all_of_it_still_stood() -> None:
+    walk = job_records.audited_liar()
+    kept = {"folded": folded_text(walk.current, walk.record["verdict"], 77)}
+
+    class Heights:
+        """A chain that folded the job after block 77, and may have forgotten what was before."""
+
+        def __init__(self, records: dict[Any, Any]) -> None:
+            self.records = records
+
+        async def read(self, path: str, at: Any) -> Any:
+            assert path == f"/jobs/{walk.job}"
+            if at not in self.records:
+                raise NodeRefused(reason="this height is not kept")
+            return self.records[at]
+
+    whole = asyncio.run(read_story(cast(Chain, Heights({"pending": kept, 77: walk.record})), walk.job))
+    assert whole.folded_height == 77 and whole.runs == told(walk).runs and whole.moves == told(walk).moves
+    short = asyncio.run(read_story(cast(Chain, Heights({"pending": kept})), walk.job))
+    assert short.folded_height == 77 and short.status == "REFUTED" and not short.runs
+    with pytest.raises(JobUnknown):
+        asyncio.run(read_story(cast(Chain, Heights({"pending": None})), walk.job))
 
 
 def test_accounts_have_names() -> None:
