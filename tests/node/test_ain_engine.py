@@ -126,11 +126,14 @@ def test_callers_who_do_not_prove_who_they_are_are_no_peers(tmp_path: Path) -> N
                 "nonsense",
                 json.dumps({"type": "HELLO"}),
                 json.dumps({"type": "TRANSACTION", "data": []}),
-                hello(key_of(1), key_of(2), genesis_hash, now_ms),
-                hello(key_of(1), key_of(1), "0x" + "0" * 64, now_ms),
-                hello(key_of(1), key_of(1), genesis_hash, now_ms - 3_600_000),
-                hello(key_of(6), key_of(6), genesis_hash, now_ms),
-                hello(key_of(1), key_of(1), genesis_hash, now_ms, urls={"p2p": 5}),
+                hello(key_of(1), key_of(2), genesis_hash, now_ms, url),
+                hello(key_of(1), key_of(1), "0x" + "0" * 64, now_ms, url),
+                hello(key_of(1), key_of(1), genesis_hash, now_ms - 3_600_000, url),
+                hello(key_of(6), key_of(6), genesis_hash, now_ms, url),
+                hello(key_of(1), key_of(1), genesis_hash, now_ms, url, urls={"p2p": 5}),
+                # What another node was greeted with.
+                hello(key_of(1), key_of(1), genesis_hash, now_ms, "ws://127.0.0.1:2/"),
+                json.dumps({"type": "HELLO", "data": "x" * 20_000}),
             ]
             for text in cases:
                 connection = await connect(url, message_bytes_max=100_000)
@@ -141,7 +144,7 @@ def test_callers_who_do_not_prove_who_they_are_are_no_peers(tmp_path: Path) -> N
             assert node.network_status()["connectionStatus"]["numInbound"] == 0
 
             connection = await connect(url, message_bytes_max=100_000)
-            connection.send(hello(key_of(1), key_of(1), genesis_hash, now_ms))
+            connection.send(hello(key_of(1), key_of(1), genesis_hash, now_ms, url))
             await until(lambda: node.network_status()["connectionStatus"]["numInbound"] == 1)
             for message in HOSTILE_MESSAGES:
                 connection.send(json.dumps(message))
@@ -170,12 +173,15 @@ HOSTILE_MESSAGES: list[Any] = [
 ]
 
 
-def hello(named: PrivateKey, signer: PrivateKey, genesis_hash: str, now_ms: int, urls: Any = None) -> str:
+def hello(
+    named: PrivateKey, signer: PrivateKey, genesis_hash: str, now_ms: int, to: str, urls: Any = None
+) -> str:
     told = {"p2p": {"url": "ws://127.0.0.1:1/"}, "jsonRpc": {"url": "http://127.0.0.1:1/json-rpc"}}
     body = {
         "address": named.address,
         "genesis_hash": genesis_hash,
         "timestamp": now_ms,
+        "to": to,
         "urls": told if urls is None else urls,
     }
     signature = sign_message(canonical_json(body), signer, 0)

@@ -95,3 +95,13 @@ def test_random_bytes_are_refused_or_understood_within_bounds() -> None:
 def _part(opcode: int, payload: bytes, *, is_final: bool) -> bytes:
     first = (0x80 if is_final else 0) | opcode
     return bytes((first, 0x80 | len(payload))) + MASK + masked(payload, MASK)
+
+
+def test_a_first_message_has_a_bound_of_its_own_and_what_follows_it_at_once_the_other() -> None:
+    parser = FrameParser(1_000, is_masked=False, first_bytes_max=10)
+    assert [len(one.payload) for one in parser.feed(frame(TEXT, b"x" * 10) + frame(TEXT, b"y" * 900))] == [
+        10,
+        900,
+    ]
+    with pytest.raises(FrameRefused):
+        FrameParser(1_000, is_masked=False, first_bytes_max=10).feed(frame(TEXT, b"x" * 11)[:3])

@@ -50,9 +50,15 @@ class Message:
 class FrameParser:
     """Takes bytes as they arrive and gives whole messages; one for each connection."""
 
-    def __init__(self, message_bytes_max: int, *, is_masked: bool) -> None:
-        """`is_masked`: the other side is a client, whose frames must be masked; else none may be."""
-        self._bytes_max = message_bytes_max
+    def __init__(
+        self, message_bytes_max: int, *, is_masked: bool, first_bytes_max: int | None = None
+    ) -> None:
+        """`is_masked`: the other side is a client, whose frames must be masked; else none may be.
+
+        `first_bytes_max` bounds the first message, by which somebody unknown says who it is.
+        """
+        self._later_bytes_max = message_bytes_max
+        self._bytes_max = message_bytes_max if first_bytes_max is None else first_bytes_max
         self._is_masked = is_masked
         self._buffer = bytearray()
         self._parts: list[bytes] = []
@@ -121,6 +127,7 @@ class FrameParser:
             return None
         whole, kind = b"".join(self._parts), self._opcode
         self._parts, self._parts_bytes, self._opcode = [], 0, CONTINUATION
+        self._bytes_max = self._later_bytes_max
         if kind == TEXT:
             try:
                 whole.decode()

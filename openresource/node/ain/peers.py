@@ -25,6 +25,8 @@ from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey, is_checksum_address, sign_message, verify_signature
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+# Of a greeting: nobody unknown may make this node keep more.
+HELLO_BYTES_MAX: Final = 16 * 1024
 KNOWN_PEERS_MAX: Final = 100
 HELLO_AGE_MS_MAX: Final = 60_000
 RETRY_SECONDS_MIN: Final = 0.3
@@ -104,7 +106,13 @@ class Peers:
         self.links = Links()
         self._node = node
         self._is_local = is_local
-        self._server = WebsocketServer(hosts, port, self._accept, message_bytes_max=MESSAGE_BYTES_MAX)
+        self._server = WebsocketServer(
+            hosts,
+            port,
+            self._accept,
+            message_bytes_max=MESSAGE_BYTES_MAX,
+            first_bytes_max=HELLO_BYTES_MAX,
+        )
         self._known: dict[str, _Known] = {}
         self._candidates: dict[str, _Known] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -266,13 +274,15 @@ class Peers:
 
     async def _dial(self, url: str, known: _Known) -> None:
         try:
-            connection = await connect(url, message_bytes_max=MESSAGE_BYTES_MAX)
+            connection = await connect(
+                url, message_bytes_max=MESSAGE_BYTES_MAX, first_bytes_max=HELLO_BYTES_MAX
+            )
         except Refusal:
             self._put_off(known)
             known.is_dialling = False
             return
         try:
-            peer = await self._greet(connection)
+            peer = await self._greet(connection, url)
             known.address = peer.address
             if peer.address in self.links.outbound or peer.address == self._own_address():
                 known.due_at = self._loop.time() + RETRY_SECONDS_MAX
@@ -318,9 +328,9 @@ class Peers:
             known.due_at = 0.0
         await self._serve(peer, self.links.inbound)
 
-    async def _greet(self, connection: Connection) -> Peer:
-        """Each side says who it is and proves it."""
-        connection.send(json.dumps({"type": HELLO, "data": self._hello()}))
+    async def _greet(self, connection: Connection, url: str = "") -> Peer:
+        """Each side says who it is and proves it; `url` is where this node has called, empty if it was called."""
+        connection.send(json.dumps({"type": HELLO, "data": self._hello(url)}))
         seconds = float(self._node.parameters.number("P2P_WAIT_FOR_ADDRESS_TIMEOUT_MS")) / 1000
         try:
             async with asyncio.timeout(seconds):
@@ -332,20 +342,21 @@ class Peers:
         message = _parsed(text)
         if message is None or message.get("type") != HELLO:
             raise HelloRefused(reason="it speaks another protocol")
-        return self._checked(message.get("data"), connection)
+        return self._checked(message.get("data"), connection, url)
 
-    def _hello(self) -> Facts:
+    def _hello(self, url: str) -> Facts:
         key = self._node.key
         assert key is not None, "links are made by nodes with an account"
         body = {
             "address": key.address,
             "genesis_hash": self._node.genesis_hash(),
             "timestamp": self._node.now_ms(),
+            "to": url,
             "urls": self._node.urls(),
         }
         return {"body": body, "signature": sign_message(canonical_json(body), key, self._node.chain_id())}
 
-    def _checked(self, data: Any, connection: Connection) -> Peer:
+    def _checked(self, data: Any, connection: Connection, url: str) -> Peer:
         body = data.get("body") if isinstance(data, dict) else None
         signature = data.get("signature") if isinstance(data, dict) else None
         if not isinstance(body, dict) or not isinstance(signature, str):
@@ -364,6 +375,9 @@ class Peers:
         if not is_signed or not _are_urls(urls):
             raise HelloRefused(reason="its greeting is not signed by its address")
         assert isinstance(urls, dict)
+        # A greeting that one node got is good for no other: whoever was greeted could else speak as the one who greeted.
+        if (urls["p2p"]["url"] != url) if url else (body.get("to") != self._node.urls()["p2p"]["url"]):
+            raise HelloRefused(reason="its greeting is meant for somebody else")
         return Peer(address, connection, urls)
 
     async def _serve(self, peer: Peer, links: dict[str, Peer]) -> None:

@@ -34,6 +34,8 @@ CLOSE_SECONDS_MAX: Final = 2.0
 # What may wait to be sent to somebody who does not read; then the connection ends.
 UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
 READ_BYTES: Final = 64 * 1024
+# Open connections of one port, of whomever.
+CONNECTIONS_MAX: Final = 512
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _log = logging.getLogger("openresource.node.ain.websocket")
@@ -56,13 +58,16 @@ class Connection:
         is_client: bool,
         remote: str,
         path: str = "/",
+        first_bytes_max: int | None = None,
     ) -> None:
         self.remote = remote
         self.path = path
         self._reader = reader
         self._writer = writer
         self._is_client = is_client
-        self._parser = FrameParser(message_bytes_max, is_masked=not is_client)
+        self._parser = FrameParser(
+            message_bytes_max, is_masked=not is_client, first_bytes_max=first_bytes_max
+        )
         self._waiting: list[Message] = []
         self._is_closed = False
 
@@ -138,11 +143,20 @@ Handler = Callable[[Connection], Awaitable[None]]
 class WebsocketServer:
     """Listens on one port at several addresses, and hands every connection to the handler."""
 
-    def __init__(self, hosts: Sequence[str], port: int, handler: Handler, *, message_bytes_max: int) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        port: int,
+        handler: Handler,
+        *,
+        message_bytes_max: int,
+        first_bytes_max: int | None = None,
+    ) -> None:
         self._hosts = hosts
         self._port = port
         self._handler = handler
         self._bytes_max = message_bytes_max
+        self._first_bytes_max = first_bytes_max
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -162,6 +176,10 @@ class WebsocketServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if len(self._tasks) >= CONNECTIONS_MAX:
+            # Before it is known who calls: many who say nothing must not use up what the node may open.
+            writer.transport.abort()
+            return
         self._tasks.add(task)
         try:
             path = await self._handshake(reader, writer)
@@ -169,7 +187,13 @@ class WebsocketServer:
                 return
             remote = _remote_of(writer)
             connection = Connection(
-                reader, writer, self._bytes_max, is_client=False, remote=remote, path=path
+                reader,
+                writer,
+                self._bytes_max,
+                is_client=False,
+                remote=remote,
+                path=path,
+                first_bytes_max=self._first_bytes_max,
             )
             try:
                 await self._handler(connection)
@@ -209,7 +233,11 @@ class WebsocketServer:
 
 
 async def connect(
-    url: str, *, message_bytes_max: int, seconds_max: float = HANDSHAKE_SECONDS_MAX
+    url: str,
+    *,
+    message_bytes_max: int,
+    seconds_max: float = HANDSHAKE_SECONDS_MAX,
+    first_bytes_max: int | None = None,
 ) -> Connection:
     """A connection to a ws:// address."""
     parts = urlsplit(url)
@@ -248,7 +276,13 @@ async def connect(
         writer.close()
         raise ConnectFailed(url=url, reason="what listens there speaks no WebSocket")
     return Connection(
-        reader, writer, message_bytes_max, is_client=True, remote=f"ws://{host}:{port}", path=parts.path
+        reader,
+        writer,
+        message_bytes_max,
+        is_client=True,
+        remote=f"ws://{host}:{port}",
+        path=parts.path,
+        first_bytes_max=first_bytes_max,
     )
 
 
