@@ -170,8 +170,10 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
+    # Who names a scheme means a whole origin: https://ainize.ai is not https://ainize.ai.example.com.
+    whole = f"\\A(?:{text})\\Z" if "://" in text else text
     try:
-        return re.compile(text)
+        return re.compile(whole)
     except re.error:
         # A text that is no expression stands for itself.
         return re.compile(re.escape(text))

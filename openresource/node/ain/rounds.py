@@ -6,6 +6,7 @@ the links between nodes carry, and everything happens on the event loop's thread
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -29,6 +30,8 @@ PROPOSE: Final = "propose"
 VOTE: Final = "vote"
 
 EARLY_VOTES_MAX: Final = 1_000
+# A vote that waits is kept unchecked; an honest one has less than a tenth of this.
+EARLY_VOTE_BYTES_MAX: Final = 8_000
 OFFENCES_MAX: Final = 100
 SEGMENT_BLOCKS_MAX: Final = 20
 SEGMENT_BYTES_MAX: Final = 8_000_000
@@ -254,7 +257,7 @@ class Rounds:
         self._say_consensus(VOTE, vote, sender)
 
     def _wait_for_block(self, block_hash: str, vote: Wire) -> None:
-        if not block_hash:
+        if not block_hash or len(json.dumps(vote)) > EARLY_VOTE_BYTES_MAX:
             return
         self._early_votes.setdefault(block_hash, []).append(vote)
         self._early_count += 1
