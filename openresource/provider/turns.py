@@ -26,6 +26,8 @@ from openresource.provider.offers import Offer
 KEPT_SECONDS: Final = 2.0
 MANY: Final = 10
 PROGRAMS_KEPT_MAX: Final = 256
+# Of so many placements of a program the bonds are looked at.
+PLACEMENTS_READ_MAX: Final = 1_000
 PARAMETERS_PATH: Final = "/blockchain_params/market"
 
 
@@ -88,30 +90,35 @@ class Turns:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         records = await self._chain.read(f"/placements/{'/'.join(key)}", "pending")
+        placed = {
+            provider: record
+            for provider, record in (records or {}).items()
+            if isinstance(record, Mapping) and record.get("status") == PLACED
+        }
+        # Ourselves first: many who announce themselves must not keep us from knowing our own turn.
+        names = sorted(placed, key=lambda one: one != self._provider)[:PLACEMENTS_READ_MAX]
+        seats = {provider: await self._seats(provider, settings) for provider in names}
         found: list[Candidate] = []
-        for provider, record in (records or {}).items():
-            if (
-                not isinstance(record, Mapping)
-                or record.get("status") != PLACED
-                or len(found) >= CANDIDATES_MAX
-            ):
-                continue
-            bond = await self._bond(provider)
-            owner = await self._chain.read(f"/machines/{provider}/offer/owner", "pending")
-            found.append(
-                Candidate(
-                    provider,
-                    seats_of(bond.counted_uain, settings.bond_per_seat_uain),
-                    owner if isinstance(owner, str) else provider,
-                    str(record.get("runtime_class") or record.get("runtime") or ""),
-                )
-            )
+        for provider in sorted(seats, key=lambda one: (-seats[one], one))[:CANDIDATES_MAX]:
+            record = placed[provider]
+            runtime_class = str(record.get("runtime_class") or record.get("runtime") or "")
+            operator = await self._operator(provider)
+            found.append(Candidate(provider, seats[provider], operator, runtime_class))
         if len(self._candidates) >= PROGRAMS_KEPT_MAX:
             self._candidates.clear()
         # Where many have placed it, one more or less moves a turn by little, and asking costs three reads for each.
-        kept_seconds = KEPT_SECONDS * max(1.0, len(found) / MANY)
+        kept_seconds = KEPT_SECONDS * max(1.0, len(seats) / MANY)
         self._candidates[key] = (time.monotonic() + kept_seconds, tuple(found))
         return tuple(found)
+
+    async def _seats(self, provider: str, settings: Settings) -> int:
+        if not await self._chain.balance(bond_account(provider), "pending"):
+            return 0
+        return seats_of((await self._bond(provider)).counted_uain, settings.bond_per_seat_uain)
+
+    async def _operator(self, provider: str) -> str:
+        owner = await self._chain.read(f"/machines/{provider}/offer/owner", "pending")
+        return owner if isinstance(owner, str) else provider
 
     async def _bond(self, provider: str) -> Bond:
         record = await self._chain.read(f"/bonds/{provider}/state", "pending")
