@@ -111,7 +111,8 @@ def test_what_is_not_there_yet_or_comes_too_late_changes_nothing(
     ]
     assert resolve(later, policy, 999) == resolve(
         [
-            replace(one, revealed_at_ms=0, status="", digest=b"", output=None)
+            # Nor is it known yet that it will come too late.
+            replace(one, revealed_at_ms=0, status="", digest=b"", output=None, is_late=False)
             if one.revealed_at_ms > 999
             else one
             for one in later
