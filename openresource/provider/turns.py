@@ -118,7 +118,10 @@ class Turns:
 
     async def _operator(self, provider: str) -> str:
         owner = await self._chain.read(f"/machines/{provider}/offer/owner", "pending")
-        return owner if isinstance(owner, str) else provider
+        if not isinstance(owner, str) or await self._chain.balance(bond_account(owner), "pending"):
+            # As on the chain, nobody who has a bond is taken for the owner of others on their word.
+            return provider
+        return owner
 
     async def _bond(self, provider: str) -> Bond:
         record = await self._chain.read(f"/bonds/{provider}/state", "pending")

@@ -15,6 +15,7 @@ from openresource.market.money import where_coins_are
 from openresource.market.natives import job_records
 from openresource.primitives.encoding import canonical_json_bytes
 from tests.market.small_chain import PROGRAM, RECORD
+from tests.market.test_machines import offer
 from tests.market.verdict_world import BUYER, PUBLISHER, JobWorld, address, code_of, good
 from tests.support.chains import Chain, key_of
 
@@ -509,3 +510,31 @@ def test_many_who_have_nothing_at_stake_do_not_push_out_those_who_could_audit(
     good(world.tell_secret(job))
     assert world.status(job) == "DRAWN"
     good(world.lease(job, "bob"))
+
+
+def test_who_names_an_auditor_as_its_owner_does_not_keep_it_from_looking() -> None:
+    world = JobWorld({"ann": 2, "bob": 2})
+    good(world.chain.set("ann", f"/machines/{address('ann')}/offer", offer(owner=address("bob"))))
+    job = world.ask("audited:1")
+    world.work(job, "ann")
+    world.next_block()
+    good(world.tell_secret(job))
+    assert world.status(job) == "DRAWN"
+    good(world.lease(job, "bob"))
+
+
+@pytest.mark.parametrize(("rule", "written"), [("data === null", None), ("true", 49)])
+def test_a_result_is_written_where_its_requester_may_still_write(rule: str, written: object) -> None:
+    world = JobWorld(FOUR)
+    good(world.chain.create_app("disputer", "photo_app"))
+    write = {"type": "SET_RULE", "ref": "/apps/photo_app/once/$key", "value": {".rule": {"write": rule}}}
+    good(world.chain.run("disputer", write))
+    job = world.ask("one", result_path="/apps/photo_app/once/k1")
+    name = world.leaser(job, *FOUR)
+    good(world.chain.set("disputer", "/apps/photo_app/once/k1", "mine"))
+    path = f"/jobs/{job}/executions/{address(name)}"
+    report = {"status": "DONE", "output": 49, "digest": "0x" + world.digest(job, 49).hex()}
+    good(world.chain.set(name, path, report))
+    assert world.status(job) == "ACCEPTED"
+    assert world.value("/apps/photo_app/once/k1") == (written or "mine")
+    assert world.value(f"{path}/output") == 49
