@@ -395,3 +395,19 @@ def test_a_liar_that_is_drawn_cannot_say_that_its_run_had_failed() -> None:
         play.reveal("honest0", WRONG, "FAILED")
     play.reveal("honest0", WRONG)
     assert play.job.status == "DISPUTED"
+
+
+def test_who_came_late_shows_no_result_while_others_run() -> None:
+    play = Play("quorum:2/3", HONEST)
+    play.lease("honest0")
+    play.wait(60_000)
+    play.lease("honest1")
+    play.commit("honest0")
+    with pytest.raises(lifecycle.JobStepNotAllowed):
+        play.reveal("honest0")
+    play.commit("honest1")
+    play.work("honest2")
+    play.work("honest3")
+    assert play.job.status == "REVEALING"
+    play.reveal("honest0")
+    assert play.job.of("honest0").is_late

@@ -46,6 +46,9 @@ from openresource.market.jobs.verdicts import AUDITOR, DONE, REFEREE, WORKER, Ex
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
 
+# Where others may still run it without knowing any result.
+_HIDDEN: Final = (REQUESTED, LEASED, COMMITTED, DRAWN)
+
 
 class BudgetTooSmall(Refusal):
     result_code = ResultCode.BUDGET_TOO_SMALL
@@ -223,7 +226,8 @@ def reveal(
     if commitment_of(job.job, run, report["digest"], report["salt"], report["status"]) != run.commitment:
         raise CommitmentNotOpened(job=job.job, provider=provider)
     shown = replace(run, revealed_at_ms=at_ms, **dict(report))
-    if run.reveal_until_ms == 0 and not run.is_late and job.status not in FINAL:
+    is_early = job.status in _HIDDEN if run.is_late else run.reveal_until_ms == 0
+    if is_early and job.status not in FINAL:
         # A result that others can see while they still run would be copied.
         raise JobStepNotAllowed(job=job.job, status=job.status, step="reveal")
     if job.status not in (REVEALING, JUDGING) or at_ms >= run.reveal_until_ms or run.is_late:
