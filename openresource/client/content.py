@@ -86,6 +86,11 @@ async def _put_all(root: str, blocks: dict[str, bytes], put_block: PutBlock) -> 
     await put_block(root, top)
 
 
+def cid_of_bytes(data: bytes) -> str:
+    """The CID under which the bytes of one file will lie."""
+    return file_blocks([data], lambda cid, block: None).cid.text
+
+
 async def put_bytes(data: bytes, put_block: PutBlock) -> str:
     """Hand the blocks of one file to `put_block`, the top one last; returns its CID."""
     blocks: dict[str, bytes] = {}

@@ -41,6 +41,8 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, tag="kept"):
     # Where the result lies for the requester alone, if it does.
     output_cid: str
     at_ms: int
+    # What lies there: put into the content store only when it is kept here, as it carries our signature.
+    sealed: bytes = b""
 
 
 class Dropped(msgspec.Struct, frozen=True, array_like=True, tag="dropped"):

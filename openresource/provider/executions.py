@@ -158,7 +158,7 @@ async def run_for(
         return Result(FAILED, error=plain_text(refusal.message), usage=usage, is_certain=is_certain)
 
 
-async def seal_for(
+async def sealed_for(
     chain: Chain,
     job: str,
     key: PrivateKey,
@@ -167,8 +167,8 @@ async def seal_for(
     digest: bytes,
     *,
     lease_at_ms: int = 0,
-) -> str:
-    """Puts a result where only the requester can read it; its CID. With a lease it carries our signature under it."""
+) -> bytes:
+    """A result that only the requester can read. With a lease it carries our signature under it."""
     signature = b""
     if lease_at_ms:
         signature = sign_result(job, lease_at_ms, digest, key, await chain.domain()).signature
@@ -182,10 +182,9 @@ async def seal_for(
         lease_at_ms,
         signature,
     )
-    sealed = seal_content(
+    return seal_content(
         job_output_bytes(output), {address_of(given.reply_key): given.reply_key}, fresh_chance(1)
     )
-    return await chain.put_bytes(sealed)
 
 
 def execution_digest(salt: bytes, status: str, output: Any) -> bytes:

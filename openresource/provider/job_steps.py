@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from openresource.client import content
 from openresource.client.chain import Chain, TransactionRefused, set_value
 from openresource.market.jobs.lifecycle import FAILED
 from openresource.market.jobs.machine import commitment
@@ -26,7 +27,7 @@ from openresource.provider.executions import (
     given_for,
     plain_text,
     run_for,
-    seal_for,
+    sealed_for,
 )
 from openresource.provider.lanes import Place
 from openresource.provider.metrics import Metrics
@@ -97,7 +98,7 @@ class Steps:
             self._metrics.count("openresource_jobs_total", 'outcome="given_up"')
             return False
         salt = fresh_salt()
-        report = await self._report(job, given, result, own.lease_at_ms)
+        report, sealed = await self._report(job, given, result, own.lease_at_ms)
         digest = bytes.fromhex(report["digest"][2:])
         bound = commitment(digest, salt, self._key.address, job, own.lease_at_ms, result.status)
         kept = Kept(
@@ -109,12 +110,15 @@ class Steps:
             {**report, "salt": hex_text(salt)},
             report.get("output_cid", ""),
             self._clock_ms(),
+            sealed,
         )
         await self._commits.keep(kept)
         return await self.commit(kept)
 
     async def commit(self, kept: Kept) -> bool:
-        """Sends a commitment that is kept already."""
+        """Sends a commitment that is kept already; the result behind it is there before."""
+        if kept.sealed:
+            await self._chain.put_bytes(kept.sealed)
         path = f"/jobs/{kept.job}/commits/{self._key.address}"
         members = {"commitment": hex_text(kept.commit)}
         if kept.output_cid:
@@ -159,13 +163,19 @@ class Steps:
     async def _finish(self, job: str, given: Given, result: Result) -> bool:
         """The whole result at once."""
         path = f"/jobs/{job}/executions/{self._key.address}"
-        if await self._sent(path, await self._report(job, given, result), until_final=True):
+        report, sealed = await self._report(job, given, result)
+        if sealed:
+            await self._chain.put_bytes(sealed)
+        if await self._sent(path, report, until_final=True):
             self._metrics.count("openresource_jobs_total", f'outcome="{result.status.lower()}"')
             return True
         return False
 
-    async def _report(self, job: str, given: Given, result: Result, lease_at_ms: int = 0) -> dict[str, Any]:
-        """What the chain gets to see of a result; a sealed one lies in the content store."""
+    async def _report(
+        self, job: str, given: Given, result: Result, lease_at_ms: int = 0
+    ) -> tuple[dict[str, Any], bytes]:
+        """What the chain gets to see of a result, and what is to lie in the content store if it is sealed."""
+        sealed = b""
         digest = execution_digest(given.salt, result.status, result.output)
         report: dict[str, Any] = {"status": result.status}
         if result.status == DONE or given.salt:
@@ -173,14 +183,15 @@ class Steps:
         if result.usage:
             report["usage"] = dict(result.usage)
         if given.reply_key:
-            report["output_cid"] = await seal_for(
+            sealed = await sealed_for(
                 self._chain, job, self._key, given, result, digest, lease_at_ms=lease_at_ms
             )
+            report["output_cid"] = content.cid_of_bytes(sealed)
         elif result.status == DONE:
             report["output"] = result.output
         if result.error and not given.reply_key:
             report["error"] = result.error
-        return report
+        return report, sealed
 
     async def _sent(self, path: str, value: Mapping[str, Any], *, until_final: bool = False) -> bool:
         """Whether the chain took a write; one that is not waited for is seen to be missing by whoever looks again."""

@@ -14,7 +14,7 @@ from openresource.provider.journal import JournalLocked
 
 def kept(job: str, at_ms: int = 1_000) -> Kept:
     result = {"status": "DONE", "output": {"0": "a"}}
-    return Kept(job, "1", b"d" * 32, b"s" * 32, b"c" * 32, result, "", at_ms)
+    return Kept(job, "1", b"d" * 32, b"s" * 32, b"c" * 32, result, "", at_ms, b"sealed")
 
 
 def test_what_was_kept_is_there_after_a_loss_of_power(tmp_path: Path) -> None:
