@@ -103,9 +103,7 @@ def main() -> int:
     totals = {name: Found(name) for name in arguments.target or TARGETS}
     started, told = time.monotonic(), 0.0
     runs_each = -(-arguments.inputs // INPUTS_PER_RUN)
-    with ProcessPoolExecutor(
-        arguments.workers, initializer=collect_garbage_seldom, max_tasks_per_child=4
-    ) as pool:
+    with ProcessPoolExecutor(arguments.workers, initializer=collect_garbage_seldom) as pool:
         runs = [
             pool.submit(run_inputs, name, arguments.seed + index, min(INPUTS_PER_RUN, arguments.inputs))
             for index in range(runs_each)
