@@ -195,6 +195,13 @@ class AinNode:
     async def start(self) -> None:
         """Opens everything; when this returns the node answers, and looks for others if it has an account."""
         settings = self.settings
+        is_open = self.parameters.whitelist("DEV_CLIENT_API_IP_WHITELIST") is None
+        if is_open and not settings.is_local and self.parameters.flag("ENABLE_DEV_CLIENT_SET_API"):
+            _log.warning(
+                "whoever reaches port %d writes with this node's key: set ENABLE_DEV_CLIENT_SET_API=false, or list"
+                " addresses in DEV_CLIENT_API_IP_WHITELIST",
+                settings.port,
+            )
         more = listening_sockets(settings.hosts[1:], settings.port, is_first_needed=False)
         self._server = Server(settings.hosts[0], settings.port, more)
         try:
