@@ -201,7 +201,10 @@ class Channels:
                 ),
             )
         else:
-            held.keep(replace(purse, deposit_uain=shown.value_uain, expires_at_ms=shown.expires_at_ms))
+            fresh = replace(purse, deposit_uain=shown.value_uain, expires_at_ms=shown.expires_at_ms)
+            # A mere look does not make a channel the one that was paid from last.
+            if fresh != purse:
+                held.keep(fresh)
         return found
 
     async def prolong(self, held: OpenChannel) -> None:
