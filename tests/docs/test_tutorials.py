@@ -34,12 +34,12 @@ _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 # What a reader is promised to see; a block that is not named here has to end well, no more.
 PROMISED = {
-    "push": r'(?s)Hello, Grace.*Good morning, Grace.*Hello, Grace',
+    "push": r"(?s)Hello, Grace.*Good morning, Grace.*Hello, Grace",
     "shell": r'"TEXT": ?"IS ANYBODY THERE\?"',
     "node": r'"greeting": ?"Hello, Grace"',
     "detected-program": r'"stdout": ?"3',
     "python-program": r'"sum": ?5\b',
-    "composition": r'(?s)It calls others.*flowers',
+    "composition": r"(?s)It calls others.*flowers",
     "http-program": r'"greeting": ?"Hello, Grace"',
     "jsonl-program": r'"letters": ?5',
     "first-round": r"gist(.|\n)*AIN",
