@@ -9,7 +9,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -85,21 +84,21 @@ print(json.dumps(ask(sys.argv[1], os.environ.get("OPENRESOURCE_CALL_SECRET"))))
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with composition_stage(tmp_path_factory.mktemp("composition"), "scrub", "gist") as scene:
+    folder = tmp_path_factory.mktemp("composition")
+    with composition_stage(folder, "scrub", "gist") as scene:
+        shutil.copytree(ROOT / "examples" / "briefing", folder / "briefing")
+        scene.publish(folder / "briefing")
         yield scene
 
 
-def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(
-    scene: Scene, tmp_path: Path
-) -> None:
-    shutil.copytree(ROOT / "examples" / "briefing", tmp_path / "briefing")
-    scene.publish(tmp_path / "briefing")
+def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(scene: Scene) -> None:
+    before_uain = spent_uain(scene)
     quoted = run_cli("quote", "briefing", *words(scene))
     assert "--allow 0.001" in quoted.out and "/scrub from 0.0004 AIN" in quoted.out
 
     refused = run_cli("call", "briefing", f"text={LETTER}", *words(scene))
     assert refused.code == 1 and "without an allowance" in refused.err and "--allow 0.001" in refused.err
-    assert spent_uain(scene) == 0
+    assert spent_uain(scene) == before_uain
 
     told = run_cli("call", "briefing", f"text={LETTER}", "--allow", "0.002", "--json", *words(scene))
     assert told.code == 0, told.err
@@ -107,7 +106,8 @@ def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(
     assert answer["value"]["removed"] == {"EMAIL": 1} and "ann@example.org" not in json.dumps(answer["value"])
     costs = [(one["service"].rpartition("/")[2], one["price_uain"]) for one in answer["inner"]]
     assert costs == [("scrub", SCRUB_UAIN), ("gist", GIST_UAIN)]
-    assert answer["total_uain"] == answer["price_uain"] + SCRUB_UAIN + GIST_UAIN == spent_uain(scene)
+    spent_now_uain = spent_uain(scene) - before_uain
+    assert answer["total_uain"] == answer["price_uain"] + SCRUB_UAIN + GIST_UAIN == spent_now_uain
     assert answer["value"]["others_uain"] == SCRUB_UAIN + GIST_UAIN
 
     # Anybody who has the ids can fetch the papers and add them up.
@@ -132,7 +132,7 @@ def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(
     assert small.code == 1 and "0.0006 AIN" not in small.out
     assert "of the allowance of 600 µAIN are left" in small.err
     # The first of the two was done and paid, the call itself was not.
-    assert spent_uain(scene) == answer["total_uain"] + SCRUB_UAIN
+    assert spent_uain(scene) == before_uain + answer["total_uain"] + SCRUB_UAIN
     shown = run_cli("call", "briefing", f"text={LETTER}", "--allow", "0.002", *words(scene))
     assert shown.code == 0 and "└ 0.0004 AIN for" in shown.err and "AIN in all" in shown.err
 
