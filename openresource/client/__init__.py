@@ -1,7 +1,9 @@
 """A buyer's or builder's side: read the chain, choose a provider, pay, check the receipt.
 
 It never runs foreign code and never holds the chain. Open `facade.py` for what there is to use, `calls.py` to follow
-one paid call, `publishing.py` to follow a publication. `node_wire.py` speaks with a node, `wires.py` with providers.
+one paid call, `publishing.py` to follow a publication. `jobs.py` asks for runs
+that others check, `inner_calls.py` makes the calls that programs ask for. `node_wire.py` speaks with a node, `wires.py`
+with providers.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -27,7 +27,7 @@ STOP_SECONDS_MAX = 5
 
 class PortInUse(Refusal):
     template = "The node cannot listen on {host}:{port}: {reason}."
-    way_out = "Name another port with --port, or stop what listens there."
+    way_out = "Name another port with --port (PORT in AI Network's environment), or stop what listens there."
 
 
 class _ArrivalBound(HttpToolsProtocol):

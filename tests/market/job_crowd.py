@@ -120,7 +120,6 @@ class World:
         self.order = itertools.count()
         self.jobs: dict[str, Job] = {}
         self.accounts: dict[str, int] = defaultdict(int)
-        self.rng_of_network = random.Random(seed ^ 0xFFFF)
         self.machines: dict[str, Machine] = {}
         self.finals: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()

@@ -2,4 +2,5 @@
 
 It never changes the chain of our own profile. Open `chain.py` first: the chain with its pool and its front state, without
 sockets; `engine.py` lets it run by epochs, `peers.py` joins several nodes, `door.py` answers clients.
+`follower.py` verifies somebody else's chain, `following.py` fetches it.
 """
