@@ -39,6 +39,9 @@ READ_BYTES: Final = 1 << 18
 IDLE_CONNECTIONS_MAX: Final = 8
 HEALTH_PAUSE_SECONDS: Final = 0.02
 DOCUMENT_SECONDS_MAX: Final = 10.0
+# How soon the kernel closes what waits at the port of a program that ends, and how often to look again.
+ENDING_SECONDS_MAX: Final = 0.5
+BROKEN_LOOKS_MAX: Final = 3
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 # By which a program asks the broker for the call that it works on.
 SECRET_HEADER: Final = "OpenResource-Call"
@@ -326,11 +329,28 @@ class HttpChannel:
         except Broken:
             pass
         # A server that cannot bear a request which it does not expect must not be started again and again.
-        try:
-            (await self._connection()).close()
-        except Broken:
-            raise ProgramDidNotStart(reason="it ended", stderr="") from None
+        if not await self._still_listens():
+            raise ProgramDidNotStart(reason="it ended", stderr="")
         return b""
+
+    async def _still_listens(self) -> bool:
+        """Whether the program lives after it broke a connection; the port of one that is just ending still opens."""
+        for _ in range(BROKEN_LOOKS_MAX):
+            try:
+                connection = Connection(await self._doorway.connect())
+            except Broken:
+                return False
+            try:
+                async with asyncio.timeout(ENDING_SECONDS_MAX):
+                    await connection.more()
+            except TimeoutError:
+                # It waits for a request, as a server does.
+                return True
+            except Broken:
+                pass
+            finally:
+                connection.close()
+        return True
 
 
 async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:

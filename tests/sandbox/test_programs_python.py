@@ -244,13 +244,16 @@ def test_programs_that_bring_a_wsgi_application_are_served(run_http: Run) -> Non
     assert after["body"] == "/after  "
 
 
+@pytest.mark.parametrize(
+    "end", ["os._exit(3)", "self.connection.shutdown(2); time.sleep(0.1); os._exit(3)"], ids=["quick", "slow"]
+)
 def test_programs_that_cannot_bear_the_question_for_their_document_say_how_to_be_spared(
-    run_http: Run,
+    run_http: Run, end: str
 ) -> None:
     server = (
-        "import json, os\nfrom http.server import BaseHTTPRequestHandler, HTTPServer\n"
+        "import json, os, time\nfrom http.server import BaseHTTPRequestHandler, HTTPServer\n"
         "class Handler(BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n        os._exit(3)\n"
+        f"    def do_GET(self):\n        {end}\n"
         "    def do_POST(self):\n        self.send_response(200)\n        self.end_headers()\n        self.wfile.write(b'here')\n"
         "HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()\n"
     )

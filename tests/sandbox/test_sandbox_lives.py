@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -34,38 +35,18 @@ LIMITS = Limits(memory_bytes=128 << 20, processes=8)
 
 def traces() -> dict[str, object]:
     """What a program might leave, beside what waits for the next one: the launcher and numbers of users."""
+    gc.collect()
     zygote_pid()
     if os.geteuid() == 0:
         take_uid("test").release()
-    mine = f"openresource-{os.getpid()}-"
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "processes": len(descendants(os.getpid())),
-        "folders": sorted(
-            path.name for path in Path(tempfile.gettempdir()).glob("openresource-*") if _is_mine(path)
+        "folders": sorted(path.name for path in Path(tempfile.gettempdir()).iterdir()),
+        "groups": sorted(
+            str(path) for path in Path("/sys/fs/cgroup").glob(f"*/openresource-{os.getpid()}-*")
         ),
-        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{mine}*")),
     }
-
-
-def _is_mine(path: Path) -> bool:
-    return path.name.startswith(("openresource-broker-", "openresource-program-")) and path.name in _MADE
-
-
-_MADE: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def folders_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other test processes make such folders too: remember which are ours."""
-    real = tempfile.mkdtemp
-
-    def remembering(*arguments: object, **named: object) -> str:
-        made = real(*arguments, **named)  # type: ignore[arg-type]
-        _MADE.add(Path(made).name)
-        return made
-
-    monkeypatch.setattr(tempfile, "mkdtemp", remembering)
 
 
 @pytest.fixture(params=[Bubblewrap, Confined])
@@ -77,43 +58,55 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     return made
 
 
+async def live(sandbox: Sandbox, folder: Path) -> None:
+    """Programs that end well, that crash, that never start, and that somebody gives up at whatever point of a start."""
+    release, bad = load_release(folder), load_release(folder / "bad")
+
+    async def lives() -> None:
+        for how in ("fine", "crash"):
+            instance = await sandbox.start(release, LIMITS)
+            try:
+                await instance.call(ProgramCall("run", "/run", f'"{how}"'.encode()))
+            except ProgramError:
+                assert how == "crash"
+            await instance.stop()
+            await instance.stop()
+        with pytest.raises(ProgramDidNotStart):
+            await sandbox.start(bad, LIMITS)
+        for seconds in (0, 0.005, 0.03, 0.06, 0.1):
+            starting = asyncio.ensure_future(sandbox.start(release, LIMITS))
+            await asyncio.wait((starting,), timeout=seconds)
+            starting.cancel()
+            for started in await asyncio.gather(starting, return_exceptions=True):
+                if not isinstance(started, BaseException):
+                    await started.stop()
+
+    await lives()
+    before = traces()
+    for _ in range(3):
+        await lives()
+    assert traces() == before, f"{before} became {traces()}"
+
+
 def test_sandbox_lives_leave_no_trace(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "openresource.toml").write_text(MANIFEST)
     (tmp_path / "program.py").write_text(PROGRAM)
-    release = load_release(tmp_path)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/openresource.toml").write_text(MANIFEST)
     (tmp_path / "bad/program.py").write_text("raise SystemExit(3)")
-    bad = load_release(tmp_path / "bad")
-
-    async def main() -> None:
-        async def lives() -> None:
-            for how in ("fine", "crash"):
-                instance = await sandbox.start(release, LIMITS)
-                try:
-                    await instance.call(ProgramCall("run", "/run", f'"{how}"'.encode()))
-                except ProgramError:
-                    assert how == "crash"
-                await instance.stop()
-                await instance.stop()
-            with pytest.raises(ProgramDidNotStart):
-                await sandbox.start(bad, LIMITS)
-            # Somebody gives up at whatever point of a start.
-            for seconds in (0, 0.005, 0.03, 0.06, 0.1):
-                starting = asyncio.ensure_future(sandbox.start(release, LIMITS))
-                await asyncio.wait((starting,), timeout=seconds)
-                starting.cancel()
-                for started in await asyncio.gather(starting, return_exceptions=True):
-                    if not isinstance(started, BaseException):
-                        await started.stop()
-
-        await lives()
-        before = traces()
-        for _ in range(3):
-            await lives()
-        assert traces() == before
-
-    asyncio.run(main())
+    # In a process of its own: what other tests hold open in this one goes at its own time.
+    with tempfile.TemporaryDirectory(prefix="lives-") as folder:
+        # Programs of the level `confined` have a user of their own, who has to come through.
+        Path(folder).chmod(0o711)
+        child = subprocess.run(
+            [sys.executable, "-m", "tests.sandbox.test_sandbox_lives", type(sandbox).__name__, str(tmp_path)],
+            env={**os.environ, "TMPDIR": folder},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert child.returncode == 0, child.stderr
 
 
 def test_sandbox_a_pool_replaces_what_dies(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -156,3 +149,8 @@ def test_sandbox_a_uid_is_taken_over_without_its_past(
 
     asyncio.run(main())
     assert left.wait(10) == -signal.SIGKILL
+
+
+if __name__ == "__main__":
+    LEVELS: dict[str, type[Sandbox]] = {"Bubblewrap": Bubblewrap, "Confined": Confined}
+    asyncio.run(live(LEVELS[sys.argv[1]](), Path(sys.argv[2])))
