@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -181,32 +182,37 @@ def _collect_owners(branch: Branch, path: list[str], found: list[SubtreeConfig])
 # What the APIs print
 
 
-def match_rule_json(state: StateReader, labels: list[str]) -> dict[str, Any]:
+# Of a question with a global path: the way to this chain, which stands before every path of the answer but those of
+# subtrees, as they are relative.
+ROOT: Final[tuple[str, ...]] = ()
+
+
+def match_rule_json(state: StateReader, labels: list[str], shard: Sequence[str] = ROOT) -> dict[str, Any]:
     """The answer of matchRule."""
     match = match_rule(state, labels)
-    write = _match_json(match.write.target_labels, match.write.value_labels, match.write.variables)
-    write["matched_config"] = _config_json(match.write.config_labels, match.write.config)
+    write = _match_json(shard, match.write.target_labels, match.write.value_labels, match.write.variables)
+    write["matched_config"] = _config_json(shard, match.write.config_labels, match.write.config)
     write["subtree_configs"] = subtree_json(match.write.subtree)
-    shape = _match_json(match.state.target_labels, match.state.value_labels, match.state.variables)
-    shape["matched_config"] = _config_json(match.state.config_labels, match.state.config)
+    shape = _match_json(shard, match.state.target_labels, match.state.value_labels, match.state.variables)
+    shape["matched_config"] = _config_json(shard, match.state.config_labels, match.state.config)
     return {"write": write, "state": shape}
 
 
-def match_function_json(state: StateReader, labels: list[str]) -> dict[str, Any]:
+def match_function_json(state: StateReader, labels: list[str], shard: Sequence[str] = ROOT) -> dict[str, Any]:
     """The answer of matchFunction."""
     match = match_function(state, labels)
-    answer = _match_json(match.target_labels, match.value_labels, match.variables)
-    answer["matched_config"] = _config_json(match.target_labels, match.config)
+    answer = _match_json(shard, match.target_labels, match.value_labels, match.variables)
+    answer["matched_config"] = _config_json(shard, match.target_labels, match.config)
     answer["subtree_configs"] = subtree_json(match.subtree)
     return answer
 
 
-def match_owner_json(state: StateReader, labels: list[str]) -> dict[str, Any]:
+def match_owner_json(state: StateReader, labels: list[str], shard: Sequence[str] = ROOT) -> dict[str, Any]:
     """The answer of matchOwner."""
     match = match_owner(state, labels)
     return {
-        "matched_path": {"target_path": format_path(match.target_labels)},
-        "matched_config": _config_json(match.config_labels, match.config),
+        "matched_path": {"target_path": format_path([*shard, *match.target_labels])},
+        "matched_config": _config_json(shard, match.config_labels, match.config),
         "subtree_configs": subtree_json(match.subtree),
     }
 
@@ -232,15 +238,17 @@ def subtree_json(subtree: list[SubtreeConfig]) -> list[dict[str, Any]]:
     return [{"path": format_path(below.labels), "config": below.config} for below in subtree]
 
 
-def _match_json(target: list[str], labels: list[str], variables: dict[str, str]) -> dict[str, Any]:
+def _match_json(
+    shard: Sequence[str], target: list[str], labels: list[str], variables: dict[str, str]
+) -> dict[str, Any]:
     return {
         "matched_path": {
-            "target_path": format_path(target),
-            "ref_path": format_path(labels),
+            "target_path": format_path([*shard, *target]),
+            "ref_path": format_path([*shard, *labels]),
             "path_vars": variables,
         }
     }
 
 
-def _config_json(labels: list[str], config: Any) -> dict[str, Any]:
-    return {"path": format_path(labels), "config": config}
+def _config_json(shard: Sequence[str], labels: list[str], config: Any) -> dict[str, Any]:
+    return {"path": format_path([*shard, *labels]), "config": config}

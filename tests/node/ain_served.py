@@ -54,6 +54,7 @@ class StillNode:
         self.key: PrivateKey | None = settings.key
         self.events = None
         self.clock_ms = NOW_MS
+        self.broadcast: list[Any] = []
         self.chain = AinChain(
             settings.network, settings.genesis, MemoryArchive(), limits=settings.pool_limits
         )
@@ -71,6 +72,9 @@ class StillNode:
 
     def raw_consensus_status(self) -> dict[str, Any]:
         return {"consensus": {"state": "RUNNING"}}
+
+    def broadcast_consensus(self, message: Any) -> None:
+        self.broadcast.append(message)
 
     def network_status(self) -> dict[str, Any]:
         return {"urls": {}, "connectionStatus": {"numInbound": 0}}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openresource.node.ain.configurations import configuration_of
 from openresource.node.ain.limits import CALLERS_MAX, CrossOrigin, Window, body_bytes_max, is_whitelisted
 from openresource.node.ain.parameters import DEFAULTS, NodeParameters
 from openresource.node.ain.status import metric_name
@@ -228,6 +231,58 @@ def test_without_routes_of_developers_nobody_writes_by_them() -> None:
     body = json.dumps({"ref": "/apps/a", "value": 1}).encode()
     assert node.ask("POST", "/set_value", body).status == 404
     assert node.ask("GET", "/get_value?ref=/apps").json == {"code": 0, "result": None}
+
+
+def test_a_message_of_the_consensus_goes_to_the_peers_as_it_is() -> None:
+    message = {"type": "vote", "value": {"hash": "0x1"}, "consensusProtoVer": "1.0.0"}
+    body = json.dumps(message).encode()
+    node = StillNode({"ENABLE_EXPRESS_RATE_LIMIT": "false"})
+    assert node.ask("POST", "/broadcast_consensus_msg", body).json == {"code": 0, "result": True}
+    assert node.broadcast == [message]
+    closed = StillNode({"ENABLE_DEV_CLIENT_SET_API": "false", "ENABLE_EXPRESS_RATE_LIMIT": "false"})
+    assert closed.ask("POST", "/broadcast_consensus_msg", body).status == 404
+    assert closed.broadcast == []
+
+
+def test_matches_of_global_paths_name_the_way_to_the_shard(tmp_path: Path) -> None:
+    parameters = copy.deepcopy(configuration_of("1-node")["blockchain_params"])
+    parameters["sharding"].update(sharding_protocol="POA", sharding_path="/apps/part")
+    (tmp_path / "blockchain_params.json").write_text(json.dumps(parameters))
+    node = StillNode({"BLOCKCHAIN_CONFIGS_DIR": str(tmp_path), "ENABLE_EXPRESS_RATE_LIMIT": "false"})
+    ref, below = "/transfer/a/b/c/value", "/apps/part/transfer/a/b/c/value"
+
+    def both(method: str) -> tuple[Any, Any]:
+        local = node.call(method, ref=ref)["result"]
+        assert node.call(method, ref=ref, is_global=True)["result"] is None
+        return local, node.call(method, ref=below, is_global=True)["result"]
+
+    def moved(match: Any) -> Any:
+        """A local match with the way to the shard before its paths."""
+        config = match["matched_config"]
+        paths = {
+            name: f"/apps/part{path}" if isinstance(path, str) and path != "/" else path
+            for name, path in match["matched_path"].items()
+        }
+        before = "/apps/part" if config["path"] == "/" else f"/apps/part{config['path']}"
+        return {**match, "matched_path": paths, "matched_config": {**config, "path": before}}
+
+    local, seen = both("ain_matchFunction")
+    assert "_transfer" in local["matched_config"]["config"] and seen == moved(local)
+    local, seen = both("ain_matchRule")
+    assert seen == {name: moved(match) for name, match in local.items()}
+    assert seen["write"]["matched_path"]["ref_path"] == below
+    local, seen = both("ain_matchOwner")
+    assert local["matched_path"] == {"target_path": "/"}
+    assert seen["matched_path"] == {"target_path": "/apps/part"}
+    assert seen["matched_config"] == {**local["matched_config"], "path": "/apps/part"}
+    query = f"/match_function?is_global=true&ref={below}"
+    assert node.ask("GET", query).json["result"]["matched_path"]["ref_path"] == below
+    # What a rule says is told without the way, as its evaluation happens inside.
+    allowed = [
+        node.call("ain_evalRule", ref=ref, value=1),
+        node.call("ain_evalRule", ref=below, value=1, is_global=True),
+    ]
+    assert allowed[0] == allowed[1]
 
 
 def test_an_address_counts_as_a_signature_only_where_it_was_said() -> None:

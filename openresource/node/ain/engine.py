@@ -173,6 +173,11 @@ class AinNode:
             self._peers.say("TRANSACTION", [transaction.to_json()])
         return result
 
+    def broadcast_consensus(self, message: Any) -> None:
+        """Sends a message of the consensus to the peers as it is; this node itself does not take it."""
+        if self._peers is not None:
+            self._peers.say("CONSENSUS", message)
+
     def inject(self, key: PrivateKey) -> bool:
         """Takes a key as that of the node's account, and begins; False if there is one already."""
         if self.key is not None or self.chain.node_state != NODE_STATES[0]:

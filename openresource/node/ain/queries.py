@@ -58,7 +58,8 @@ _TREES_ASKED: Final[Mapping[str, str]] = {
 # A read with nothing else in it asks for all there is, as most do.
 _PLAIN: Final = frozenset(("type", "ref", "is_final", "is_global", "protoVer"))
 
-Question = Callable[[State, list[str], Params], Any]
+# State, labels, parameters, and the way to this chain if the path was a global one.
+Question = Callable[[State, list[str], Params, list[str]], Any]
 
 
 class Queries:
@@ -67,9 +68,9 @@ class Queries:
     def __init__(self, node: ServedNode) -> None:
         self._node = node
         self._questions: dict[str, Question] = {
-            "MATCH_FUNCTION": lambda state, labels, params: match_function_json(state, labels),
-            "MATCH_RULE": lambda state, labels, params: match_rule_json(state, labels),
-            "MATCH_OWNER": lambda state, labels, params: match_owner_json(state, labels),
+            "MATCH_FUNCTION": lambda state, labels, params, shard: match_function_json(state, labels, shard),
+            "MATCH_RULE": lambda state, labels, params, shard: match_rule_json(state, labels, shard),
+            "MATCH_OWNER": lambda state, labels, params, shard: match_owner_json(state, labels, shard),
             "EVAL_RULE": self._eval_rule,
             "EVAL_OWNER": _eval_owner,
         }
@@ -129,9 +130,12 @@ class Queries:
         state = self._node.chain.front
         root = state.tree.root
         problem = self._problem(root, find(root, [_TREES_ASKED[kind], *labels]), WHOLE)
-        return self._questions[kind](state, labels, params) if problem is None else problem
+        if problem is not None:
+            return problem
+        shard = self._shard() if is_true(params.get("is_global")) else []
+        return self._questions[kind](state, labels, params, shard)
 
-    def _eval_rule(self, state: State, labels: list[str], params: Params) -> Any:
+    def _eval_rule(self, state: State, labels: list[str], params: Params, shard: list[str]) -> Any:
         timestamp = params.get("timestamp")
         context = EvalContext(
             timestamp if is_number(timestamp) and timestamp else self._node.now_ms(),
@@ -190,8 +194,12 @@ class Queries:
         labels = parse_path(params.get("ref"))
         if not is_true(params.get("is_global")):
             return labels
-        shard = parse_path(self._node.chain.parameter("sharding", "sharding_path"))
+        shard = self._shard()
         return labels[len(shard) :] if labels[: len(shard)] == shard else None
+
+    def _shard(self) -> list[str]:
+        """The way from the root chain to this one."""
+        return parse_path(self._node.chain.network.configured("sharding", "sharding_path"))
 
     def _options(self, params: Params) -> ReadOptions:
         is_partial = is_true(params.get("is_partial"))
@@ -228,7 +236,7 @@ def is_true(given: object) -> bool:
     return given is True or given == "true"
 
 
-def _eval_owner(state: State, labels: list[str], params: Params) -> Any:
+def _eval_owner(state: State, labels: list[str], params: Params, shard: list[str]) -> Any:
     is_merge = is_true(params.get("is_merge"))
     return eval_owner_json(state, labels, params.get("permission"), _auth(params), is_merge)
 

@@ -81,6 +81,10 @@ class ServedNode(Protocol):
         """As `net_rawConsensusStatus` answers."""
         ...
 
+    def broadcast_consensus(self, message: Any) -> None:
+        """Send a message of the consensus to the peers as it is; this node itself does not take it."""
+        ...
+
     def network_status(self) -> Facts:
         """`{urls, connectionStatus}` as `p2p_getPeerCandidateInfo` shows them."""
         ...
