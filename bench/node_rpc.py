@@ -38,6 +38,7 @@ from openresource.primitives.keys import PrivateKey, generate_key, private_key_f
 BATCH = 50
 SENDERS = 20
 GIFT_AIN = 100
+APP_STAKE_AIN = 1
 SUBMIT_CONNECTIONS = 4
 READ_CONNECTIONS = 16
 FINAL_SECONDS_MAX = 120.0
@@ -171,6 +172,11 @@ class Node:
         admin = {self.key.address: True}
         app = {"admin": admin, "is_public": True}
         self.submit(self.key, {"type": "SET_VALUE", "ref": f"/manage_app/{self.app}/create/1", "value": app})
+        # On AI Network apps without a stake share a free tier of 500 writes per block, however fast a node is. Our own
+        # network knows no stakes for apps, and refuses.
+        stake = f"/staking/{self.app}/{self.key.address}/0/stake/1/value"
+        wire = self.signed(self.key, {"type": "SET_VALUE", "ref": stake, "value": APP_STAKE_AIN})
+        self.call("ain_sendSignedTransaction", {name: wire[name] for name in ("tx_body", "signature")})
         last = ""
         for number, sender in enumerate(self.senders):
             path = f"/transfer/{self.key.address}/{sender.address}/{number}/value"
