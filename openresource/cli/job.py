@@ -25,6 +25,9 @@ from openresource.cli.session import client_of, run
 from openresource.cli.times import moment_text
 from openresource.primitives.amounts import text_from_uain, uain_from_text
 
+REASON_CHARACTERS_MAX = 200
+# Beyond what referees may take: blocks, and the way to the node and back.
+JUDGED_SPARE_SECONDS = 30.0
 READ_EXIT_CODES = "\b\nExit codes: 0 done · 1 no such job · 2 wrong usage · 3 node away"
 
 
@@ -191,6 +194,102 @@ def explain_job(identifier: str, home: str | None, node_url: str | None, as_json
     show(record, as_json=as_json, text=lambda: "\n".join(explanation.lines))
     if not explanation.matches:
         sys.exit(FAILED)
+
+
+@job.command(
+    "dispute",
+    epilog="""\b
+Example:  openresource job dispute 6f0c… --dry-run
+          openresource job dispute 6f0c… --reason "Line 3 is missing."
+\b
+Exit codes: 0 you were right: the result is refuted · 1 refused, or the result stands · 2 wrong usage · 3 node away
+            4 not judged in time · 130 interrupted; the dispute goes on""",
+)
+@click.argument("identifier", metavar="ID")
+@click.option("--reason", default="", help="Why, in at most 200 characters; it stands on the chain.")
+@click.option(
+    "--bond", help="What you lose if the result is confirmed, in AIN. Default: as little as is allowed."
+)
+@home_option
+@network_node_option
+@dry_run_option
+@json_option
+def dispute_job(
+    identifier: str,
+    reason: str,
+    bond: str | None,
+    home: str | None,
+    node_url: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Doubt the accepted result of the job ID against a bond: referees run it again, and the loser pays.
+
+    Results of exact programs can be doubted for a while after they were accepted. If the referees come to another result,
+    the bond is back and the buyer has its money; if they confirm it, the bond pays them and whom you doubted. Whoever asked
+    for the job should stay until it is judged, as referees who came later need its input's key.
+    """
+    if len(reason) > REASON_CHARACTERS_MAX:
+        usage_error(f"The reason has {len(reason)} characters; {REASON_CHARACTERS_MAX} are allowed.")
+    bond_uain = None if bond is None else uain_from_text(bond)
+    code = run(_dispute(identifier, reason, bond_uain, home, node_url, dry_run=dry_run, as_json=as_json))
+    if code != DONE:
+        sys.exit(code)
+
+
+async def _dispute(
+    identifier: str,
+    reason: str,
+    bond_uain: int | None,
+    home: str | None,
+    node_url: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    from openresource.client.job_stories import read_story
+
+    progress = Progress(quiet=as_json)
+    began = time.monotonic()
+    async with client_of(home, node_url) as client:
+        terms = await client.jobs.dispute_terms(identifier)
+        bonded_uain = terms.bond_uain if bond_uain is None else bond_uain
+        record = {
+            "job": identifier,
+            "bond_uain": bonded_uain,
+            "bond_needed_uain": terms.bond_uain,
+            "disputable_until_ms": terms.until_ms,
+            "referees_max": terms.referees_max,
+            "judged_ms_max": terms.judged_ms_max,
+            "dry_run": dry_run,
+        }
+        if dry_run:
+            show(
+                record,
+                as_json=as_json,
+                text=f"Would bond {text_from_uain(bonded_uain)} AIN against the result of job {identifier}; at most "
+                f"{terms.referees_max} referees run it again, within {terms.judged_ms_max // 1000} s. If they refute it, "
+                f"the bond comes back; if they confirm it, the bond is lost. It can be disputed until "
+                f"{moment_text(terms.until_ms)}. Nothing was spent.",
+            )
+            return DONE
+        await client.jobs.dispute(identifier, bond_uain=bonded_uain, reason=reason)
+        progress(f"job {identifier}: disputed, {text_from_uain(bonded_uain)} AIN bonded")
+        handle = client.jobs.resume(
+            identifier, deadline_seconds=terms.judged_ms_max / 1000 + JUDGED_SPARE_SECONDS
+        )
+        async for view in handle.events():
+            if not view.is_final:
+                progress(_WAITS.get(view.status, view.status))
+        story = await read_story(client.chain, identifier)
+    progress.clear()
+    took_seconds = time.monotonic() - began
+    show(
+        record | story.to_json() | {"milliseconds": round(took_seconds * 1000)},
+        as_json=as_json,
+        text=lambda: story_text(story, took_seconds),
+    )
+    return DONE if story.status == "REFUTED" else FAILED
 
 
 class Asking:

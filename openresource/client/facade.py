@@ -396,6 +396,15 @@ class Client:
         """A job's verdict computed anew from the chain alone."""
         return self._run(self.asynchronous.jobs.explain(job))
 
+    def dispute(self, job: str, *, reason: str = "") -> JobResult:
+        """Doubts an accepted result against as much of a bond as is needed, and waits for what referees find."""
+        return self._run(self._dispute(job, reason))
+
+    async def _dispute(self, job: str, reason: str) -> JobResult:
+        jobs = self.asynchronous.jobs
+        await jobs.dispute(job, reason=reason)
+        return await jobs.resume(job).result()
+
     def services(self, query: str = "") -> list[Listing]:
         """Services that match some words."""
         return self._run(self.asynchronous.services(query))

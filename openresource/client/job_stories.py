@@ -137,6 +137,8 @@ class JobStory:
     moves: tuple[MoveStory, ...]
     # The height after which only a short record was kept; 0 as long as everything stands.
     folded_height: int = 0
+    # Another result would prove this one wrong, so that it can be disputed for a while.
+    is_exact: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -270,6 +272,7 @@ def story_of(job: str, record: Mapping[str, Any], *, folded_height: int = 0) -> 
         moments=_moments(made),
         moves=_moves(made, record),
         folded_height=folded_height,
+        is_exact=made.policy.verification.is_exact,
     )
 
 

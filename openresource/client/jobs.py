@@ -18,6 +18,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from openresource.client.calls import fit_inputs
@@ -39,7 +40,10 @@ from openresource.client.services import Choice, Directory
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.jobs.draws import secret_hash
 from openresource.market.jobs.faults import Report, ResultPaper, report_record
+from openresource.market.jobs.machine import DisputeNotPossible, disputable_until_ms, dispute_bond_uain
 from openresource.market.jobs.requests import asked_job_id, public_salt, salted_digest
+from openresource.market.jobs.states import job_of
+from openresource.market.jobs.terms import settings_of
 from openresource.market.papers import hex_text
 from openresource.market.placements import Placement, provider_public_key, read_placement
 from openresource.market.sealed_content import (
@@ -56,6 +60,7 @@ from openresource.primitives.keys import PrivateKey
 
 log = logging.getLogger("openresource.client.jobs")
 
+PARAMETERS_PATH: Final = "/blockchain_params/market"
 JOB_SECONDS: Final = 120.0
 # By its deadline somebody must be bound to a job; audits and referees come after it, and are waited for.
 VERDICT_SECONDS: Final = 300.0
@@ -131,6 +136,18 @@ class JobHandle:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(look_seconds, left_seconds)):
                 await changed.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeTerms:
+    """What a dispute asks of whoever begins it."""
+
+    job: str
+    bond_uain: int
+    until_ms: int
+    referees_max: int
+    # So long referees may take to come, to run it and to show what they found.
+    judged_ms_max: int
 
 
 class Jobs:
@@ -306,8 +323,31 @@ class Jobs:
                 "the chain takes no fault of %s in job %s: %s", found.provider, view.job, refusal.message
             )
 
-    async def dispute(self, job: str, *, bond_uain: int, reason: str = "") -> None:
-        """Doubts an accepted result of an exact program against a bond: referees run it again, and the loser pays."""
+    async def dispute_terms(self, job: str) -> DisputeTerms:
+        """What it costs to doubt a result now; a refusal says why it cannot be doubted."""
+        view = await self.show(job)
+        if view.folded is not None or not view.state:
+            raise DisputeNotPossible(job=job, reason="its time for disputes is over")
+        parameters = await self._chain.read(PARAMETERS_PATH)
+        settings = settings_of(parameters if isinstance(parameters, Mapping) else {})
+        made = job_of(job, view.record)
+        at_ms = (await self._chain.status()).time_ms
+        return DisputeTerms(
+            job,
+            bond_uain=dispute_bond_uain(made, settings, at_ms),
+            until_ms=disputable_until_ms(made, settings),
+            referees_max=settings.referees,
+            judged_ms_max=settings.referee_ms + settings.reveal_ms,
+        )
+
+    async def dispute(self, job: str, *, bond_uain: int | None = None, reason: str = "") -> None:
+        """Doubts an accepted result of an exact program against a bond: referees run it again, and the loser pays.
+
+        Without a bond it is as much as is needed. `resume` waits for what the referees find, and gives them the input's
+        key if this wallet asked for the job.
+        """
+        if bond_uain is None:
+            bond_uain = (await self.dispute_terms(job)).bond_uain
         record: dict[str, Any] = {"bond_uain": bond_uain}
         if reason:
             record["reason"] = reason

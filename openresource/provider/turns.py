@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from openresource.client.chain import Chain
@@ -16,7 +15,7 @@ from openresource.market.jobs.draws import Candidate, seats_of
 from openresource.market.jobs.policies import ONE
 from openresource.market.jobs.settlement import cover_uain
 from openresource.market.jobs.states import job_of
-from openresource.market.jobs.terms import PARAMETER_OF, ROLE_OF_STATUS, Job, Settings
+from openresource.market.jobs.terms import ROLE_OF_STATUS, Job, Settings, settings_of
 from openresource.market.jobs.turns import CANDIDATES_MAX, checker_turn_ms, checkers, worker_turn_ms
 from openresource.market.jobs.verdicts import WORKER
 from openresource.market.placements import PLACED
@@ -75,13 +74,7 @@ class Turns:
         """The chain's parameters for jobs."""
         if self._settings is None:
             found = await self._chain.read(PARAMETERS_PATH)
-            known = found if isinstance(found, Mapping) else {}
-            members = {
-                member: int(known[name])
-                for member, name in PARAMETER_OF.items()
-                if isinstance(known.get(name), int | float)
-            }
-            self._settings = replace(Settings(), **members)
+            self._settings = settings_of(found if isinstance(found, Mapping) else {})
         return self._settings
 
     async def _who(self, offer: Offer, settings: Settings) -> tuple[Candidate, ...]:

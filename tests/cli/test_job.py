@@ -97,6 +97,21 @@ def test_a_job_is_listed_shown_and_explained(network: Network, settled: list[dic
     assert "is the one that was written" in network.run("job", "explain", job).out
 
 
+def test_a_result_is_disputed_by_command_for_what_was_said_before(
+    network: Network, settled: list[dict[str, Any]]
+) -> None:
+    job = settled[-1]["job"]
+    told = network.run("job", "dispute", job, "--dry-run", "--json")
+    assert told.code == 0 and told.json["bond_uain"] == 100_000 and told.json["dry_run"] is True, told.err
+    assert "Would bond 0.1 AIN" in network.run("job", "dispute", job, "--dry-run").out
+    # Nobody else runs it, so nobody can say that the provider was wrong: the bond is back at once.
+    done = network.run("job", "dispute", job, "--reason", "It looks odd.", "--json")
+    assert done.code == 1 and done.json["status"] == "ACCEPTED", done.err
+    bonds = [move for move in done.json["moves"] if move["why"] == "dispute_bond"]
+    assert [move["uain"] for move in bonds] == [100_000, 100_000] and bonds[0]["from"] == bonds[1]["to"]
+    assert network.run("job", "explain", job, "--json").json["matches"] is True
+
+
 def test_a_program_that_fails_ends_its_job_and_nobody_is_paid(network: Network) -> None:
     done = network.run("job", "run", "shout", "refuse", "--json")
     assert done.code == 1 and done.json["status"] == "FAILED", done.err
@@ -137,6 +152,8 @@ def test_what_it_would_cost_is_said_without_asking(network: Network) -> None:
         (("run", "nothing", "text=a"), 1, "nothing"),
         (("show", "ab" * 16), 1, "openresource job list"),
         (("explain", "ab" * 16), 1, "openresource job list"),
+        (("dispute", "ab" * 16), 1, "openresource job list"),
+        (("dispute", "ab" * 16, "--reason", "r" * 201), 2, "200 are allowed"),
     ],
 )
 def test_what_is_refused_says_why_and_what_to_do(

@@ -66,6 +66,8 @@ def test_every_kind_of_job_has_a_whole_page(site: Site, made: Callable[[], Walk]
     for run in story.runs:
         assert run.sentence[1:] in page.text and run.provider in str(page.elements)
     assert ("openresource job explain " + walk.job in page.text) == story.is_final
+    # All of these walk through an exact program.
+    assert ("openresource job dispute " + walk.job in page.text) == (story.status == "ACCEPTED")
     row = rendered(site, "jobs.html", stories=[story])
     assert story.headline in row.text and row.all("a", href=f"/jobs/{walk.job}")
 

@@ -257,19 +257,29 @@ def finish(
     return replace(outcome, job=replace(outcome.job, reason=reason)) if reason else outcome
 
 
-def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
-    """Doubts an accepted result against a bond: referees are drawn who run it again."""
-    target = step(job.job, job.status, "dispute")
+def dispute_bond_uain(job: Job, settings: Settings, at_ms: int) -> int:
+    """What whoever doubts this result now must bond at least; a refusal says why it cannot be doubted."""
+    step(job.job, job.status, "dispute")
     if job.dispute is not None:
         raise DisputeNotPossible(job=job.job, reason="it was disputed before")
     if not job.policy.verification.is_exact:
         raise DisputeNotPossible(job=job.job, reason="another result would not prove it wrong")
-    if at_ms >= job.settled_at_ms + settings.dispute_ms:
+    if at_ms >= disputable_until_ms(job, settings):
         raise DisputeNotPossible(job=job.job, reason="its time for disputes is over")
-    if bond_uain < settings.dispute_bond_uain:
-        raise DisputeNotPossible(
-            job=job.job, reason=f"the bond must be {settings.dispute_bond_uain} µAIN at least"
-        )
+    return settings.dispute_bond_uain
+
+
+def disputable_until_ms(job: Job, settings: Settings) -> int:
+    """Until when an accepted result may be doubted."""
+    return job.settled_at_ms + settings.dispute_ms
+
+
+def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
+    """Doubts an accepted result against a bond: referees are drawn who run it again."""
+    target = step(job.job, job.status, "dispute")
+    needed_uain = dispute_bond_uain(job, settings, at_ms)
+    if bond_uain < needed_uain:
+        raise DisputeNotPossible(job=job.job, reason=f"the bond must be {needed_uain} µAIN at least")
     bonded = Move(disputer, JOB, bond_uain, "dispute_bond")
     doubted = replace(job, status=target, purse_uain=job.purse_uain + bond_uain)
     outcome = _to_referees(doubted, Dispute(disputer, bond_uain), settings, facts, at_ms)
@@ -619,7 +629,9 @@ __all__: Final = [
     "commit",
     "commitment",
     "commitment_of",
+    "disputable_until_ms",
     "dispute",
+    "dispute_bond_uain",
     "draw",
     "finish",
     "lease",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from openresource.market.jobs.lifecycle import REQUESTED
 from openresource.market.jobs.policies import Policy
 from openresource.market.jobs.verdicts import AUDITOR, REFEREE, WORKER, Execution, Verdict
 from openresource.primitives.amounts import UAIN_PER_AIN
+from openresource.primitives.numbers import is_integer
 
 # Names of accounts in moves; every other name is an address. A bond is BOND_PREFIX and its provider.
 JOB: Final = "job"
@@ -206,6 +207,16 @@ class Outcome:
     slashes: tuple[Slash, ...] = ()
     due: tuple[tuple[int, str], ...] = ()
     credits: tuple[Credit, ...] = ()
+
+
+def settings_of(parameters: Mapping[str, object]) -> Settings:
+    """The settings from what stands at /blockchain_params/market, for whoever reads them from outside."""
+    members = {
+        member: int(parameters[name])  # type: ignore[call-overload]
+        for member, name in PARAMETER_OF.items()
+        if is_integer(parameters.get(name))
+    }
+    return replace(Settings(), **members)
 
 
 def bond_name(provider: str) -> str:
