@@ -7,7 +7,7 @@ import contextlib
 import copy
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ import pytest
 from openresource.node.ain.configurations import configuration_of
 from openresource.node.ain.engine import AinNode, OtherChainOnDisk
 from openresource.node.ain.settings import AinSettings
+from openresource.node.ain.shards import ShardRefused
+from openresource.node.ain.status import Status
 from openresource.node.ain.websocket import connect
 from openresource.node.server import PortInUse
 from openresource.node.store import HomeInUse
 from openresource.primitives.encoding import canonical_json
 from openresource.primitives.keys import PrivateKey, sign_message
+from openresource.primitives.paths import encode_label
 from tests.support.ain_nodes import free_ports
 from tests.vectors_support import load_vectors
 
@@ -32,15 +35,19 @@ def key_of(index: int) -> PrivateKey:
     return PrivateKey(bytes.fromhex(ACCOUNTS[index]["private_key"]))
 
 
-def settings(folder: Path, *, epoch_ms: int = 200, **environment: str) -> AinSettings:
+def settings(
+    folder: Path, *, epoch_ms: int = 200, sharding: Mapping[str, Any] | None = None, **environment: str
+) -> AinSettings:
     parameters = copy.deepcopy(configuration_of("1-node")["blockchain_params"])
     parameters["genesis"]["epoch_ms"] = epoch_ms
-    directory = folder / "configs" / f"net{epoch_ms}"
+    parameters["sharding"].update(sharding or {})
+    name = f"net{epoch_ms}" if sharding is None else "shard"
+    directory = folder / "configs" / name
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "blockchain_params.json").write_text(json.dumps(parameters))
     ports = free_ports(3)
     given = {
-        "BLOCKCHAIN_CONFIGS_DIR": f"configs/net{epoch_ms}",
+        "BLOCKCHAIN_CONFIGS_DIR": f"configs/{name}",
         "PORT": str(ports[0]),
         "P2P_PORT": str(ports[1]),
         "EVENT_HANDLER_PORT": str(ports[2]),
@@ -186,3 +193,57 @@ def hello(
     }
     signature = sign_message(canonical_json(body), signer, 0)
     return json.dumps({"type": "HELLO", "data": {"body": body, "signature": signature}})
+
+
+SHARD_PATH = "/apps/part"
+
+
+def shard_of(told: AinSettings) -> dict[str, Any]:
+    """What makes a chain a shard of this one."""
+    return {
+        "sharding_protocol": "POA",
+        "sharding_path": SHARD_PATH,
+        "parent_chain_poc": f"http://127.0.0.1:{told.port}",
+        "reporting_period": 2,
+        "shard_owner": load_vectors("ain/genesis/test_accounts.json")["owner"]["address"],
+        "shard_reporter": key_of(0).address,
+    }
+
+
+def test_a_shard_opens_itself_on_its_parent_and_reports_every_block(tmp_path: Path) -> None:
+    async def journey() -> None:
+        parent_told = settings(tmp_path)
+        told = settings(tmp_path, sharding=shard_of(parent_told))
+        async with running(told) as shard:
+            # The parent comes later, and the shard waits for it.
+            assert shard.chain.node_state == "CHAIN_SYNCING"
+            async with running(parent_told) as parent:
+                place = ["values", "apps", "part", ".shard"]
+                last = [*place, "latest_block_number"]
+                await until(lambda: (parent.chain.front.get(last) or -1) >= 5)
+                assert parent.chain.front.get([*place, "sharding_enabled"]) is True
+                for number in range(6):
+                    block = shard.chain.block(number)
+                    told_hash = parent.chain.front.get([*place, "proof_hash_map", str(number), "proof_hash"])
+                    assert block is not None and told_hash == block["state_proof_hash"]
+                entry = Status(parent).sharding()[encode_label(SHARD_PATH)]
+                assert entry["sharding_enabled"] is True and entry["latest_block_number"] >= 5
+                config = parent.chain.front.get(["values", "sharding", "shard", encode_label(SHARD_PATH)])
+                assert config == shard.chain.final.get(["values", "blockchain_params", "sharding"])
+                assert Status(shard).sharding() == {}
+
+    asyncio.run(journey())
+
+
+def test_a_shard_whose_owner_has_no_right_to_its_app_ends_and_says_so(tmp_path: Path) -> None:
+    async def journey() -> None:
+        parent_told = settings(tmp_path)
+        wanted = {"sharding_path": "/apps/consensus", "shard_owner": key_of(5).address}
+        told = settings(tmp_path, sharding={**shard_of(parent_told), **wanted})
+        async with running(parent_told), running(told) as shard:
+            await until(lambda: shard.failure is not None)
+            assert isinstance(shard.failure, ShardRefused)
+            assert "does not administer the app consensus" in shard.failure.message
+            assert shard.chain.node_state == "CHAIN_SYNCING"
+
+    asyncio.run(journey())

@@ -34,6 +34,7 @@ from openresource.node.ain.peers import Peers
 from openresource.node.ain.rest import RestCalls
 from openresource.node.ain.rounds import PROPOSE, RUNNING, Rounds
 from openresource.node.ain.settings import AinSettings
+from openresource.node.ain.shards import ShardReporter, is_shard_reporter
 from openresource.node.ain.standing import consensus_status, no_links, raw_consensus_status
 from openresource.node.ain.status import Status
 from openresource.node.ain.storage import ChainStorage
@@ -45,6 +46,7 @@ from openresource.node.door import LOCAL_NAMES
 from openresource.node.memory import collect_garbage_seldom
 from openresource.node.server import Server
 from openresource.node.service import run_in_loop
+from openresource.node.signers import Signers
 from openresource.primitives.errors import Refusal
 from openresource.primitives.keys import PrivateKey
 from openresource.primitives.numbers import is_number
@@ -75,6 +77,7 @@ class AinNode:
         self.settings = settings
         self.parameters: NodeParameters = settings.parameters
         self.traffic = Traffic()
+        self.signers = Signers()
         self.key: PrivateKey | None = settings.key
         self.failure: BaseException | None = None
         self._clock_ms = clock_ms or _wall_clock_ms
@@ -85,6 +88,7 @@ class AinNode:
         self._server: Server | None = None
         self._events: EventHandler | None = None
         self._rest: RestCalls | None = None
+        self._shard: ShardReporter | None = None
         self._stop_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_at: float | None = None
@@ -229,12 +233,15 @@ class AinNode:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.signers.close()
         if self._peers is not None:
             await self._peers.stop()
         if self._events is not None:
             await self._events.stop()
         if self._rest is not None:
             await self._rest.stop()
+        if self._shard is not None:
+            await self._shard.close()
         if self._server is not None:
             await self._server.stop()
         if self._chain is not None:
@@ -298,6 +305,8 @@ class AinNode:
             chain, self._storage, key, self.now_ms, self._say, self._ask_for_blocks, self._note_final
         )
         rounds.restore(self._storage.papers())
+        if is_shard_reporter(chain, key):
+            self._shard = ShardReporter(self, key)
         chain.node_state = CHAIN_SYNCING
         await peers.start()
         if self.parameters.flag("ENABLE_STATUS_REPORT_TO_TRACKER") and self._tracker_url():
@@ -322,6 +331,8 @@ class AinNode:
         deadline = time.monotonic() + (FIRST_NODE_WAIT_SECONDS if is_first and not is_alone else 0.0)
         while self.chain.node_state == CHAIN_SYNCING:
             if is_first and time.monotonic() >= deadline:
+                if self._shard is not None and self.chain.final_number == 0:
+                    await self._shard.open()
                 self.chain.node_state = SERVING
                 break
             self._ask_for_blocks()
@@ -333,6 +344,14 @@ class AinNode:
         facts = {"port": self.settings.port, "number": self.chain.final_number, "peers": peers.addresses()}
         _log.info("serving", extra={"facts": facts})
         self._spawn(self._run_epochs(rounds))
+        if self._shard is not None:
+            self._spawn(self._report_shard(self._shard, rounds))
+
+    async def _report_shard(self, shard: ShardReporter, rounds: Rounds) -> None:
+        while True:
+            await asyncio.sleep(rounds.epoch_ms / 1000)
+            if rounds.state == RUNNING:
+                await shard.report()
 
     async def _run_epochs(self, rounds: Rounds) -> None:
         begun: int = self.settings.genesis["timestamp"]
