@@ -130,7 +130,6 @@ def test_the_same_content_is_built_once_and_another_one_anew(tmp_path: Path) -> 
     assert not first.is_cached and first.language == "c"
     second = made(program(tmp_path / "copy", dict(C)), shop)
     assert second.is_cached and second.build_cid == first.build_cid and second.folder == first.folder
-    assert second.seconds < 0.5
     # The interface is written after the first build, and nothing is built anew for it.
     published = made(program(tmp_path / "published", {**C, "interface.json": "{}"}), shop)
     assert published.is_cached and published.build_cid == first.build_cid

@@ -480,7 +480,7 @@ def test_what_a_program_did_not_wait_for_is_paid_and_shown_all_the_same(on_a_str
 
         async def slow(call: ProgramCall) -> ProgramReply:
             began.set()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.0)
             return await shout(call)
 
         child = await street.open(await street.publish(), slow)

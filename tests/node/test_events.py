@@ -68,7 +68,7 @@ async def read(
 ) -> list[dict[str, Any]]:
     """The first events of a new stream."""
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(10), aclosing(hub.stream(parse_patterns(patterns), **options)) as stream:
+    async with asyncio.timeout(60), aclosing(hub.stream(parse_patterns(patterns), **options)) as stream:
         async for chunk in stream:
             for frame in chunk.split(b"\n\n"):
                 found.extend(
@@ -80,7 +80,7 @@ async def read(
 
 
 async def reader_joined(hub: EventHub, count: int = 1) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while hub.reader_count() < count:
             await asyncio.sleep(0)
 
@@ -216,7 +216,7 @@ def test_the_position_is_told_while_nothing_matches(monkeypatch: pytest.MonkeyPa
     async def story() -> None:
         chain = Chain()
         hub = EventHub(chain)
-        async with asyncio.timeout(10), aclosing(hub.stream(parse_patterns(["/never"]))) as stream:
+        async with asyncio.timeout(60), aclosing(hub.stream(parse_patterns(["/never"]))) as stream:
             chain.add(hub, "/x")
             async for chunk in stream:
                 if chunk == b"id: 1:1\n\n":

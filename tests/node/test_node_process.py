@@ -181,9 +181,12 @@ def test_whatever_was_said_to_be_final_survives_kill_9(seed: int) -> None:
             keys = [await node.funded_key(AIN) for _ in range(4)]
             target = (await node.funded_key(AIN)).address
             final: dict[str, int] = {}
-            chain = node.chain(timeout_seconds=0.3)
+            chain = node.chain(timeout_seconds=2)
             writing = asyncio.create_task(write_until_killed(chain, keys, target, final))
-            await asyncio.sleep(chance.uniform(0.2, 1.2))
+            async with asyncio.timeout(60):
+                while not final and not writing.done():
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(chance.uniform(0, 1))
             node.kill()
             await writing
             assert final

@@ -77,7 +77,7 @@ class Stage:
         """Both ends of a machine that has joined."""
         link = await self.connect(**hello)
         assert (await link.receive()).kind == WELCOME
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.hub.machines:
                 await asyncio.sleep(0.01)
         return link, self.hub.machines[-1]
@@ -105,7 +105,7 @@ def on_a_stage(folder: Path, work: Callable[[Stage], Awaitable[None]]) -> None:
 
 
 async def gone(hub: Hub) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while hub.machines:
             await asyncio.sleep(0.01)
 

@@ -190,11 +190,11 @@ def test_a_claim_that_was_interrupted_arrives_once(tmp_path: Path) -> None:
 def test_sigterm_lets_the_call_in_flight_end_and_settles(tmp_path: Path) -> None:
     async def work(market: Market, provider: ProviderProcess, program: str) -> None:
         buyer = await open_raw_buyer(market, provider.address, program, provider.folder / "tls.pem")
-        calling = asyncio.create_task(buyer.call("nap", {"seconds": 0.5}, sequence=0, total_uain=100))
-        await asyncio.sleep(0.2)
+        calling = asyncio.create_task(buyer.call("nap", {"seconds": 2}, sequence=0, total_uain=100))
+        await until(lambda: _works(buyer))
         stopping = asyncio.create_task(asyncio.to_thread(provider.stop))
         answer = await calling
-        assert (answer.status_code, answer.json()) == (200, 0.5)
+        assert (answer.status_code, answer.json()) == (200, 2)
         await stopping
         assert await market.chain.balance(provider.address) == 78
         path = f"/placements/{market.publisher.address}/shout/{program}/{provider.address}/status"
@@ -209,6 +209,10 @@ async def _serves(buyer: RawBuyer) -> bool:
         return (await buyer.http.get(f"{buyer.path}/interface.json")).status_code == 200
     except httpx2.TransportError:
         return False
+
+
+async def _works(buyer: RawBuyer) -> bool:
+    return '"in_flight":1' in (await buyer.http.get("/healthz")).text
 
 
 class _Headers:

@@ -97,7 +97,7 @@ def call(method: str = "echo", body: bytes = b"hi", seconds: float = 5.0) -> Pro
 
 def run(test: Callable[[FakeSandbox, list[float]], Awaitable[None]]) -> None:
     """A test on a fake sandbox and a clock that stands still."""
-    asyncio.run(asyncio.wait_for(_with(test), 20))
+    asyncio.run(asyncio.wait_for(_with(test), 60))
 
 
 async def _with(test: Callable[[FakeSandbox, list[float]], Awaitable[None]]) -> None:
@@ -111,7 +111,7 @@ def pool(sandbox: FakeSandbox, now: list[float], **options: Any) -> ProgramPool:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let others run until it holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
