@@ -280,29 +280,32 @@ class Shells:
             # The guest went while the door was opening: nobody stays behind it.
             self.keep(asyncio.create_task(self._abandon(guest, opening, number)))
             raise
-        except Refusal as refusal:
-            self.audit.write("failed", session=number, address=address, reason=refusal.message)
+        except BaseException as problem:
+            guest.opening -= 1
+            if isinstance(problem, Refusal):
+                self.audit.write("failed", session=number, address=address, reason=problem.message)
             raise
         visit = Visit(self, guest, shell, number, key, is_terminal=terminal is not None)
+        # One step: whoever counts sessions in between would let one too many in.
+        guest.opening -= 1
         guest.visits.add(visit)
         return visit
 
     async def _open(self, guest: Guest, command: str | None, terminal: Terminal | None) -> Shell:
-        try:
-            async with guest.gate:
-                if guest.why:
-                    raise RightEnded(address=guest.address)
-                if guest.computer is None or not guest.computer.is_alive:
-                    guest.computer = await self._start(guest)
-                return await guest.computer.open(command, terminal)
-        finally:
-            guest.opening -= 1
+        async with guest.gate:
+            if guest.why:
+                raise RightEnded(address=guest.address)
+            if guest.computer is None or not guest.computer.is_alive:
+                guest.computer = await self._start(guest)
+            return await guest.computer.open(command, terminal)
 
     async def _abandon(self, guest: Guest, opening: asyncio.Task[Shell], number: int) -> None:
         try:
             await (await opening).hang_up()
         except Refusal as refusal:
             log.info("a session that nobody waits for did not open: %s", refusal.message)
+        finally:
+            guest.opening -= 1
         guest.left_at = time.monotonic()
         self.audit.write("left", session=number, address=guest.address, why="gone before it began")
 
