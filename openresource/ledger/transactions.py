@@ -8,11 +8,11 @@ from openresource.primitives.encoding import canonical_json, utf8
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import (
-    CURVE_ORDER,
+    InvalidSignature,
     PrivateKey,
-    hash_from_signature,
-    recover_address,
+    recover,
     sign_digest,
+    signature_record,
     verify_signature,
 )
 from openresource.primitives.numbers import is_integer, is_number
@@ -36,7 +36,6 @@ _BODY_FIELDS: Final = frozenset(
 )
 _OPERATION_FIELDS: Final = frozenset(("type", "ref", "value", "is_global"))
 _WIRE_NAMES_BYTES: Final = sum(2 * len(name) for name in ("tx_body", "signature", "hash", "address"))
-_HALF_ORDER: Final = CURVE_ORDER // 2
 _WIRE_FIELDS: Final = frozenset(("tx_body", "signature", "hash", "address"))
 
 
@@ -104,19 +103,49 @@ class Transaction:
         )
 
 
-def verified_transaction(body: Any, signature: Any, chain_id: int) -> Transaction:
-    """A transaction from its parts with its hash and signer recomputed; a signature that does not fit is refused."""
+class ClaimedTransaction:
+    """A transaction in the right form, with the hash that its signature carries; whose it is has yet to be found out."""
+
+    __slots__ = ("body", "canonical", "digest", "record", "signature")
+
+    def __init__(self, body: dict[str, Any], signature: str, canonical: str, record: bytes) -> None:
+        self.body = body
+        self.signature = signature
+        self.canonical = canonical
+        # Digest, r, s and v (0 or 1): all that recovery needs.
+        self.record = record
+        self.digest: bytes = record[:32]
+
+
+def claimed_transaction(body: Any, signature: Any, chain_id: int) -> ClaimedTransaction:
+    """A transaction from its parts with its hash recomputed; a signature of something else is refused."""
     check_body(body)
     if not isinstance(signature, str):
         raise InvalidTransactionSignature()
     canonical = canonical_json(body)
-    digest = keccak(keccak(utf8(canonical)))
-    if hash_from_signature(signature) != digest:
+    record = signature_record(signature, chain_id)
+    if record[:32] != keccak(keccak(utf8(canonical))):
         raise InvalidTransactionSignature()
-    address = recover_address(digest, signature, chain_id)
-    if int(signature[-66:-2], 16) > _HALF_ORDER:
+    return ClaimedTransaction(body, signature, canonical, record)
+
+
+def signed_transaction(claimed: ClaimedTransaction, address: str) -> Transaction:
+    """The transaction of a signer that was recovered from its record; an empty address is no signer."""
+    if not address:
         raise InvalidTransactionSignature()
-    return Transaction(body, signature, "0x" + digest.hex(), address, canonical)
+    return Transaction(
+        claimed.body, claimed.signature, "0x" + claimed.digest.hex(), address, claimed.canonical
+    )
+
+
+def verified_transaction(body: Any, signature: Any, chain_id: int) -> Transaction:
+    """A transaction from its parts with its hash and signer recomputed; a signature that does not fit is refused."""
+    claimed = claimed_transaction(body, signature, chain_id)
+    try:
+        address = recover(claimed.digest, claimed.record[32:])
+    except InvalidSignature as refusal:
+        raise InvalidTransactionSignature() from refusal
+    return signed_transaction(claimed, address)
 
 
 def sign_transaction(body: dict[str, Any], key: PrivateKey, chain_id: int) -> Transaction:

@@ -36,6 +36,7 @@ from openresource.node.announcements import (
 from openresource.node.events import DROPPED, Event, EventHub
 from openresource.node.metrics import Metrics
 from openresource.node.rpc import encode
+from openresource.node.signers import Signers
 from openresource.node.store import BlockBatch, Store
 from openresource.node.store import DiskFull as StoreFull
 from openresource.primitives.errors import Refusal
@@ -123,6 +124,7 @@ class Engine:
         self.store = store
         self.producer_address = producer.address
         self.metrics = metrics
+        self.signers = Signers()
         self._tree = tree
         self._producer = producer
         self._clock_ms = clock_ms
@@ -282,6 +284,7 @@ class Engine:
                 await self._maker
         self._drop_pending(0)
         self.hub.close()
+        self.signers.close()
         for futures in self._waiting.values():
             for future in futures:
                 if not future.done():

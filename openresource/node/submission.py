@@ -1,15 +1,21 @@
 """How signed transactions come in: the checks at the door, in AI Network's order, then execution.
 
-Checks and signatures need only the network's parameters, so a door in a process of its own can make them.
+Who signed is found out by `Signers`, in processes of their own when there is much of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from openresource.ledger.machine import Inserted
-from openresource.ledger.transactions import InvalidTransactionBody, Transaction, verified_transaction
+from openresource.ledger.transactions import (
+    ClaimedTransaction,
+    InvalidTransactionBody,
+    Transaction,
+    claimed_transaction,
+    signed_transaction,
+)
 from openresource.node.engine import AlreadyReceived, DiskFull, Engine, NodeBusy, NodeStopping
 from openresource.node.rpc import Answer, Params, answer, refused
 from openresource.primitives.errors import Refusal
@@ -17,6 +23,8 @@ from openresource.primitives.values import size_of
 
 TRANSACTION_BYTES_MAX = 100_000
 BATCH_LIST_MAX = 50
+# Others must not wait for the checks of a whole list.
+CHECKED_PER_TURN: Final = 10
 
 # The codes of one transaction, and of one in a list: size, missing, format, signature.
 _SINGLE = (30301, 30302, 30303, 30304)
@@ -44,7 +52,7 @@ class Submission:
     async def single(self, params: Params) -> Answer:
         """`ain_sendSignedTransaction`."""
         try:
-            transaction = self._checked(params, None)
+            transaction = await self._single(params)
         except DoorRefusal as refusal:
             return refused(refusal.code, refusal.message)
         return answer(await self._submitted(transaction))
@@ -52,7 +60,7 @@ class Submission:
     async def dry_run(self, params: Params) -> Answer:
         """`ain_sendSignedTransactionDryrun`."""
         try:
-            transaction = self._checked(params, None)
+            transaction = await self._single(params)
         except DoorRefusal as refusal:
             return refused(refusal.code, refusal.message)
         inserted = await self._engine.dry_run(transaction)
@@ -71,17 +79,40 @@ class Submission:
         list_max = self._limit("batch_tx_list_size_limit", BATCH_LIST_MAX)
         if len(listed) > list_max:
             return refused(30402, f"Batch transaction list size exceeds its limit: {list_max}.")
-        transactions: list[Transaction] = []
         try:
-            for index, wire in enumerate(listed):
-                transactions.append(self._checked(wire, index))
-                # Each costs a signature recovery; others must not wait for all of them.
-                await asyncio.sleep(0)
+            transactions = await self._listed(listed)
         except DoorRefusal as refusal:
             return refused(refusal.code, refusal.message)
         return answer([await self._submitted(transaction) for transaction in transactions])
 
-    def _checked(self, wire: Any, index: int | None) -> Transaction:
+    async def _single(self, params: Params) -> Transaction:
+        claimed = self._checked(params, None)
+        (address,) = await self._engine.signers.recover([claimed.record])
+        return _signed(claimed, address, None)
+
+    async def _listed(self, listed: list[Any]) -> list[Transaction]:
+        """The transactions of a list; the first element with anything wrong is the one that is told about."""
+        claims: list[ClaimedTransaction] = []
+        trouble: DoorRefusal | None = None
+        for index, wire in enumerate(listed):
+            try:
+                claims.append(self._checked(wire, index))
+            except DoorRefusal as refusal:
+                trouble = refusal
+                break
+            if index % CHECKED_PER_TURN == CHECKED_PER_TURN - 1:
+                await asyncio.sleep(0)
+        signers = await self._engine.signers.recover([claimed.record for claimed in claims])
+        found = [
+            _signed(claimed, address, index)
+            for index, (claimed, address) in enumerate(zip(claims, signers, strict=True))
+        ]
+        if trouble is not None:
+            raise trouble
+        return found
+
+    def _checked(self, wire: Any, index: int | None) -> ClaimedTransaction:
+        """Everything about a transaction but whose it is."""
         codes = _SINGLE if index is None else _LISTED
         body = wire.get("tx_body") if isinstance(wire, dict) else None
         signature = wire.get("signature") if isinstance(wire, dict) else None
@@ -95,19 +126,14 @@ class Submission:
             whose = "Transaction size exceeds" if index is None else f"Transaction[{index}]'s size exceededs"
             raise DoorRefusal(codes[0], f"{whose} its limit: {bytes_max} bytes.")
         try:
-            return verified_transaction(body, signature, self._engine.machine.network.chain_id)
+            return claimed_transaction(body, signature, self._engine.machine.network.chain_id)
         except InvalidTransactionBody as refusal:
             whose = (
                 "Invalid transaction format." if index is None else f"Invalid format of transaction[{index}]."
             )
             raise DoorRefusal(codes[2], whose) from refusal
         except Refusal as refusal:
-            whose = (
-                "Invalid transaction signature."
-                if index is None
-                else f"Invalid signature of transaction[{index}]."
-            )
-            raise DoorRefusal(codes[3], whose) from refusal
+            raise _signature_refusal(index) from refusal
 
     async def _submitted(self, transaction: Transaction) -> dict[str, Any]:
         try:
@@ -128,3 +154,16 @@ class Submission:
             limit = int(found) if isinstance(found, int | float) and found > 0 else default
             self._limits[name] = limit
         return limit
+
+
+def _signed(claimed: ClaimedTransaction, address: str, index: int | None) -> Transaction:
+    try:
+        return signed_transaction(claimed, address)
+    except Refusal as refusal:
+        raise _signature_refusal(index) from refusal
+
+
+def _signature_refusal(index: int | None) -> DoorRefusal:
+    if index is None:
+        return DoorRefusal(_SINGLE[3], "Invalid transaction signature.")
+    return DoorRefusal(_LISTED[3], f"Invalid signature of transaction[{index}].")

@@ -168,6 +168,12 @@ def hash_from_signature(signature: str) -> bytes:
     return _signature_bytes(signature)[:32]
 
 
+def signature_record(signature: str, chain_id: int) -> bytes:
+    """Digest, r, s and recovery id (97 bytes) of a signature text that was made for a chain id."""
+    parts = _signature_bytes(signature)
+    return parts[:32] + _recoverable(parts, chain_id)
+
+
 def recover_address(digest: bytes, signature: str, chain_id: int) -> str:
     """The address whose key made a signature text over a digest."""
     return address_of(_recover_key(digest, _recoverable(_signature_bytes(signature), chain_id)))

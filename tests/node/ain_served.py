@@ -15,6 +15,7 @@ from openresource.node.ain.door import AinDoor
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.settings import AinSettings
 from openresource.node.ain.traffic import Traffic
+from openresource.node.signers import Signers
 from openresource.primitives.keys import PrivateKey
 from tests.vectors_support import load_vectors
 
@@ -51,6 +52,7 @@ class StillNode:
         self.parameters: NodeParameters = settings.parameters
         self.timer_flags = settings.timer_flags
         self.traffic = Traffic()
+        self.signers = Signers()
         self.key: PrivateKey | None = settings.key
         self.events = None
         self.clock_ms = NOW_MS

@@ -9,6 +9,7 @@ from openresource.ledger.transactions import Transaction
 from openresource.node.ain.chain import AinChain
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.traffic import Traffic
+from openresource.node.signers import Signers
 from openresource.primitives.keys import PrivateKey
 
 Facts = dict[str, Any]
@@ -54,6 +55,11 @@ class ServedNode(Protocol):
 
     @property
     def traffic(self) -> Traffic: ...
+
+    @property
+    def signers(self) -> Signers:
+        """Who finds out whose signatures are."""
+        ...
 
     @property
     def key(self) -> PrivateKey | None:

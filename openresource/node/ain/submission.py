@@ -6,11 +6,13 @@ import asyncio
 from typing import Any, Final
 
 from openresource.ledger.transactions import (
+    ClaimedTransaction,
     InvalidTransactionBody,
     Transaction,
     check_body,
+    claimed_transaction,
+    signed_transaction,
     trusted_transaction,
-    verified_transaction,
 )
 from openresource.node.ain.chain import SERVING
 from openresource.node.ain.parameters import NodeParameters
@@ -25,6 +27,8 @@ from openresource.primitives.values import size_of
 TRANSACTION_BYTES_MAX: Final = 100_000
 BATCH_LIST_MAX: Final = 50
 INVALID_SIGNATURE: Final = 10703
+# Others must not wait for the checks of a whole list.
+CHECKED_PER_TURN: Final = 10
 NOT_TAKEN: Final[dict[str, Any]] = {"tx_hash": None, "result": False}
 
 # The codes of one transaction, and of one in a list: size, missing, format, signature.
@@ -49,6 +53,9 @@ class LateRefusal(Exception):
         self.tx_hash = tx_hash
 
 
+_Checked = ClaimedTransaction | Transaction | LateRefusal
+
+
 class Submission:
     """Takes transactions for one node."""
 
@@ -57,11 +64,11 @@ class Submission:
 
     async def single(self, params: Params) -> Answer:
         """The answer of `ain_sendSignedTransaction`."""
-        return self._one(params, is_dry_run=False)
+        return await self._one(params, is_dry_run=False)
 
     async def dry_run(self, params: Params) -> Answer:
         """The answer of `ain_sendSignedTransactionDryrun`."""
-        return self._one(params, is_dry_run=True)
+        return await self._one(params, is_dry_run=True)
 
     async def batch(self, params: Params) -> Answer:
         """The answer of `ain_sendSignedTransactionBatch`: one bad element refuses the list before any is executed."""
@@ -71,12 +78,8 @@ class Submission:
         list_max = self._limit("batch_tx_list_size_limit", BATCH_LIST_MAX)
         if len(listed) > list_max:
             return refused(30402, f"Batch transaction list size exceeds its limit: {list_max}.")
-        transactions: list[Transaction | LateRefusal] = []
         try:
-            for index, wire in enumerate(listed):
-                transactions.append(self._checked(wire, index))
-                # Each costs a signature recovery; others must not wait for all of them.
-                await asyncio.sleep(0)
+            transactions = await self._all_checked(listed)
         except DoorRefusal as refusal:
             return refused(refusal.code, refusal.message)
         if not self._is_serving():
@@ -89,9 +92,9 @@ class Submission:
             return dict(NOT_TAKEN)
         return self._executed(transaction)
 
-    def _one(self, params: Params, *, is_dry_run: bool) -> Answer:
+    async def _one(self, params: Params, *, is_dry_run: bool) -> Answer:
         try:
-            transaction = self._checked(params, None)
+            (transaction,) = await self._signed([self._checked(params, None)], is_listed=False)
         except DoorRefusal as refusal:
             return refused(refusal.code, refusal.message)
         if not self._is_serving():
@@ -111,8 +114,49 @@ class Submission:
         result = self._node.submit(transaction, is_dry_run=is_dry_run)
         return {"tx_hash": transaction.hash, "result": result}
 
-    def _checked(self, wire: Any, index: int | None) -> Transaction | LateRefusal:
-        missing, size, form, signed = _messages(index)
+    async def _all_checked(self, listed: list[Any]) -> list[Transaction | LateRefusal]:
+        """The transactions of a list; the first element with anything wrong is the one that is told about."""
+        claims: list[_Checked] = []
+        trouble: DoorRefusal | None = None
+        for index, wire in enumerate(listed):
+            try:
+                claims.append(self._checked(wire, index))
+            except DoorRefusal as refusal:
+                trouble = refusal
+                break
+            if index % CHECKED_PER_TURN == CHECKED_PER_TURN - 1:
+                await asyncio.sleep(0)
+        found = await self._signed(claims, is_listed=True)
+        if trouble is not None:
+            raise trouble
+        return found
+
+    async def _signed(self, claims: list[_Checked], *, is_listed: bool) -> list[Transaction | LateRefusal]:
+        """The same with their signers; refuses the first one that has none."""
+        records = [one.record for one in claims if isinstance(one, ClaimedTransaction)]
+        signers = iter(await self._node.signers.recover(records))
+        found: list[Transaction | LateRefusal] = []
+        for index, one in enumerate(claims):
+            if not isinstance(one, ClaimedTransaction):
+                found.append(one)
+                continue
+            try:
+                found.append(signed_transaction(one, next(signers)))
+            except Refusal as refusal:
+                found.append(self._late(one.body, one.signature, index if is_listed else None, refusal))
+        return found
+
+    def _late(self, body: Any, signature: Any, index: int | None, refusal: Refusal) -> LateRefusal:
+        """A signature that does not fit is refused here, or on nodes that look later when it is executed."""
+        parameters = self._node.parameters
+        if parameters.flag("ENABLE_EARLY_TX_SIG_VERIF") and not parameters.flag("LIGHTWEIGHT"):
+            _, _, _, signed = _messages(index)
+            raise DoorRefusal((_SINGLE if index is None else _LISTED)[3], signed) from refusal
+        return LateRefusal(_claimed_hash(body, signature))
+
+    def _checked(self, wire: Any, index: int | None) -> _Checked:
+        """Everything about a transaction but whose it is."""
+        missing, size, form, _ = _messages(index)
         codes = _SINGLE if index is None else _LISTED
         body = wire.get("tx_body") if isinstance(wire, dict) else None
         signature = wire.get("signature") if isinstance(wire, dict) else None
@@ -122,21 +166,18 @@ class Submission:
         if size_of(body) > bytes_max:
             raise DoorRefusal(codes[0], f"{size} its limit: {bytes_max} bytes.")
         try:
-            return self._transaction(body, signature)
+            return self._claimed(body, signature)
         except InvalidTransactionBody as refusal:
             raise DoorRefusal(codes[2], form) from refusal
         except Refusal as refusal:
-            parameters = self._node.parameters
-            if parameters.flag("ENABLE_EARLY_TX_SIG_VERIF") and not parameters.flag("LIGHTWEIGHT"):
-                raise DoorRefusal(codes[3], signed) from refusal
-            return LateRefusal(_claimed_hash(body, signature))
+            return self._late(body, signature, index, refusal)
 
-    def _transaction(self, body: Any, signature: Any) -> Transaction:
+    def _claimed(self, body: Any, signature: Any) -> ClaimedTransaction | Transaction:
         parameters = self._node.parameters
         check_price(body, parameters)
         if parameters.flag("ENABLE_TX_SIG_VERIF_WORKAROUND") and isinstance(body, dict) and "address" in body:
             return unsigned_transaction(body)
-        return verified_transaction(body, signature, self._node.chain.network.chain_id)
+        return claimed_transaction(body, signature, self._node.chain.network.chain_id)
 
     def _limit(self, name: str, default: int) -> int:
         found = self._node.chain.parameter("resource", name)
