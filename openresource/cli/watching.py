@@ -122,7 +122,7 @@ class Watching:
                 plain_name(self._url.rstrip("/").rpartition("/")[2].removesuffix(".git")) or "program"
             )
             folder.mkdir()
-            exported: Exported = await export_tree(repository, commit, folder)
+            exported: Exported = await export_tree(repository, commit, folder, takes_links=True)
             self._progress(f"{commit[:10]}: {exported.files} files, {exported.bytes} bytes")
             for remark in exported.remarks:
                 note(f"  {remark}")

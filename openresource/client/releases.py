@@ -289,8 +289,12 @@ def _method_json(method: Method) -> dict[str, Any]:
 
 
 def _read_files(folder: Path, left_out: list[str] | None) -> dict[str, bytes]:
-    """The files of a folder; what cannot be published goes to `left_out`, or is refused without such a list."""
+    """The files of a folder; what cannot be published goes to `left_out`, or is refused without such a list.
+
+    With the list, a link to another file that is published becomes a copy of it.
+    """
     files: dict[str, bytes] = {}
+    links: list[str] = []
     bytes_left = RELEASE_BYTES_MAX
     for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not _is_left_out(Path(place), name, names))
@@ -302,7 +306,7 @@ def _read_files(folder: Path, left_out: list[str] | None) -> dict[str, bytes]:
                 continue
             problem = _problem(name, relative, mode)
             if problem is not None and left_out is not None:
-                left_out.append(relative)
+                (links if stat.S_ISLNK(mode) else left_out).append(relative)
                 continue
             if problem is not None:
                 raise problem
@@ -312,7 +316,22 @@ def _read_files(folder: Path, left_out: list[str] | None) -> dict[str, bytes]:
             if len(files) >= RELEASE_FILES_MAX:
                 raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_FILES_MAX, unit="files")
             files[relative] = path.read_bytes()
+    copies = {link: target for link in links if (target := _inner_target(folder, link)) in files}
+    bytes_left -= sum(len(files[target]) for target in copies.values())
+    if bytes_left < 0:
+        raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_BYTES_MAX, unit="bytes")
+    if len(files) + len(copies) > RELEASE_FILES_MAX:
+        raise ReleaseTooLarge(folder=str(folder), limit=RELEASE_FILES_MAX, unit="files")
+    files |= {link: files[target] for link, target in copies.items()}
+    if left_out is not None:
+        left_out += [link for link in links if link not in copies]
     return files
+
+
+def _inner_target(folder: Path, link: str) -> str:
+    """What a link leads to, as a path below the folder; nothing for one that leads out."""
+    target, top = Path(os.path.realpath(folder / link)), Path(os.path.realpath(folder))
+    return target.relative_to(top).as_posix() if target.is_relative_to(top) else ""
 
 
 def _is_left_out(place: Path, name: str, names: Sequence[str]) -> bool:

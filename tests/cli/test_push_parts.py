@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from openresource.adapters.git.trees import (
     TREE_FILES_MAX,
     TreeNotAccepted,
     TreeTooLarge,
+    export_tree,
     read_listing,
 )
 from openresource.cli.receive import RefNotTaken, TooManyRefs, read_updates, take_quarantine
@@ -76,6 +78,36 @@ def test_a_name_that_leads_elsewhere_is_refused(path: str | bytes) -> None:
 def test_what_is_no_plain_file_is_refused(mode: str) -> None:
     with pytest.raises(TreeNotAccepted):
         read_listing(entry("a", mode))
+
+
+def test_links_of_a_repository_of_others_are_copies_of_its_files_or_stay_behind(tmp_path: Path) -> None:
+    links = {"deep/again": "../run.sh", "chain": "deep/again", "out": "../outside", "etc": "/etc/passwd", "a": "b", "b": "a",
+             "folder": "deep", "gone": "nowhere", "git": ".git/config", "over": "deep/../../../run.sh"}  # fmt: skip
+    work = tmp_path / "work"
+    (work / "deep").mkdir(parents=True)
+    (work / "deep" / "file").write_text("x")
+    (work / "run.sh").write_text("cat\n")
+    (work / "run.sh").chmod(0o755)
+    for name, target in links.items():
+        (work / name).symlink_to(target)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(work)]
+    for words in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    with pytest.raises(TreeNotAccepted, match="it is a link"):
+        asyncio.run(export_tree(work / ".git", commit, tmp_path))
+    exported = asyncio.run(export_tree(work / ".git", commit, tmp_path / "to", takes_links=True))
+    names = sorted(
+        path.relative_to(tmp_path / "to").as_posix()
+        for path in (tmp_path / "to").rglob("*")
+        if path.is_file()
+    )
+    assert names == ["chain", "deep/again", "deep/file", "run.sh"] and exported.files == 4
+    assert (tmp_path / "to" / "chain").read_text() == "cat\n"
+    assert not any(path.is_symlink() for path in (tmp_path / "to").rglob("*"))
+    assert exported.remarks == ("8 links to no file of it are left out, such as a",)
 
 
 def test_a_file_and_a_folder_of_one_name_are_refused() -> None:

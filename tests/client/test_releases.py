@@ -83,6 +83,25 @@ def test_links_are_refused_and_not_followed(tmp_path: Path, target: str) -> None
         read_release(tmp_path)
 
 
+def test_beside_a_page_that_was_made_links_to_published_files_are_copies_and_all_others_stay(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "program"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "run.sh").write_text("cat\n")
+    (folder / ".env").write_text("SECRET=1")
+    (tmp_path / "outside").write_text("private")
+    links = {"deep/again": "../run.sh", "chain": "deep/again", "secret": ".env", "out": "../outside", "etc": "/etc/passwd",
+             "loop": "loop", "folder": "deep", "gone": "nowhere", ".gitconfig": "/etc"}  # fmt: skip
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    page = '[run]\nkind = "cli"\ncommand = ["sh", "run.sh"]\n'
+    release = read_release(folder, {"openresource.toml": f'name = "x"\n{page}'.encode()})
+    assert set(release.files) == {"openresource.toml", "run.sh", "deep/again", "chain"}
+    assert release.files["deep/again"] == release.files["chain"] == b"cat\n"
+    assert set(release.left_out) == {".env", *links} - {"deep/again", "chain"}
+
+
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
     os.mkfifo(tmp_path / "pipe")

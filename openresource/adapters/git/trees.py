@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ DEPTH_MAX: Final = 32
 LISTING_BYTES_MAX: Final = 8 * 1024 * 1024
 EXPORT_SECONDS_MAX: Final = 120.0
 POINTER_BYTES_MAX: Final = 512
+LINK_STEPS_MAX: Final = 8
 
 _FILES: Final = {"100644": 0o644, "100664": 0o644, "100755": 0o755}
 _LINK: Final = "120000"
@@ -83,9 +85,18 @@ def is_object_name(text: str) -> bool:
 
 
 async def export_tree(
-    repository: Path, commit: str, into: Path, *, variables: Mapping[str, str] | None = None
+    repository: Path,
+    commit: str,
+    into: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    takes_links: bool = False,
 ) -> Exported:
-    """Write a commit's files below an empty folder; whatever is not a plain file with a plain name is refused."""
+    """Write a commit's files below an empty folder; whatever is not a plain file with a plain name is refused.
+
+    With `takes_links`, for repositories of others, a link to one of the commit's files becomes a copy of that file, and
+    every other link stays behind.
+    """
     if not is_object_name(commit):
         raise NoSuchCommit(commit=commit)
     kind = await run_git(
@@ -99,16 +110,29 @@ async def export_tree(
         variables=variables,
         bytes_max=LISTING_BYTES_MAX,
     )
-    files, submodules = read_listing(listing)
-    pointers = await _write(repository, files, into, variables)
+    links: list[TreeFile] = []
+    files, submodules = read_listing(listing, links if takes_links else None)
     remarks = [f"the submodule {path} is left out" for path in submodules]
+    if links:
+        targets = await _targets(repository, links, variables)
+        copies = _copies(files, targets)
+        files += copies
+        if len(copies) < len(links):
+            left = sorted({link.path for link in links} - {file.path for file in copies})
+            remarks.append(f"{len(left)} links to no file of it are left out, such as {left[0]}")
+        if sum(file.size for file in files) > TREE_BYTES_MAX:
+            raise TreeTooLarge(limit=TREE_BYTES_MAX, unit="bytes")
+    pointers = await _write(repository, files, into, variables)
     if pointers:
         remarks.append(f"{pointers} files are pointers of Git LFS; their content was not committed")
     return Exported(len(files), sum(file.size for file in files), tuple(remarks))
 
 
-def read_listing(listing: bytes) -> tuple[list[TreeFile], list[str]]:
-    """The files of `ls-tree -r -z -l`, and its submodules; what must not be written is refused."""
+def read_listing(listing: bytes, links: list[TreeFile] | None = None) -> tuple[list[TreeFile], list[str]]:
+    """The files of `ls-tree -r -z -l`, and its submodules; what must not be written is refused.
+
+    Links go to `links`, and are refused without such a list.
+    """
     files: list[TreeFile] = []
     submodules: list[str] = []
     folders: set[str] = set()
@@ -124,22 +148,24 @@ def read_listing(listing: bytes) -> tuple[list[TreeFile], list[str]]:
         if mode == _SUBMODULE:
             submodules.append(path)
             continue
-        if mode == _LINK:
+        if mode == _LINK and links is None:
             raise TreeNotAccepted(
                 file=path, reason="it is a link, and links lead elsewhere on other machines"
             )
-        if mode not in _FILES:
+        if mode not in (*_FILES, _LINK):
             raise TreeNotAccepted(file=path, reason="it is neither a file nor a folder")
         bytes_left -= int(size)
         if bytes_left < 0:
             raise TreeTooLarge(limit=TREE_BYTES_MAX, unit="bytes")
-        if len(files) >= TREE_FILES_MAX:
+        if len(files) + len(links or ()) >= TREE_FILES_MAX:
             raise TreeTooLarge(limit=TREE_FILES_MAX, unit="files")
-        files.append(TreeFile(path, name, _FILES[mode], int(size)))
+        file = TreeFile(path, name, _FILES.get(mode, 0o644), int(size))
+        (files if links is None or mode != _LINK else links).append(file)
         parts = path.split("/")
         folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
-    names = {file.path for file in files}
-    if len(names) != len(files) or names & folders:
+    everything = [file.path for file in (*files, *(links or ()))]
+    names = set(everything)
+    if len(names) != len(everything) or names & folders:
         twice = next((file.path for file in files if file.path in folders), files[-1].path if files else "")
         raise TreeNotAccepted(file=twice, reason="its name is there twice")
     return files, submodules
@@ -164,16 +190,64 @@ def _checked_path(raw: bytes) -> str:
     return path
 
 
+async def _targets(
+    repository: Path, links: list[TreeFile], variables: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Where links lead, as paths of the tree; nothing for those that lead out of it."""
+    found: dict[str, str] = {}
+    short = [link for link in links if link.size <= PATH_BYTES_MAX]
+    async with aclosing(_contents(repository, short, variables)) as contents:
+        async for link, content in contents:
+            found[link.path] = _joined(link.path.split("/")[:-1], content.decode("utf-8", "replace"))
+    return found
+
+
+def _joined(folders: list[str], target: str) -> str:
+    parts = list(folders)
+    for part in target.split("/"):
+        if target.startswith("/") or (part == ".." and not parts):
+            return ""
+        if part == "..":
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _copies(files: list[TreeFile], targets: Mapping[str, str]) -> list[TreeFile]:
+    """The files that stand in for links, each under the link's name."""
+    plain = {file.path: file for file in files}
+    copies: list[TreeFile] = []
+    for path, target in targets.items():
+        for _ in range(LINK_STEPS_MAX):
+            target = targets.get(target, target)
+        if target in plain:
+            copies.append(replace(plain[target], path=path))
+    return copies
+
+
 async def _write(
     repository: Path, files: list[TreeFile], into: Path, variables: Mapping[str, str] | None
 ) -> int:
     """Write the files; gives how many of them are pointers to content elsewhere."""
+    pointers = 0
+    async with aclosing(_contents(repository, files, variables)) as contents:
+        async for file, content in contents:
+            pointers += file.size < POINTER_BYTES_MAX and content.startswith(_POINTER)
+            await asyncio.to_thread(_write_file, into / file.path, content, file.mode)
+    return pointers
+
+
+async def _contents(
+    repository: Path, files: list[TreeFile], variables: Mapping[str, str] | None
+) -> AsyncGenerator[tuple[TreeFile, bytes], None]:
+    """Each file with its content, one after the other."""
     process = await start_git(["cat-file", "--batch"], repository=repository, variables=variables)
     assert process.stdin is not None and process.stdout is not None
-    pointers = 0
+    ends = asyncio.get_running_loop().time() + EXPORT_SECONDS_MAX
     try:
-        async with asyncio.timeout(EXPORT_SECONDS_MAX):
-            for file in files:
+        for file in files:
+            async with asyncio.timeout_at(ends):
                 process.stdin.write(f"{file.object}\n".encode())
                 await process.stdin.drain()
                 head = (await process.stdout.readline()).split()
@@ -181,15 +255,13 @@ async def _write(
                     raise GitFailed(command="cat-file", said=f"{file.path} is not there")
                 content = await process.stdout.readexactly(file.size)
                 await process.stdout.readexactly(1)
-                pointers += file.size < POINTER_BYTES_MAX and content.startswith(_POINTER)
-                await asyncio.to_thread(_write_file, into / file.path, content, file.mode)
+            yield file, content
     except TimeoutError:
         raise GitTookTooLong(command="cat-file", seconds=round(EXPORT_SECONDS_MAX)) from None
     except asyncio.IncompleteReadError:
         raise GitFailed(command="cat-file", said="it ended in the middle of a file") from None
     finally:
         await stop_git(process)
-    return pointers
 
 
 def _write_file(path: Path, content: bytes, mode: int) -> None:
