@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import settings
 
 from tests.vectors_support import summary_lines
 
-# How long one example takes says more about the machine's other work than about the code.
-settings.register_profile("openresource", deadline=None)
-settings.load_profile("openresource")
+# How long one example takes says more about the machine's other work than about the code. The same commit draws the same
+# examples, so that who changed something is not told of what was always there; `scripts/long properties` draws new ones.
+settings.register_profile("openresource", deadline=None, derandomize=True)
+settings.register_profile("new-examples", deadline=None, derandomize=False, print_blob=True)
+settings.load_profile("new-examples" if "OPENRESOURCE_NEW_EXAMPLES" in os.environ else "openresource")
 
 
 def _reports(terminalreporter: Any) -> list[Any]:
