@@ -157,7 +157,7 @@ def on_a_stage(
     return asyncio.run(asyncio.wait_for(body(), seconds))
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Waits for a condition, and gives what it said."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -19,6 +19,7 @@ from openresource.adapters.ssh.server import UNPROVEN_MAX
 from openresource.client.shells import vouch_for_key
 from openresource.market.ssh_keys import ssh_key_record
 from openresource.primitives.errors import Refusal
+from openresource.provider.visits import Visit
 from tests.journeys.shell_stage import LIMITS, Person, Stage, done, on_a_stage, until
 from tests.sandbox import attacks
 
@@ -212,7 +213,12 @@ def test_shell_huge_output_that_nobody_reads_is_held_back(tmp_path: Path) -> Non
             # Other sessions of the same guest go on meanwhile.
             for _ in range(5):
                 assert (await stage.run(stage.owner, "echo on")).out == b"on\n"
-            (visit,) = [one for guest in stage.shells._guests.values() for one in guest.visits]
+
+            def visits() -> list[Visit]:
+                return [one for guest in stage.shells._guests.values() for one in guest.visits]
+
+            await until(lambda: len(visits()) == 1)
+            (visit,) = visits()
             seen = -1
             while visit.bytes_out != seen:
                 seen = visit.bytes_out
