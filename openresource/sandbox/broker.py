@@ -17,8 +17,6 @@ import asyncio
 import hmac
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +27,7 @@ from openresource.market.allowances import NoAllowance, is_service_text
 from openresource.primitives.amounts import uain_from_text
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Asker, InnerRequest
+from openresource.sandbox.folders import make_folder, remove_folder
 from openresource.sandbox.layout import BROKER_NAME
 
 REQUEST_BYTES_MAX: Final = 1 << 20
@@ -104,7 +103,7 @@ class Broker:
     @classmethod
     async def open(cls) -> Broker:
         """A broker in a new folder; programs under another uid may enter it, nobody may list its parent."""
-        parent = Path(tempfile.mkdtemp(prefix="openresource-broker-"))
+        parent = make_folder("broker")
         broker = cls(parent / "sock")
         try:
             broker.folder.mkdir()
@@ -133,7 +132,7 @@ class Broker:
         for writer in list(self._writers):
             writer.transport.abort()
         self._granted.clear()
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        remove_folder(self.folder.parent)
 
     def serve(self, in_flight: Callable[[], int]) -> None:
         """Open the door for an instance that says how many calls it works on."""

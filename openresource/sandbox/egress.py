@@ -12,9 +12,7 @@ import ipaddress
 import logging
 import os
 import re
-import shutil
 import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from openresource.primitives.errors import Refusal
+from openresource.sandbox.folders import make_folder, remove_folder
 
 log = logging.getLogger("openresource.sandbox.egress")
 
@@ -176,7 +175,7 @@ class EgressProxy:
 
     async def open(self) -> None:
         """Listen; programs under another uid may enter the folder, nobody may list its parent."""
-        self._parent = Path(tempfile.mkdtemp(prefix="openresource-egress-"))
+        self._parent = make_folder("egress")
         try:
             os.chmod(self._parent, 0o711)
             self.folder.mkdir()
@@ -205,7 +204,7 @@ class EgressProxy:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=CONNECT_SECONDS_MAX)
         if self._parent is not None:
-            shutil.rmtree(self._parent, ignore_errors=True)
+            remove_folder(self._parent)
 
     async def __aenter__(self) -> EgressProxy:
         await self.open()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from openresource.sandbox.doorways import Broken, Doorway
+from openresource.sandbox.folders import make_folder, remove_folder
 
 CONNECTIONS_MAX: Final = 64
 READ_BYTES: Final = 1 << 16
@@ -24,7 +23,7 @@ class Relay:
     def __init__(self, doorway: Doorway) -> None:
         self._doorway = doorway
         # Only this user reaches it.
-        self._folder = Path(tempfile.mkdtemp(prefix="openresource-relay-"))
+        self._folder = make_folder("relay")
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -45,7 +44,7 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
     async def _accept(self) -> None:
         while True:

@@ -7,12 +7,12 @@ import hashlib
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from openresource.sandbox.folders import make_folder, wipe_folder
 from openresource.sandbox.layout import Interpreter
 from openresource.sandbox.releases import make_readable
 
@@ -22,7 +22,6 @@ STAGE_NAME: Final = "openresource-shown"
 UNUSED: Final = shutil.ignore_patterns(
     "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "config-*", "*.a"
 )
-RM_SECONDS_MAX: Final = 60.0
 
 
 class Stage:
@@ -30,7 +29,7 @@ class Stage:
 
     def __init__(self, uid: int | None) -> None:
         self.uid = uid
-        self.folder = Path(tempfile.mkdtemp(prefix="openresource-program-"))
+        self.folder = make_folder("program")
         self.home = self._make("home", 0o700)
         self.tools = self._make("tools", 0o755)
         if uid is not None:
@@ -65,8 +64,8 @@ class Stage:
         )
 
     async def remove(self) -> None:
-        """Wipe it; `rm` copes with what a stranger may have nested, and needs only that folders can be entered."""
-        await in_thread(_remove, self.folder)
+        """Wipe it."""
+        await in_thread(wipe_folder, self.folder)
 
     def _make(self, name: str, mode: int) -> Path:
         folder = self.folder / name
@@ -125,7 +124,7 @@ def shared_copy(source: Path, parts: tuple[str, ...] = ("",)) -> Path:
         making.rename(target)
     except OSError:
         # Another program's start was quicker.
-        _remove(making)
+        shutil.rmtree(making, ignore_errors=True)
     return target
 
 
@@ -145,8 +144,3 @@ def _link(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
     return target
-
-
-def _remove(folder: Path) -> None:
-    for words in (["chmod", "-R", "u+rwX", "--", str(folder)], ["rm", "-rf", "--", str(folder)]):
-        subprocess.run(words, stderr=subprocess.DEVNULL, timeout=RM_SECONDS_MAX, check=False)

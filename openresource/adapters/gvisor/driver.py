@@ -11,7 +11,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -22,6 +21,7 @@ from openresource.adapters.gvisor.bundles import write_bundle
 from openresource.sandbox.broker import Broker
 from openresource.sandbox.commands import command_of, find_command, wire_of
 from openresource.sandbox.driver import Capabilities, KindNotServed, Limits, Release, SandboxUnavailable
+from openresource.sandbox.folders import make_folder, remove_folder
 from openresource.sandbox.gpus import (
     UNTESTED,
     Devices,
@@ -115,8 +115,8 @@ class Gvisor:
                 )
                 held.callback(lease.release)
                 gpus = lease.gpus
-            folder = Path(tempfile.mkdtemp(prefix="openresource-gvisor-"))
-            held.callback(shutil.rmtree, folder, True)
+            folder = make_folder("gvisor")
+            held.callback(remove_folder, folder)
             ends = open_ends(wire)
             # Writing to a full pipe fails in there with EAGAIN instead of waiting, so it should not be full soon.
             fcntl.fcntl(ends.stderr, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import io
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from openresource.primitives.errors import Refusal
 from openresource.sandbox.driver import Instance, Limits, ProgramCall, Release
 from openresource.sandbox.drivers import Drivers
+from openresource.sandbox.folders import make_folder, remove_folder
 from openresource.sandbox.releases import load_manifest
 
 
@@ -41,7 +40,7 @@ class Keeper:
     async def start(self, archive: bytes, limits: dict[str, Any]) -> dict[str, Any]:
         """Starts a program from its release; the program's own word on its methods comes back."""
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="openresource-ray-"))
+            self._folder = make_folder("ray")
             await asyncio.to_thread(_unpack, archive, self._folder)
             manifest = await asyncio.to_thread(load_manifest, self._folder)
             choice = await asyncio.to_thread(_drivers().choose, manifest)
@@ -78,7 +77,7 @@ class Keeper:
         if self._instance is not None:
             await self._instance.stop()
         if self._folder is not None:
-            await asyncio.to_thread(shutil.rmtree, self._folder, True)
+            await asyncio.to_thread(remove_folder, self._folder)
             self._folder = None
 
 
