@@ -40,7 +40,8 @@ from openresource.client.services import Choice, Directory
 from openresource.ledger.draft import NetworkDomain
 from openresource.market.jobs.draws import secret_hash
 from openresource.market.jobs.faults import Report, ResultPaper, report_record
-from openresource.market.jobs.machine import DisputeNotPossible, disputable_until_ms, dispute_bond_uain
+from openresource.market.jobs.machine import disputable_until_ms, dispute_bond_uain
+from openresource.market.jobs.refusals import DisputeNotPossible
 from openresource.market.jobs.requests import asked_job_id, public_salt, salted_digest
 from openresource.market.jobs.states import job_of
 from openresource.market.jobs.terms import settings_of

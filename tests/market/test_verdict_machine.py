@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from openresource.market.jobs import lifecycle, machine
+from openresource.market.jobs import lifecycle, machine, refusals
 from openresource.market.jobs.lifecycle import FINAL, LIFE_CYCLE, REASONS, REQUESTED, WAITS
 from openresource.market.jobs.terms import JOB, PARAMETER_OF, POT, Offer, Settings, bond_name
 from openresource.market.jobs.verdicts import resolve
@@ -185,7 +185,7 @@ def not_drawn_then_disputed(play: Play) -> None:
     play.tell_secret()
     play.reveal("honest0")
     play.dispute()
-    with pytest.raises(machine.NotYourTurn):
+    with pytest.raises(refusals.NotYourTurn):
         play.lease("honest3")
     play.wait(1)
     play.lease("honest3")
@@ -301,10 +301,10 @@ def test_every_status_is_reached_and_every_wait_ends() -> None:
 def test_a_wrong_secret_and_a_wrong_reveal_are_refused() -> None:
     play = Play("audited:0", HONEST)
     play.work("honest0")
-    with pytest.raises(machine.SecretWrong):
+    with pytest.raises(refusals.SecretWrong):
         play.tell_secret(b"x" * 32)
     play.tell_secret()
-    with pytest.raises(machine.CommitmentNotOpened):
+    with pytest.raises(refusals.CommitmentNotOpened):
         play.reveal("honest0", WRONG)
 
 
@@ -314,14 +314,14 @@ def test_one_operator_has_one_run_and_a_requester_checks_nothing_of_its_own() ->
     play.commit("honest0")
     play.tell_secret()
     for offer in ({"operator": "one"}, {"operator": "honest0"}, {"operator": "requester"}):
-        with pytest.raises(machine.SameOperator):
+        with pytest.raises(refusals.SameOperator):
             play.lease("honest1", **offer)
     play.lease("honest1", operator="two")
 
 
 def test_a_turn_is_waited_for() -> None:
     play = Play("audited:1", HONEST)
-    with pytest.raises(machine.NotYourTurn):
+    with pytest.raises(refusals.NotYourTurn):
         play.lease("honest0", turn_at_ms=play.at + 1)
     play.lease("honest0", turn_at_ms=play.at)
 
@@ -333,7 +333,7 @@ def test_a_budget_covers_an_audit_that_its_buyer_may_have_to_pay() -> None:
         if is_enough:
             machine.lease(job, offer, play.settings, play.at)
         else:
-            with pytest.raises(machine.BudgetTooSmall):
+            with pytest.raises(refusals.BudgetTooSmall):
                 machine.lease(job, offer, play.settings, play.at)
 
 
@@ -391,7 +391,7 @@ def test_a_liar_that_is_drawn_cannot_say_that_its_run_had_failed() -> None:
     play.tell_secret()
     play.work("honest1")
     play.reveal("honest1")
-    with pytest.raises(machine.CommitmentNotOpened):
+    with pytest.raises(refusals.CommitmentNotOpened):
         play.reveal("honest0", WRONG, "FAILED")
     play.reveal("honest0", WRONG)
     assert play.job.status == "DISPUTED"

@@ -14,7 +14,7 @@ from typing import Any
 from openresource.client.chain import Event, NodeAway, NodeStatus, Operation, TransactionRefused
 from openresource.ledger.beacon import next_beacon
 from openresource.ledger.draft import NetworkDomain
-from openresource.market.jobs import machine
+from openresource.market.jobs import machine, refusals
 from openresource.market.jobs.comparators import Verification, verification_record
 from openresource.market.jobs.draws import Candidate, seats_of
 from openresource.market.jobs.executions import (
@@ -227,7 +227,7 @@ class JobChain:
             return worker_turn_ms(found, self._candidates(), provider, self.settings)
         turn = checker_turn_ms(found, checkers(found, self._candidates()), provider, self.settings)
         if turn is None:
-            raise machine.SameOperator(job=job, provider=provider, operator=provider)
+            raise refusals.SameOperator(job=job, provider=provider, operator=provider)
         return turn
 
     def _candidates(self) -> list[Candidate]:

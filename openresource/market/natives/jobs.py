@@ -14,7 +14,7 @@ from openresource.ledger.draft import Draft, DueAction, Native, NativeCall, Stat
 from openresource.market.accounts import BOND_BALANCES, HOLD_BALANCES, hold_account, job_account
 from openresource.market.fields import Fields, InvalidRecord, require_key
 from openresource.market.holds import has_expired, read_hold
-from openresource.market.jobs import machine
+from openresource.market.jobs import machine, refusals
 from openresource.market.jobs.comparators import Verification, read_verification, verification_record
 from openresource.market.jobs.entries import (
     ProgramEntry,
@@ -431,13 +431,13 @@ def _turn_ms(draft: Draft, found: Found, provider: str, settings: Settings) -> i
     if own is not None:
         raise JobStepNotAllowed(job=job.job, status="already tried by this provider", step="lease")
     if bond_of(draft, provider).counted_uain < settings.bond_per_seat_uain:
-        raise machine.BondNeeded(
+        raise refusals.BondNeeded(
             job=job.job,
             provider=provider,
             free_uain=bond_of(draft, provider).free_uain,
             needed_uain=settings.bond_per_seat_uain,
         )
-    raise machine.SameOperator(job=job.job, provider=provider, operator=operator_of(draft, provider))
+    raise refusals.SameOperator(job=job.job, provider=provider, operator=operator_of(draft, provider))
 
 
 def _check_report(found: Found, report: dict[str, Any]) -> None:
