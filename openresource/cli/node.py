@@ -139,6 +139,11 @@ def status(home: str | None, node_url: str | None, as_json: bool) -> None:
             f"version {facts['version']}\n"
             f"  block {facts['height']}, of {moment:%Y-%m-%d %H:%M:%S} UTC; {facts.get('pending', 0)} transactions pending\n"
             f"  genesis {facts['genesis_hash']}"
+            + (
+                "\n  Its disk is full: nothing becomes final until there is room."
+                if facts.get("disk_full")
+                else ""
+            )
         )
 
     show({"url": url, **facts}, as_json=as_json, text=text)

@@ -289,7 +289,9 @@ class Chain:
                     raise TransactionRefused(result_code=code, reason=message or info.state, tx_hash=tx_hash)
                 return info
             if left_seconds <= 0:
-                raise TransactionNotFinal(tx_hash=tx_hash, state=info.state, waited_seconds=deadline_seconds)
+                raise TransactionNotFinal(
+                    tx_hash=tx_hash, state=info.state, waited_seconds=round(deadline_seconds, 1)
+                )
 
     # Following.
 

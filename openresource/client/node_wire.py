@@ -99,7 +99,7 @@ class Wire:
                     )
                 if left_seconds <= delay:
                     raise NodeAway(
-                        url=self.url, doing=doing, waited_seconds=seconds, reason=away.reason
+                        url=self.url, doing=doing, waited_seconds=round(seconds, 1), reason=away.reason
                     ) from away
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_SECONDS_MAX)
@@ -127,14 +127,14 @@ class Wire:
                     parts.append(part)
         except (httpx2.TransportError, TimeoutError) as error:
             raise NodeAway(
-                url=self.url, doing="calling", waited_seconds=seconds, reason=_reason(error)
+                url=self.url, doing="calling", waited_seconds=round(seconds, 1), reason=_reason(error)
             ) from error
         raw = b"".join(parts)
         if response.status_code in STATUSES_WORTH_A_RETRY:
             raise NodeAway(
                 url=self.url,
                 doing="calling",
-                waited_seconds=seconds,
+                waited_seconds=round(seconds, 1),
                 reason=f"it answers {response.status_code}",
             )
         if response.status_code >= 400:
