@@ -37,6 +37,22 @@ def events_of_block(sealed: SealedBlock) -> list[Event]:
     return events
 
 
+def event_records(sealed: SealedBlock) -> list[bytes]:
+    """The same events as they are stored. Hardly a block has a reader, so that events are rarely made as objects."""
+    time_ms = sealed.time_ms
+    records: list[bytes] = []
+    sources = [(sealed.opening_changes, "")]
+    sources += [(inserted.changes, inserted.transaction.hash) for inserted in sealed.inserted]
+    for changes, tx_hash in sources:
+        for change in changes:
+            if change.path[0] == VALUES:
+                path = format_path(change.path[1:])
+                records.append(encode([WRITE, path, change.value, change.by, tx_hash, time_ms]))
+    end = block_event(sealed.number, sealed.hash, len(sealed.inserted), time_ms, len(records))
+    records.append(event_bytes(end))
+    return records
+
+
 def block_event(number: int, block_hash: str, transactions: int, time_ms: int, index: int) -> Event:
     """The last event of every block."""
     about = {"hash": block_hash, "number": number, "transactions": transactions}

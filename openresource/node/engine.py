@@ -26,7 +26,7 @@ from openresource.ledger.tree import Tree
 from openresource.ledger.views import View
 from openresource.node.announcements import (
     decoded_block,
-    event_bytes,
+    event_records,
     events_of_block,
     hints,
     outcome_bytes,
@@ -103,7 +103,6 @@ class _Unwritten:
     block: dict[str, Any]
     records: list[tuple[int, bytes]]
     root_number: int
-    events: list[Event]
     view: View
 
 
@@ -424,9 +423,7 @@ class Engine:
         block["signature"] = sign_block(block, self._producer, self.machine.network.chain_id)
         records = self._tree.collect_changes()
         self._last_count = len(sealed.inserted)
-        return _Unwritten(
-            sealed, block, records, self._tree.root_number, events_of_block(sealed), View(self._tree.root)
-        )
+        return _Unwritten(sealed, block, records, self._tree.root_number, View(self._tree.root))
 
     async def _write_down(self, unwritten: _Unwritten) -> None:
         """Write a sealed block; without room on the disk, try until there is."""
@@ -460,7 +457,7 @@ class Engine:
                 transactions=[
                     (bytes.fromhex(one.transaction.hash[2:]), outcome_bytes(one)) for one in sealed.inserted
                 ],
-                events=[event_bytes(event) for event in unwritten.events],
+                events=event_records(sealed),
             )
         )
 
@@ -474,7 +471,8 @@ class Engine:
                     future.set_result(None)
         self.metrics.count("blocks_total")
         self.metrics.count("transactions_final_total", len(unwritten.sealed.inserted))
-        self.hub.publish(unwritten.events)
+        if self.hub.reader_count():
+            self.hub.publish(events_of_block(unwritten.sealed))
 
     def _drop_pending(self, from_number: int) -> None:
         """Let go of what was pending from a block on, and tell readers of hints that it did not come true."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openresource.ledger.draft import Change
+from openresource.node.announcements import event_bytes, event_records, events_of_block
 from openresource.node.engine import AlreadyReceived, DiskFull, Engine, NodeStopping
 from openresource.node.store import BlockBatch, Store
 from openresource.node.store import DiskFull as StoreFull
@@ -275,3 +278,23 @@ def test_events_of_a_block_are_kept_in_order(tmp_path: Path) -> None:
             assert (block.kind, str(block.cursor)) == ("BLOCK", "1:1")
 
     asyncio.run(story())
+
+
+def test_events_are_stored_as_those_are_told_who_watch(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path)
+    try:
+        machine = engine.machine
+        machine.open_block(2_000, engine.producer_address)
+        for path, value in (("/a/b", {"c": 1.5, "d": {"é": None}}), ("/x", "\ud800"), ("/fee", 1e21)):
+            machine.insert(write(path, value))
+        machine.insert(write("/bad", FAILING_VALUE))
+        sealed = machine.seal()
+        # Only writes below /values are told.
+        hidden = Change(("rules", "a"), {}, "user")
+        sealed = replace(sealed, opening_changes=(hidden, Change(("values", "due", "1"), None, "due")))
+        events = events_of_block(sealed)
+        assert [event.path for event in events] == ["/due/1", "/a/b", "/x", "/fee", "/"]
+        assert event_records(sealed) == [event_bytes(event) for event in events]
+        assert [event.cursor.index for event in events] == list(range(5))
+    finally:
+        engine.store.close()
