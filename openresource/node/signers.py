@@ -9,7 +9,6 @@ in the order of the questions. If a process dies or hangs, what it was asked is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -46,6 +45,8 @@ LOOK_SECONDS: Final = 1.0
 RESTART_SECONDS: Final = 1.0
 RESTART_SECONDS_MAX: Final = 60.0
 RECEIVE_BYTES: Final = 65_536
+# All that a process is given of the node's environment, which may hold its key: how Python finds its libraries.
+VARIABLES_GIVEN: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "OPENRESOURCE_PLAIN")
 
 _log = logging.getLogger("openresource.node.signers")
 
@@ -84,7 +85,7 @@ class _Process:
             try:
                 self.child = subprocess.Popen(
                     [
-                        sys.executable,
+                        sys.executable or "python3",
                         "-P",
                         "-s",
                         "-m",
@@ -96,8 +97,7 @@ class _Process:
                     stderr=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     cwd="/",
-                    # Nothing else: a node's environment may hold its key.
-                    env={"PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path)},
+                    env=_environment(),
                 )
             except OSError:
                 self.channel.close()
@@ -109,14 +109,19 @@ class _Process:
         self.is_ready = False
         self.used_at = now
 
-    def ask(self, piece: _Piece, now: float) -> None:
-        """Send a piece; raises BlockingIOError or another OSError if it cannot be sent whole."""
+    def ask(self, piece: _Piece, now: float) -> bool:
+        """Send a piece; False if the socket has no room for it. Raises OSError if only a part of it could be sent."""
         data = question(piece.records)
-        if self.channel.send(data) != len(data):
-            raise BlockingIOError("the socket of a process is full")
+        try:
+            sent = self.channel.send(data)
+        except BlockingIOError:
+            return False
+        if sent != len(data):
+            raise OSError("it took a part of what it was asked")
         piece.asked_at = self.used_at = now
         self.pieces.append(piece)
         self.in_flight += len(piece.records)
+        return True
 
     def end(self) -> None:
         """Kill it; it keeps nothing."""
@@ -137,6 +142,8 @@ class Signers:
         self._questions: deque[_Question] = deque()
         self._waiting: deque[_Piece] = deque()
         self._waiting_count = 0
+        # Those who have their answer and did not go on yet: nobody who came later may pass them.
+        self._leaving: set[_Question] = set()
         self._helper: asyncio.Task[None] | None = None
         self._look: asyncio.TimerHandle | None = None
         self._counted_from = 0.0
@@ -168,7 +175,7 @@ class Signers:
         if loop is not self._loop:
             self._move_to(loop)
         self._note_demand(len(records))
-        if len(records) <= DIRECT_MAX and not self._questions:
+        if len(records) <= DIRECT_MAX and not self._questions and not self._leaving:
             return [signer(record) for record in records]
         asked = _Question(len(records), loop.create_future())
         self._questions.append(asked)
@@ -177,7 +184,10 @@ class Signers:
             self._waiting.append(_Piece(asked, first, list(records[first : first + size])))
         self._waiting_count += len(records)
         self._hand_out()
-        return await asked.future
+        try:
+            return await asked.future
+        finally:
+            self._leaving.discard(asked)
 
     def close(self) -> None:
         """End the processes; what is still asked is recovered here, as long as the loop of those who ask runs."""
@@ -194,6 +204,7 @@ class Signers:
             self._give_up(self._processes[0])
         self._questions.clear()
         self._waiting.clear()
+        self._leaving.clear()
         self._waiting_count = 0
         self._helper = self._look = None
         self._loop = loop
@@ -280,7 +291,8 @@ class Signers:
             if process.in_flight + len(piece.records) > IN_FLIGHT_MAX:
                 break
             try:
-                process.ask(piece, now)
+                if not process.ask(piece, now):
+                    break
             except OSError as error:
                 self._fail(process, str(error))
                 return
@@ -344,6 +356,12 @@ class Signers:
         asked.missing -= len(found)
         while self._questions and not self._questions[0].missing:
             done = self._questions.popleft()
-            with contextlib.suppress(asyncio.InvalidStateError):
-                # Who asked may have left.
+            # Who asked may have left.
+            if not done.future.done():
                 done.future.set_result(done.found)
+                self._leaving.add(done)
+
+
+def _environment() -> dict[str, str]:
+    given = {name: os.environ[name] for name in VARIABLES_GIVEN if name in os.environ}
+    return {**given, "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path)}

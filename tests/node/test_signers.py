@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import keccak
 from openresource.primitives.keys import CURVE_ORDER, PrivateKey, generate_key
 
-WAIT_SECONDS_MAX = 20.0
+WAIT_SECONDS_MAX = 60.0
 KEYS = [generate_key(bytes([number]) * 32) for number in range(4)]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,6 +79,12 @@ def is_there(pid: int) -> bool:
         return False
     # One that ended but was not waited for is gone too.
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def opened(pid: int) -> list[str]:
+    """What a process has open besides nothing at all, which is /dev/null."""
+    places = [os.readlink(place) for place in Path(f"/proc/{pid}/fd").iterdir()]
+    return [place for place in places if place != os.devnull]
 
 
 records = st.one_of(
@@ -134,6 +142,51 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
             sizes = [200, 1, 50, 2, 1, 130, 1]
             await asyncio.gather(*[ask(place, size) for place, size in enumerate(sizes)])
             assert order == list(range(len(sizes)))
+
+    asyncio.run(run())
+
+
+def test_nobody_passes_who_has_an_answer_and_did_not_go_on_yet() -> None:
+    async def run() -> None:
+        async with busy(1) as signers:
+            order: list[str] = []
+            loop = asyncio.get_running_loop()
+
+            async def ask(name: str, count: int) -> None:
+                await signers.recover([record_of(number) for number in range(count)])
+                order.append(name)
+
+            late: list[asyncio.Task[None]] = []
+            take = signers._take
+
+            def take_when_somebody_comes(process: Any) -> None:
+                # The step of who comes now stands in the loop before that of who gets the answer.
+                if not late:
+                    late.append(loop.create_task(ask("late", 1)))
+                take(process)
+
+            (process,) = signers._processes
+            loop.remove_reader(process.channel)
+            loop.add_reader(process.channel, take_when_somebody_comes, process)
+            await ask("early", 50)
+            await asyncio.gather(*late)
+            assert order == ["early", "late"]
+
+    asyncio.run(run())
+
+
+def test_a_full_socket_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT_MAX", 10**6)
+
+    async def run() -> None:
+        async with busy(1) as signers:
+            (process,) = signers._processes
+            process.channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+            count = 2_000
+            assert await signers.recover([record_of(number) for number in range(count)]) == [
+                signer_of(number) for number in range(count)
+            ]
+            assert signers.pids == [process.child.pid]
 
     asyncio.run(run())
 
@@ -277,11 +330,13 @@ def test_another_loop_finds_them_as_if_new() -> None:
 
 
 OWNER = """
-import asyncio, sys
+import asyncio, os
 from openresource.node.signers import Signers
 from tests.node.test_signers import begin
 
 async def run():
+    kept = os.open("/proc/self/environ", os.O_RDONLY)
+    os.set_inheritable(kept, True)
     signers = Signers(2)
     await begin(signers, 2)
     print(*signers.pids, flush=True)
@@ -301,6 +356,8 @@ def test_a_killed_node_leaves_no_process_behind() -> None:
             pids = [int(word) for word in owner.stdout.readline().split()]
             assert len(pids) == 2 and all(is_there(pid) for pid in pids)
             assert not any(b"SECRET" in Path(f"/proc/{pid}/environ").read_bytes() for pid in pids)
+            # No file, socket or pipe of the node but their own socket.
+            assert {len(opened(pid)) for pid in pids} == {1}
         finally:
             owner.kill()
         deadline = time.monotonic() + WAIT_SECONDS_MAX
