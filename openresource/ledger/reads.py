@@ -98,7 +98,18 @@ def check_read(
     bytes_max: int = BYTES_MAX,
 ) -> None:
     """Refuse a read that would answer with too much."""
-    counts = counts_of(view.root, view.node(labels))
+    check_found(view.root, view.node(labels), options, siblings_max, bytes_max)
+
+
+def check_found(
+    root: Branch,
+    value: object,
+    options: ReadOptions = WHOLE,
+    siblings_max: int = SIBLINGS_MAX,
+    bytes_max: int = BYTES_MAX,
+) -> None:
+    """Refuse to show what was found below a root if that is too much."""
+    counts = counts_of(root, value)
     if counts is None or options.is_partial:
         return
     if counts.siblings > siblings_max:

@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from openresource.node.connections import Answer, Head, Lane, answer_head, is_json
 from openresource.node.content import ContentDiskFull, ContentStore, ContentUnknown, QuotaReached
 from openresource.node.engine import Engine
 from openresource.node.events import (
@@ -37,6 +38,7 @@ from openresource.primitives.limits import BLOCK_BYTES_MAX
 RPC_BODY_BYTES_MAX = 8 * 1024 * 1024
 QUERY_CHARACTERS_MAX = 16 * 1024
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+RPC_PATH = "/json-rpc"
 JSON_TYPE = "application/json; charset=utf-8"
 
 _UNGATED = frozenset(("ain_getProtocolVersion", "ain_checkProtocolVersion"))
@@ -82,13 +84,17 @@ class Door:
         """`host_names` are the names that requests may use; None lets every name through."""
         self._engine = engine
         self._content = content
-        # With every answer: a client must notice if another network answers at the same address.
         self._network_header = {"openresource-genesis": engine.machine.genesis_hash}
         ain_methods = AinMethods(engine)
         self._own_methods = OwnMethods(engine, ain_methods, version)
-        self._dispatcher = Dispatcher({**ain_methods.methods(), **self._own_methods.methods()}, _UNGATED)
+        waiting = {**ain_methods.methods(), **self._own_methods.methods()}
+        self._dispatcher = Dispatcher(waiting, _UNGATED, ain_methods.immediate())
+        # With every answer: a client must notice if another network answers at the same address.
+        genesis = (b"openresource-genesis", engine.machine.genesis_hash.encode())
+        self._lane_head = answer_head(200, [genesis, (b"content-type", JSON_TYPE.encode())])
+        self._host_names = None if host_names is None else frozenset(host_names)
         routes = [
-            Route("/json-rpc", self.json_rpc, methods=["POST"]),
+            Route(RPC_PATH, self.json_rpc, methods=["POST"]),
             Route("/events", self.events, methods=["GET"]),
             Route("/content/{cid}", self.get_content, methods=["GET", "HEAD"]),
             Route("/content/{cid}", self.put_content, methods=["PUT"]),
@@ -101,6 +107,27 @@ class Door:
         handlers: dict[Any, Any] = {Refusal: _refusal_response, HTTPException: _http_error}
         application: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
         self.application = application if host_names is None else HostCheck(application, host_names)
+
+    def lane(self, head: Head) -> Lane | None:
+        """How reads over JSON-RPC are answered at once; nothing else has a lane."""
+        if head.verb != "POST" or head.path != RPC_PATH or head.query:
+            return None
+        if (
+            self._host_names is not None
+            and named_host(head.headers.get(b"host", b"")) not in self._host_names
+        ):
+            return None
+        return self._read_at_once if is_json(head.headers.get(b"content-type", b"")) else None
+
+    def _read_at_once(self, raw: bytes, caller: str) -> Answer | None:
+        try:
+            body = parse_json(raw)
+        except Refusal:
+            return None
+        if not self._dispatcher.is_immediate(body):
+            return None
+        reply = self._dispatcher.version_refusal(body, "") or self._dispatcher.answered(body)
+        return self._lane_head, encode(reply.body)
 
     async def json_rpc(self, request: Request) -> Response:
         query_version = request.query_params.get("protoVer", "")
@@ -213,11 +240,14 @@ class HostCheck:
 def _host_name(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"host":
-            host: str = value.decode("latin-1").strip().lower()
-            if host.startswith("["):
-                return host.partition("]")[0] + "]"
-            return host.partition(":")[0]
+            return named_host(value)
     return ""
+
+
+def named_host(value: bytes) -> str:
+    """The name in a Host header, without its port."""
+    host = value.decode("latin-1").strip().lower()
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
 
 
 async def _body(request: Request, bytes_max: int) -> bytes:

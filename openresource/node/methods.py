@@ -8,10 +8,27 @@ from typing import Any
 from openresource.ledger.blocks import HEADER_FIELDS
 from openresource.ledger.draft import balance_labels
 from openresource.ledger.proofs import state_proof
-from openresource.ledger.reads import ReadOptions, TooManyBytes, TooManySiblings, check_read, read, state_info
+from openresource.ledger.reads import (
+    WHOLE,
+    ReadOptions,
+    TooManyBytes,
+    TooManySiblings,
+    check_found,
+    shown,
+    state_info,
+)
 from openresource.node.engine import EXECUTED, FAILED_IN_BLOCK, FINALIZED, PENDING_FAILED, Engine, Tracked
 from openresource.node.evaluation import Evaluation
-from openresource.node.rpc import PROTOCOL_VERSION, Answer, Method, Params, answer, check_version, refused
+from openresource.node.rpc import (
+    PROTOCOL_VERSION,
+    Answer,
+    Immediate,
+    Method,
+    Params,
+    answer,
+    check_version,
+    refused,
+)
 from openresource.node.submission import Submission
 from openresource.node.usage import state_usage
 from openresource.primitives.keys import checksum_address, is_address
@@ -31,8 +48,8 @@ BLOCKS_PER_LIST_MAX = 20
 POOL_TRANSACTIONS_MAX = 5_000
 
 _TREE_OF_TYPE = {"GET_VALUE": VALUES, "GET_RULE": RULES, "GET_FUNCTION": FUNCTIONS, "GET_OWNER": OWNERS}
-
-Synchronous = Callable[[Params], Answer]
+# A read with nothing else in it asks for all there is, as most do.
+_PLAIN = frozenset(("type", "ref", "is_final", "protoVer"))
 
 
 class AinMethods:
@@ -43,9 +60,17 @@ class AinMethods:
         self._evaluation = Evaluation(engine)
 
     def methods(self) -> dict[str, Method]:
-        """Every method by its name on the wire."""
+        """Those that may wait, by their names on the wire."""
         submission = Submission(self._engine)
-        synchronous: dict[str, Synchronous] = {
+        return {
+            "ain_sendSignedTransaction": submission.single,
+            "ain_sendSignedTransactionDryrun": submission.dry_run,
+            "ain_sendSignedTransactionBatch": submission.batch,
+        }
+
+    def immediate(self) -> dict[str, Immediate]:
+        """All others."""
+        methods: dict[str, Immediate] = {
             "ain_getProtocolVersion": lambda params: answer(PROTOCOL_VERSION),
             "ain_checkProtocolVersion": check_version,
             "net_getNetworkId": self.network_id,
@@ -81,18 +106,14 @@ class AinMethods:
         }
         for way in ("Number", "Hash"):
             key = way.lower()
-            synchronous[f"ain_getBlockTransactionCountBy{way}"] = self._of_block(
+            methods[f"ain_getBlockTransactionCountBy{way}"] = self._of_block(
                 key, lambda block: len(block["transactions"])
             )
-            synchronous[f"ain_getValidatorsBy{way}"] = self._of_block(key, lambda block: block["validators"])
-            synchronous[f"ain_getProposerBy{way}"] = self._of_block(key, lambda block: block["proposer"])
+            methods[f"ain_getValidatorsBy{way}"] = self._of_block(key, lambda block: block["validators"])
+            methods[f"ain_getProposerBy{way}"] = self._of_block(key, lambda block: block["proposer"])
         for kind, question in self._evaluation.by_type.items():
             verb, _, noun = kind.lower().partition("_")
-            synchronous[f"ain_{verb}{noun.capitalize()}"] = _answering(question)
-        methods = {name: _asynchronous(method) for name, method in synchronous.items()}
-        methods["ain_sendSignedTransaction"] = submission.single
-        methods["ain_sendSignedTransactionDryrun"] = submission.dry_run
-        methods["ain_sendSignedTransactionBatch"] = submission.batch
+            methods[f"ain_{verb}{noun.capitalize()}"] = _answering(question)
         return methods
 
     # Network.
@@ -185,7 +206,7 @@ class AinMethods:
         number = _number(given)
         return self._engine.block(int(number)) if number is not None and is_integer(number) else None
 
-    def _of_block(self, key: str, part: Callable[[Mapping[str, Any]], Any]) -> Synchronous:
+    def _of_block(self, key: str, part: Callable[[Mapping[str, Any]], Any]) -> Immediate:
         def method(params: Params) -> Answer:
             block = self._find_block(key, params.get(key))
             return answer(None if block is None else part(block))
@@ -306,16 +327,16 @@ class AinMethods:
         return self._get_one(operation, _TREE_OF_TYPE[kind]) if kind in _TREE_OF_TYPE else None
 
     def _get_one(self, params: Params, tree: str) -> Answer:
-        options = read_options(params)
-        labels = [tree, *parse_path(params.get("ref"))]
+        options = WHOLE if params.keys() <= _PLAIN else read_options(params)
         view = self._engine.final() if _is_true(params.get("is_final")) else self._engine.pending()
+        found = view.node([tree, *parse_path(params.get("ref"))])
         try:
-            check_read(view, labels, options)
+            check_found(view.root, found, options)
         except TooManyBytes as refusal:
             return refused(30002, refusal.message)
         except TooManySiblings as refusal:
             return refused(30003, refusal.message)
-        return answer(read(view, labels, options, self._version()))
+        return answer(shown(found, options, self._version() if options.include_version else ""))
 
     def state_proof(self, params: Params) -> Answer:
         return answer(state_proof(self._engine.final(), parse_path(params.get("ref"))))
@@ -398,15 +419,8 @@ def _is_true(given: object) -> bool:
     return given is True or given == "true"
 
 
-def _answering(question: Callable[[Params], Any]) -> Synchronous:
+def _answering(question: Callable[[Params], Any]) -> Immediate:
     def method(params: Params) -> Answer:
         return answer(question(params))
 
     return method
-
-
-def _asynchronous(method: Synchronous) -> Method:
-    async def run(params: Params) -> Answer:
-        return method(params)
-
-    return run

@@ -39,6 +39,11 @@ _VERSION = re.compile(r"(?:^|[^0-9])([0-9]{1,16})(?:\.([0-9]{1,16}))?(?:\.([0-9]
 Params = Mapping[str, Any]
 Answer = dict[str, Any]
 Method = Callable[[Params], Awaitable[Answer]]
+# A method that waits for nothing.
+Immediate = Callable[[Params], Answer]
+
+_PARAMS = (dict, list, type(None))
+_IDENTITIES = (str, int, float, type(None))
 
 _log = logging.getLogger("openresource.node.rpc")
 _encoder = msgspec.json.Encoder()
@@ -103,8 +108,15 @@ def check_version(params: Params) -> Answer:
 class Dispatcher:
     """Finds the method for a request and puts its answer into the envelope."""
 
-    def __init__(self, methods: Mapping[str, Method], ungated: frozenset[str]) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        ungated: frozenset[str],
+        immediate: Mapping[str, Immediate] | None = None,
+    ) -> None:
+        """`immediate` are further methods, which wait for nothing."""
         self._methods = dict(methods)
+        self._immediate = dict(immediate or {})
         self._ungated = ungated
         self.requests_by_method: dict[str, int] = {}
 
@@ -130,6 +142,18 @@ class Dispatcher:
         replies = [one for one in [await self._reply_to(request) for request in body] if one is not None]
         return Reply(200, replies) if replies else Reply(204)
 
+    def is_immediate(self, body: Any) -> bool:
+        """Whether a parsed body is one request that `answered` can answer."""
+        return isinstance(body, dict) and body.get("id") is not None and self._immediate_of(body) is not None
+
+    def answered(self, request: dict[str, Any]) -> Reply:
+        """The reply to an immediate request whose version was looked at."""
+        return Reply(200, self._reply_at_once(request))
+
+    def _immediate_of(self, request: dict[str, Any]) -> Immediate | None:
+        name = request.get("method")
+        return self._immediate.get(name) if isinstance(name, str) else None
+
     def _gate(self, body: Any, query_version: str) -> int:
         request = body if isinstance(body, dict) else {}
         method = request.get("method")
@@ -143,27 +167,65 @@ class Dispatcher:
         return version_problem(params.get("protoVer", UNDEFINED) if isinstance(params, dict) else UNDEFINED)
 
     async def _reply_to(self, request: Any) -> dict[str, Any] | None:
-        if not isinstance(request, dict) or request.get("jsonrpc") != "2.0":
+        if not _is_request(request):
             return _invalid_request()
-        name, params, identity = request.get("method"), request.get("params"), request.get("id")
-        if not isinstance(name, str) or not (params is None or isinstance(params, dict | list)):
-            return _invalid_request()
-        if not (identity is None or isinstance(identity, str | int | float)):
-            return _invalid_request()
+        name, identity = request["method"], request.get("id")
+        if name in self._immediate:
+            return self._reply_at_once(request)
         method = self._methods.get(name)
         if method is None:
             return None if identity is None else _error(identity, -32601, "Method not found")
-        self.requests_by_method[name] = self.requests_by_method.get(name, 0) + 1
+        self._count(name)
         try:
-            inner = await method(params if isinstance(params, dict) else {})
+            inner = await method(_params(request))
         except Refusal as refusal:
             inner = refused_by(refusal)
         except Exception:
-            _log.exception("method failed", extra={"facts": {"method": name}})
-            return None if identity is None else _error(identity, -32603, "Internal error")
-        if identity is None:
-            return None
-        return {"jsonrpc": "2.0", "id": identity, "result": {**inner, "protoVer": PROTOCOL_VERSION}}
+            return _failed(name, identity)
+        return _enveloped(identity, inner)
+
+    def _reply_at_once(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        if not _is_request(request):
+            return _invalid_request()
+        name, identity = request["method"], request.get("id")
+        self._count(name)
+        try:
+            inner = self._immediate[name](_params(request))
+        except Refusal as refusal:
+            inner = refused_by(refusal)
+        except Exception:
+            return _failed(name, identity)
+        return _enveloped(identity, inner)
+
+    def _count(self, name: str) -> None:
+        self.requests_by_method[name] = self.requests_by_method.get(name, 0) + 1
+
+
+def _is_request(given: Any) -> bool:
+    if (
+        not isinstance(given, dict)
+        or given.get("jsonrpc") != "2.0"
+        or not isinstance(given.get("method"), str)
+    ):
+        return False
+    return isinstance(given.get("params"), _PARAMS) and isinstance(given.get("id"), _IDENTITIES)
+
+
+def _params(request: dict[str, Any]) -> Params:
+    params = request.get("params")
+    return params if isinstance(params, dict) else {}
+
+
+def _enveloped(identity: Any, inner: Answer) -> dict[str, Any] | None:
+    if identity is None:
+        return None
+    return {"jsonrpc": "2.0", "id": identity, "result": {**inner, "protoVer": PROTOCOL_VERSION}}
+
+
+def _failed(name: str, identity: Any) -> dict[str, Any] | None:
+    """The reply of a method that broke; called where its exception is handled."""
+    _log.exception("method failed", extra={"facts": {"method": name}})
+    return None if identity is None else _error(identity, -32603, "Internal error")
 
 
 def _coerced(version: Any) -> tuple[int, int, int] | None:

@@ -1,25 +1,21 @@
-"""The door's socket and HTTP server, with bounds on what a stranger may make it hold."""
+"""The door's socket and its HTTP server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from openresource.node.connections import CONNECTIONS_MAX, KEEP_ALIVE_SECONDS, Connection, Lanes
 from openresource.primitives.errors import Refusal
 
-HEAD_BYTES_MAX = 32 * 1024
-# The time for a request to arrive whole; answers and streams may take longer.
-ARRIVAL_SECONDS_MAX = 60.0
-# AI Network's clients count on connections that stay open for ten minutes.
-KEEP_ALIVE_SECONDS = 620
-CONNECTIONS_MAX = 4_000
 BACKLOG = 1_024
 START_SECONDS_MAX = 10.0
 STOP_SECONDS_MAX = 5
@@ -28,45 +24,6 @@ STOP_SECONDS_MAX = 5
 class PortInUse(Refusal):
     template = "The node cannot listen on {host}:{port}: {reason}."
     way_out = "Name another port with --port (PORT in AI Network's environment), or stop what listens there."
-
-
-class _ArrivalBound(HttpToolsProtocol):
-    """Closes connections whose request is too long at its head or takes too long to arrive."""
-
-    _arrival: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes = 0
-        self._forget_timer()
-        self._arrival = self.loop.call_later(ARRIVAL_SECONDS_MAX, self.transport.close)
-
-    def on_url(self, url: bytes) -> None:
-        self._grow(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._grow(len(name) + len(value))
-        super().on_header(name, value)
-
-    def on_message_complete(self) -> None:
-        self._forget_timer()
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
-        super().connection_lost(exc)
-
-    def _grow(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self.transport.close()
-
-    def _forget_timer(self) -> None:
-        if self._arrival is not None:
-            self._arrival.cancel()
-            self._arrival = None
 
 
 class _Uvicorn(uvicorn.Server):
@@ -88,12 +45,13 @@ class Server:
         self._server: _Uvicorn | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, application: ASGIApp) -> None:
-        """Answer requests; returns when the first one can come."""
+    async def start(self, application: ASGIApp, lanes: Lanes | None = None) -> None:
+        """Answer requests, those with a lane at once; returns when the first one can come."""
+        connection: Any = functools.partial(Connection, lanes=lanes, heads={})
         self._server = _Uvicorn(
             uvicorn.Config(
                 application,
-                http=_ArrivalBound,
+                http=connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

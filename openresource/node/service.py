@@ -133,7 +133,7 @@ class NodeService:
             names = LOCAL_NAMES if self._host is None else None
             door = Door(self._engine, self._content, __version__, names)
             self._engine.start()
-            await self._server.start(door.application)
+            await self._server.start(door.application, door.lane)
         except BaseException:
             await self.stop()
             raise

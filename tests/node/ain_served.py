@@ -15,6 +15,7 @@ from openresource.node.ain.door import AinDoor
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.settings import AinSettings
 from openresource.node.ain.traffic import Traffic
+from openresource.node.connections import Answer, Head
 from openresource.node.signers import Signers
 from openresource.primitives.keys import PrivateKey
 from tests.vectors_support import load_vectors
@@ -35,6 +36,7 @@ class Heard:
     status: int
     headers: dict[str, str]
     body: bytes
+    is_by_lane: bool = False
 
     @property
     def json(self) -> Any:
@@ -98,19 +100,25 @@ class StillNode:
         *,
         headers: Mapping[str, str] | None = None,
         caller: str = "127.0.0.1",
+        without_lanes: bool = False,
     ) -> Heard:
-        """One request."""
+        """One request, answered at once if there is a lane for it, as a server does it."""
         path, _, query = target.partition("?")
         given = {name.lower(): text for name, text in (headers or {}).items()}
         if body is not None:
             given.setdefault("content-type", "application/json")
             given.setdefault("content-length", str(len(body)))
+        raw = {name.encode(): text.encode() for name, text in given.items()}
+        lane = None if without_lanes else self.door.lane(Head(verb, path, query.encode(), raw))
+        answered = None if lane is None else lane(body or b"", caller)
+        if answered is not None:
+            return _heard(answered)
         scope = {
             "type": "http",
             "method": verb,
             "path": path,
             "query_string": query.encode(),
-            "headers": [(name.encode(), text.encode()) for name, text in given.items()],
+            "headers": list(raw.items()),
             "client": (caller, 50_000),
         }
         sent: list[dict[str, Any]] = []
@@ -135,3 +143,10 @@ class StillNode:
         """The whole answer of a method."""
         body = {"jsonrpc": "2.0", "method": method, "params": {**params, "protoVer": "1.0.0"}, "id": 1}
         return self.ask("POST", "/json-rpc", json.dumps(body).encode(), caller=caller)
+
+
+def _heard(answer: Answer) -> Heard:
+    head, body = answer
+    status, *lines = head.decode().rstrip("\r\n").split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return Heard(int(status.split(" ")[1]), headers, body, is_by_lane=True)

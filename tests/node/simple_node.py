@@ -92,7 +92,8 @@ async def running_door(folder: Path, **options: Any) -> AsyncIterator[tuple[Engi
     async with running_engine(folder / "chain", **options) as engine:
         content = ContentStore(folder / "content", quota_bytes=4 * 1024 * 1024)
         server = Server("127.0.0.1", 0)
-        await server.start(Door(engine, content, "0.0.0", LOCAL_NAMES).application)
+        door = Door(engine, content, "0.0.0", LOCAL_NAMES)
+        await server.start(door.application, door.lane)
         chain = Chain(f"http://127.0.0.1:{server.port}", timeout_seconds=5)
         try:
             yield engine, chain

@@ -26,7 +26,8 @@ from openresource.node.ain.limits import (
 from openresource.node.ain.methods import AinNodeMethods
 from openresource.node.ain.routes import JSON_TYPE, Reply, Route, Routes, text_reply
 from openresource.node.ain.served import ServedNode
-from openresource.node.door import HostCheck
+from openresource.node.connections import Answer, Head, Lane, answer_head, is_json, is_plain
+from openresource.node.door import HostCheck, named_host
 from openresource.node.rpc import Dispatcher, encode
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
@@ -57,7 +58,7 @@ class AinDoor:
         """`host_names` are the names that requests may use; None lets every name through."""
         self._node = node
         methods = AinNodeMethods(node)
-        self._dispatcher = Dispatcher(methods.methods(), _UNGATED)
+        self._dispatcher = Dispatcher(methods.methods(), _UNGATED, methods.immediate())
         self._limits = RateLimits(node.parameters, node.now_ms)
         self._cross_origin = CrossOrigin(node.parameters.whitelist("CORS_WHITELIST"))
         routes, developers = Routes(node, methods), DeveloperRoutes(node, methods)
@@ -66,6 +67,71 @@ class AinDoor:
         self._body_bytes_max = body_bytes_max(node.parameters.text("REQUEST_BODY_SIZE_LIMIT"))
         application: ASGIApp = self._serve
         self.application = application if host_names is None else HostCheck(application, host_names)
+        self._host_names = None if host_names is None else frozenset(host_names)
+
+    def lane(self, head: Head) -> Lane | None:
+        """How what waits for nothing is answered at once: methods of JSON-RPC that read, and routes that read."""
+        given = head.headers
+        if self._host_names is not None and named_host(given.get(b"host", b"")) not in self._host_names:
+            return None
+        origin = given.get(b"origin", b"")
+        if not is_plain(origin):
+            return None
+        try:
+            query = _query(head.query)
+        except _Refused:
+            return None
+        told = self._cross_origin.headers(origin.decode("latin-1"))
+        path = _path(head.path)
+        if head.verb == "POST" and path == RPC_PATH and _is_json(given):
+            return self._rpc_lane(_version_in(query), told)
+        if head.verb == "GET" and not _is_json(given):
+            return self._route_lane(("GET", path), query, told)
+        return None
+
+    def _rpc_lane(self, version: str, told: Headers) -> Lane:
+        dispatcher, limits = self._dispatcher, self._limits
+        plain = answer_head(200, [*told, (b"content-type", JSON_TYPE)])
+
+        def lane(raw: bytes, caller: str) -> Answer | None:
+            try:
+                body = parse_json(raw, bytes_max=self._body_bytes_max)
+            except Refusal:
+                return None
+            if not dispatcher.is_immediate(body):
+                return None
+            if not limits.is_on:
+                reply = dispatcher.version_refusal(body, version) or dispatcher.answered(body)
+                return plain, encode(reply.body)
+            counted = list(told)
+            try:
+                self._count(limits.count_request(caller), counted)
+                refused = dispatcher.version_refusal(body, version)
+                if refused is None:
+                    self._count(limits.count_method(caller, body["method"]), counted)
+                reply = refused or dispatcher.answered(body)
+            except _Refused as over:
+                return _whole(counted, over.reply)
+            return _whole(counted, Reply(encode(reply.body), reply.status))
+
+        return lane
+
+    def _route_lane(self, asked: tuple[str, str], query: dict[str, Any], told: Headers) -> Lane | None:
+        if asked not in self._open and asked not in self._listed:
+            return None
+
+        def lane(raw: bytes, caller: str) -> Answer | None:
+            counted = list(told)
+            try:
+                self._count(self._limits.count_request(caller), counted)
+                reply = self._found(asked, query, None, caller)
+            except _Refused as over:
+                reply = over.reply
+            except Exception:
+                reply = _broken(asked[1])
+            return _whole(counted, reply)
+
+        return lane
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,8 +150,7 @@ class AinDoor:
         except _Refused as refused:
             reply = refused.reply
         except Exception:
-            _log.exception("a request failed", extra={"facts": {"path": scope["path"][:200]}})
-            reply = _problem(500, "internal-error", "This request failed here.")
+            reply = _broken(scope["path"])
         await _send(send, told, reply, is_head=scope["method"] == "HEAD")
 
     async def _reply(
@@ -95,7 +160,9 @@ class AinDoor:
         query = _query(scope["query_string"])
         if path == RPC_PATH and verb == "POST":
             return await self._json_rpc(given, content, query, caller, told)
-        asked = ("GET" if verb == "HEAD" else verb, path)
+        return self._found(("GET" if verb == "HEAD" else verb, path), query, content, caller)
+
+    def _found(self, asked: tuple[str, str], query: dict[str, Any], content: Any, caller: str) -> Reply:
         route = self._open.get(asked)
         if route is not None:
             return self._routed(route, asked, query, content)
@@ -104,7 +171,7 @@ class AinDoor:
             return text_reply(NOT_WHITELISTED, 403)
         route = self._listed.get(asked)
         if route is None:
-            return _problem(404, "not-found", f"There is no {verb} {path[:200]}.")
+            return _problem(404, "not-found", f"There is no {asked[0]} {asked[1][:200]}.")
         return self._routed(route, asked, query, content)
 
     def _routed(self, route: Route, asked: tuple[str, str], query: dict[str, Any], content: Any) -> Reply:
@@ -121,9 +188,7 @@ class AinDoor:
     async def _json_rpc(
         self, given: dict[bytes, bytes], content: Any, query: dict[str, Any], caller: str, told: Headers
     ) -> Reply:
-        version = query.get("protoVer", "")
-        # Given more than once it is a list, and no version.
-        version = version if isinstance(version, str) else "?"
+        version = _version_in(query)
         body = content if isinstance(content, dict | list) else {}
         refused = self._dispatcher.version_refusal(body, version)
         if refused is not None:
@@ -200,8 +265,7 @@ def _path(path: str) -> str:
 
 
 def _is_json(given: dict[bytes, bytes]) -> bool:
-    kind = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return kind == b"application/json"
+    return is_json(given.get(b"content-type", b""))
 
 
 def _query(raw: bytes) -> dict[str, Any]:
@@ -218,6 +282,22 @@ def _query(raw: bytes) -> dict[str, Any]:
         many = f"The query has more than {QUERY_FIELDS_MAX} fields."
         raise _Refused(_problem(400, "query-too-long", many)) from error
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
+
+
+def _version_in(query: dict[str, Any]) -> str:
+    version = query.get("protoVer", "")
+    # Given more than once it is a list, and no version.
+    return version if isinstance(version, str) else "?"
+
+
+def _broken(path: str) -> Reply:
+    """The reply to a request that failed; called where its exception is handled."""
+    _log.exception("a request failed", extra={"facts": {"path": path[:200]}})
+    return _problem(500, "internal-error", "This request failed here.")
+
+
+def _whole(told: Headers, reply: Reply) -> Answer:
+    return answer_head(reply.status, [*told, (b"content-type", reply.content_type)]), reply.body
 
 
 def _problem(status: int, code: str, message: str) -> Reply:

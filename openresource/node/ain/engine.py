@@ -221,7 +221,8 @@ class AinNode:
             if self.parameters.flag("ENABLE_EVENT_HANDLER"):
                 self._events = EventHandler(self, settings.hosts, settings.event_port)
                 await self._events.start()
-            await self._server.start(AinDoor(self, LOCAL_NAMES if settings.is_local else None).application)
+            door = AinDoor(self, LOCAL_NAMES if settings.is_local else None)
+            await self._server.start(door.application, door.lane)
             if self.key is not None:
                 await self._begin(self.key)
         except BaseException:

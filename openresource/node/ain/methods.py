@@ -12,7 +12,7 @@ from openresource.node.ain.limits import WRITE_METHODS
 from openresource.node.ain.queries import Queries, is_true
 from openresource.node.ain.served import ServedNode
 from openresource.node.ain.submission import Submission
-from openresource.node.rpc import PROTOCOL_VERSION, Answer, Method, Params, answer, check_version
+from openresource.node.rpc import PROTOCOL_VERSION, Answer, Immediate, Method, Params, answer, check_version
 from openresource.primitives.keys import checksum_address, is_address
 from openresource.primitives.numbers import is_decimal_text, is_integer, is_integer_text, is_number
 from openresource.primitives.paths import VALUES, balance_path, parse_path, service_account_name
@@ -20,7 +20,6 @@ from openresource.primitives.paths import VALUES, balance_path, parse_path, serv
 NUMBER_CHARACTERS_MAX: Final = 40
 
 Block = Mapping[str, Any]
-Synchronous = Callable[[Params], Answer]
 
 
 class AinNodeMethods:
@@ -32,27 +31,33 @@ class AinNodeMethods:
         self.submission = Submission(node)
 
     def methods(self) -> dict[str, Method]:
-        """Every method that this node has; without its API only what runs it and what peers need."""
+        """Those that may wait."""
+        if not self._node.parameters.flag("ENABLE_JSON_RPC_API"):
+            return {}
+        submission = self.submission
+        return {
+            "ain_sendSignedTransaction": submission.single,
+            "ain_sendSignedTransactionDryrun": submission.dry_run,
+            "ain_sendSignedTransactionBatch": submission.batch,
+        }
+
+    def immediate(self) -> dict[str, Immediate]:
+        """All others that this node has; without its API only what runs it and what peers need."""
         node = self._node
-        always = {**Administration(node).methods(), **Injection(node).methods()}
-        always["p2p_getPeerCandidateInfo"] = self.peer_candidate_info
+        methods = {**Administration(node).methods(), **Injection(node).methods()}
+        methods["p2p_getPeerCandidateInfo"] = self.peer_candidate_info
         if node.events is not None:
             events = node.events
-            always["net_getEventHandlerNetworkInfo"] = lambda params: answer(events.network_info())
-            always["ain_getEventHandlerFilterInfo"] = lambda params: answer(events.filter_info())
-            always["ain_getEventHandlerChannelInfo"] = lambda params: answer(events.channel_info())
-        methods = {name: self._timed(name, method) for name, method in always.items()}
-        if not node.parameters.flag("ENABLE_JSON_RPC_API"):
-            return methods
-        synchronous = {**self._of_network(), **self._of_accounts(), **self._of_blocks(), **self._of_state()}
-        methods.update((name, self._timed(name, method)) for name, method in synchronous.items())
-        submission = self.submission
-        methods["ain_sendSignedTransaction"] = submission.single
-        methods["ain_sendSignedTransactionDryrun"] = submission.dry_run
-        methods["ain_sendSignedTransactionBatch"] = submission.batch
-        return methods
+            methods["net_getEventHandlerNetworkInfo"] = lambda params: answer(events.network_info())
+            methods["ain_getEventHandlerFilterInfo"] = lambda params: answer(events.filter_info())
+            methods["ain_getEventHandlerChannelInfo"] = lambda params: answer(events.channel_info())
+        if node.parameters.flag("ENABLE_JSON_RPC_API"):
+            methods.update(
+                {**self._of_network(), **self._of_accounts(), **self._of_blocks(), **self._of_state()}
+            )
+        return {name: self._timed(name, method) for name, method in methods.items()}
 
-    def _of_network(self) -> dict[str, Synchronous]:
+    def _of_network(self) -> dict[str, Immediate]:
         node = self._node
         return {
             "ain_getProtocolVersion": lambda params: answer(PROTOCOL_VERSION),
@@ -66,7 +71,7 @@ class AinNodeMethods:
             "net_rawConsensusStatus": lambda params: answer(node.raw_consensus_status()),
         }
 
-    def _of_accounts(self) -> dict[str, Synchronous]:
+    def _of_accounts(self) -> dict[str, Immediate]:
         return {
             "ain_getAddress": lambda params: answer(self.address()),
             "ain_getBalance": self.balance,
@@ -76,9 +81,9 @@ class AinNodeMethods:
             "ain_validateAppName": self.queries.validate_app_name,
         }
 
-    def _of_blocks(self) -> dict[str, Synchronous]:
+    def _of_blocks(self) -> dict[str, Immediate]:
         chain = self._node.chain
-        methods: dict[str, Synchronous] = {
+        methods: dict[str, Immediate] = {
             "ain_getLastBlock": lambda params: answer(chain.final_block),
             "ain_getLastBlockNumber": lambda params: answer(chain.final_number),
             "ain_getBlockByNumber": lambda params: self.block(params, "number"),
@@ -104,9 +109,9 @@ class AinNodeMethods:
             methods[f"ain_getProposerBy{way}"] = self._of_block(key, lambda block: block["proposer"])
         return methods
 
-    def _of_state(self) -> dict[str, Synchronous]:
+    def _of_state(self) -> dict[str, Immediate]:
         queries = self.queries
-        methods: dict[str, Synchronous] = {
+        methods: dict[str, Immediate] = {
             "ain_get": queries.get,
             "ain_getStateProof": lambda params: answer(queries.proof(params)),
             "ain_getProofHash": lambda params: answer(queries.proof_hash(params)),
@@ -118,19 +123,21 @@ class AinNodeMethods:
             methods[f"ain_{verb}{noun.capitalize()}"] = self._asking(kind)
         return methods
 
-    def _asking(self, kind: str) -> Synchronous:
+    def _asking(self, kind: str) -> Immediate:
         return lambda params: answer(self.queries.ask(kind, params))
 
-    def _timed(self, name: str, method: Synchronous) -> Method:
+    def _timed(self, name: str, method: Immediate) -> Immediate:
         kind = "json_rpc_set" if name in WRITE_METHODS else "json_rpc_get"
         if name.endswith("NodeParam"):
             kind = kind.replace("json_rpc", "access_control")
 
-        async def run(params: Params) -> Answer:
-            begun_ms = self._node.now_ms()
+        traffic, now_ms = self._node.traffic, self._node.now_ms
+
+        def run(params: Params) -> Answer:
+            begun_ms = now_ms()
             given = method(params)
-            ended_ms = self._node.now_ms()
-            self._node.traffic.add(kind, ended_ms - begun_ms, ended_ms)
+            ended_ms = now_ms()
+            traffic.add(kind, ended_ms - begun_ms, ended_ms)
             return given
 
         return run
@@ -212,7 +219,7 @@ class AinNodeMethods:
         length = int(self._node.parameters.number("CHAIN_SEGMENT_LENGTH"))
         return self._node.chain.blocks(_integer(params.get("from")), _integer(params.get("to")), length)
 
-    def _of_block(self, key: str, part: Callable[[Block], Any]) -> Synchronous:
+    def _of_block(self, key: str, part: Callable[[Block], Any]) -> Immediate:
         def method(params: Params) -> Answer:
             block = self.find_block(key, params.get(key))
             return answer(None if block is None else part(block))

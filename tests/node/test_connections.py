@@ -1,0 +1,372 @@
+"""Connections of the door: the same answers however a request arrives, strict parsing, and bounds on who is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openresource.node import connections
+from openresource.node.connections import Head, Lane, answer_head
+from openresource.node.server import Server
+from tests.node.ain_served import StillNode
+from tests.node.simple_node import ALICE, running_door
+
+SECONDS_MAX = 60
+REQUEST = b"POST /lane HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\n\r\nbody"
+
+Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Story = Callable[[Reader, Writer], Awaitable[None]]
+
+
+class TwoWays:
+    """A lane for POST /lane, and an application for everything; each says that it answered, and what it was sent."""
+
+    def __init__(self) -> None:
+        self.heads = 0
+
+    def lane(self, head: Head) -> Lane | None:
+        self.heads += 1
+        if head.verb != "POST" or head.path != "/lane":
+            return None
+        return lambda body, caller: None if body == b"slow" else (answer_head(200, []), b"lane " + body)
+
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        body, has_more = b"", True
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            has_more = message.get("more_body", False)
+        told = b"application " + body
+        length = (b"content-length", str(len(told)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": told})
+
+
+def connected(story: Story, ways: TwoWays | None = None) -> None:
+    """One connection to a server of both ways."""
+    both = ways or TwoWays()
+
+    async def run() -> None:
+        server = Server("127.0.0.1", 0)
+        await server.start(both.application, both.lane)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                await story(reader, writer)
+        finally:
+            writer.close()
+            await server.stop()
+
+    asyncio.run(run())
+
+
+async def heard(reader: Reader) -> tuple[bytes, bytes]:
+    """The next answer: its head, its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+    return head, await reader.readexactly(int(lines.get(b"content-length", b"0")))
+
+
+def test_a_request_is_answered_the_same_however_it_is_cut() -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        for cut in range(len(REQUEST) + 1):
+            writer.write(REQUEST[:cut])
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(REQUEST[cut:])
+            assert (await heard(reader))[1] == b"lane body"
+
+    connected(story)
+
+
+def test_a_head_that_is_known_is_not_parsed_again() -> None:
+    ways = TwoWays()
+
+    async def story(reader: Reader, writer: Writer) -> None:
+        for body in (b"body", b"bodi", b"slow", b"body"):
+            writer.write(REQUEST[:-4] + body)
+            way = b"application " if body == b"slow" else b"lane "
+            assert (await heard(reader))[1] == way + body
+        # Twice: the first one, and the one that its lane declined.
+        assert ways.heads == 2
+        # Less and more than its length are another matter.
+        writer.write(REQUEST[:-1])
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.write(b"X" + REQUEST)
+        assert [(await heard(reader))[1] for _ in range(2)] == [b"lane bodX", b"lane body"]
+
+    connected(story, ways)
+
+
+def test_requests_sent_together_are_answered_in_order() -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        bodies = [b"slow" if number % 7 == 3 else f"{number:04d}".encode() for number in range(500)]
+        writer.write(b"".join(REQUEST[:-4] + body for body in bodies))
+        for body in bodies:
+            told = (await heard(reader))[1]
+            assert told.endswith(b" " + body)
+            assert body != b"slow" or told.startswith(b"application")
+
+    connected(story)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"POST /lane HTTP/1.0\r\ncontent-length: 4", b"body"),
+        (b"POST /lane HTTP/1.1\r\nconnection: close\r\ncontent-length: 4", b"body"),
+        (b"POST /lane HTTP/1.1\r\ntransfer-encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n"),
+        (b"POST /l%61ne HTTP/1.1\r\ncontent-length: 4", b"body"),
+        (b"POST http://here/lane HTTP/1.1\r\ncontent-length: 4", b"body"),
+        (b"POST /lane HTTP/1.1\r\nhost: here\r\nhost: there\r\ncontent-length: 4", b"body"),
+        (b"PUT /lane HTTP/1.1\r\ncontent-length: 4", b"body"),
+    ],
+)
+def test_what_is_unusual_goes_to_the_application(head: bytes, body: bytes) -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        writer.write(head + b"\r\n\r\n" + body)
+        assert (await heard(reader))[1] == b"application body"
+
+    connected(story)
+
+
+def test_who_waits_for_leave_to_send_the_body_gets_it() -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        writer.write(b"POST /lane HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"body")
+        assert (await heard(reader))[1] == b"application body"
+
+    connected(story)
+
+
+def test_a_large_body_goes_to_the_application() -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        size = connections.LANE_BODY_BYTES_MAX + 1
+        writer.write(b"POST /lane HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        assert (await heard(reader))[1] == b"application " + b"x" * size
+
+    connected(story)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST /lane HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nbody",
+        b"POST /lane HTTP/1.1\r\ncontent-length: 4\r\ncontent-length: 4\r\n\r\nbody",
+        b"POST /lane HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        b"POST /lane HTTP/1.1\r\ncontent-length : 4\r\n\r\nbody",
+        b"POST /lane HTTP/1.1\r\ncontent-length: +4\r\n\r\nbody",
+        b"POST /lane HTTP/1.1\ncontent-length: 4\n\nbody",
+        b"POST /lane HTTP/1.1\r\nx: a\rcontent-length: 4\r\n\r\nbody",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_what_is_no_clean_http_is_refused_before_and_behind_good_requests(raw: bytes) -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        for _ in range(2):
+            writer.write(REQUEST)
+            assert (await heard(reader))[1] == b"lane body"
+        writer.write(raw)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ") and b"connection: close" in head
+        assert await reader.read() == b"Invalid HTTP request received."
+
+    connected(story)
+
+
+def test_a_head_that_is_too_long_ends_the_connection() -> None:
+    async def story(reader: Reader, writer: Writer) -> None:
+        writer.write(b"POST /lane HTTP/1.1\r\nx: " + b"x" * 40_000 + b"\r\ncontent-length: 4\r\n\r\nbody")
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+    connected(story)
+
+
+def test_a_request_that_does_not_arrive_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ARRIVAL_SECONDS_MAX", 0.05)
+
+    async def story(reader: Reader, writer: Writer) -> None:
+        for _ in range(2):
+            writer.write(REQUEST)
+            assert (await heard(reader))[1] == b"lane body"
+        writer.write(REQUEST[:-1])
+        assert await reader.read() == b""
+
+    connected(story)
+
+
+def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", 0.05)
+
+    async def silent(reader: Reader, writer: Writer) -> None:
+        assert await reader.read() == b""
+
+    async def answered(reader: Reader, writer: Writer) -> None:
+        writer.write(REQUEST)
+        assert (await heard(reader))[1] == b"lane body"
+        assert await reader.read() == b""
+
+    connected(silent)
+    connected(answered)
+
+
+class Held:
+    """A transport that is full behind its first answer."""
+
+    def __init__(self) -> None:
+        self.protocol: Any = None
+        self.written: list[bytes] = []
+        self.is_reading = True
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        self.protocol.pause_writing()
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def close(self) -> None:
+        raise AssertionError("nobody closes")
+
+
+def test_who_does_not_read_is_not_read_from() -> None:
+    async def run() -> None:
+        from uvicorn.config import Config
+        from uvicorn.server import ServerState
+
+        ways = TwoWays()
+        config = Config(ways.application, ws="none", lifespan="off", log_config=None)
+        config.load()
+        transport = Held()
+        loop = asyncio.get_running_loop()
+        made = connections.Connection(config, ServerState(), {}, loop, lanes=ways.lane, heads={})
+        transport.protocol = made
+        made.connection_made(transport)  # type: ignore[arg-type]
+        made.data_received(REQUEST * 100)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(transport.written) == 1 and not transport.is_reading
+        made.connection_lost(ConnectionResetError())
+        for task in list(made.tasks):
+            task.cancel()
+        await asyncio.gather(*made.tasks, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+# The doors' lanes beside their applications.
+
+CALLS: list[dict[str, Any]] = [
+    {"method": "net_getChainId", "params": {}},
+    {"method": "net_getChainId", "params": {"protoVer": "0.1.0"}},
+    {"method": "net_getChainId", "params": ["1.0.0"]},
+    {"method": "net_getChainId", "jsonrpc": "1.0"},
+    {"method": "net_getChainId", "id": {}},
+    {"method": "net_getChainId", "id": None},
+    {"method": "net_getChainId", "id": 1.5},
+    {"method": "no_such"},
+    {"method": 5},
+    {"method": "ain_get", "params": {"protoVer": "1", "type": "GET_VALUE", "ref": "/accounts"}},
+    {"method": "ain_get", "params": {"protoVer": "1", "type": "GET_VALUE", "ref": "/no\u00e4\ud83d\ude00"}},
+    {
+        "method": "ain_get",
+        "params": {"protoVer": "1", "type": "GET_VALUE", "ref": {"a": []}, "is_final": True},
+    },
+    {"method": "ain_get", "params": {"protoVer": "1", "type": "GET_RULE", "ref": "/", "is_shallow": True}},
+    {
+        "method": "ain_get",
+        "params": {"protoVer": "1", "type": "GET_VALUE", "ref": "/", "include_version": True},
+    },
+    {"method": "ain_get", "params": {"protoVer": "1", "type": "nothing"}},
+    {"method": "ain_getBlockByNumber", "params": {"protoVer": "1", "number": 0}},
+    {"method": "ain_getBlockByNumber", "params": {"protoVer": "1", "number": 99}},
+    {"method": "ain_sendSignedTransaction", "params": {"protoVer": "1"}},
+]
+RAW = [b"{}", b"[]", b"5", b"{", b'{"a":1e999}', b'{"a":"\xff"}', b"[" * 500, b'[{"jsonrpc":"2.0"}]']
+BODIES = [json.dumps({"jsonrpc": "2.0", "id": 7, **call}).encode() for call in CALLS] + RAW
+PATHS = ["/json-rpc", "/json-rpc?protoVer=1.0.0", "/json-rpc?protoVer=0.1.0", "/json-rpc/"]
+ROUTES = [
+    "/",
+    "/health_check",
+    "/last_block_number/",
+    "/get_value?ref=/accounts",
+    "/get_value?ref=/accounts&ref=/rules",
+    "/get_rule?ref=/&is_shallow=true",
+    "/get_value?ref=%2Faccounts%ff",
+    "/get_address",
+    "/get_block_by_number?number=0",
+    "/no_such",
+    "/get_value?" + "a=1&" * 100,
+]
+
+
+def plain_headers(headers: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if name != "content-length"}
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+def test_lanes_of_an_ai_network_node_answer_as_its_application_does(is_limited: bool) -> None:
+    environment = {"ENABLE_EXPRESS_RATE_LIMIT": "true" if is_limited else "false"}
+    fast, slow = StillNode(environment), StillNode(environment)
+    asked = [("POST", path, body) for path in PATHS for body in BODIES]
+    asked += [("GET", path, None) for path in ROUTES * 3]
+    by_lane = 0
+    for origin in ("", "http://localhost:3000", "https://evil.example"):
+        headers = {"origin": origin} if origin else {}
+        for verb, path, body in asked:
+            first = fast.ask(verb, path, body, headers=headers)
+            second = slow.ask(verb, path, body, headers=headers, without_lanes=True)
+            assert (first.status, first.body) == (second.status, second.body), (verb, path, body)
+            assert plain_headers(first.headers) == plain_headers(second.headers), (verb, path, body)
+            by_lane += first.is_by_lane
+            assert not second.is_by_lane
+    assert by_lane > 90
+
+
+def test_the_lane_of_a_node_answers_as_its_application_does(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(SECONDS_MAX), running_door(tmp_path) as (_, chain):
+            await chain.write("/apps/a", {"b": {"c": 1.5, "1": "\u00e4"}, "d": True}, ALICE)
+            port = int(chain.url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            listed = {"method": "ain_get", "params": {"protoVer": "1", "type": "GET_VALUE", "ref": "/apps"}}
+            bodies = [json.dumps({"jsonrpc": "2.0", "id": 7, **listed}).encode(), *BODIES]
+            common = b"host: 127.0.0.1:%d\r\ncontent-type: application/json\r\n" % port
+            for body in bodies:
+                told = []
+                for framing in (
+                    b"content-length: %d\r\n\r\n%b" % (len(body), body),
+                    b"content-length: %d\r\n\r\n%b" % (len(body), body),
+                    b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
+                ):
+                    writer.write(b"POST /json-rpc HTTP/1.1\r\n" + common + framing)
+                    head, answer = await heard(reader)
+                    lines = {line.partition(b" ")[0]: line for line in head.split(b"\r\n")}
+                    # A second may pass in between.
+                    told.append((sorted(lines), {**lines, b"date:": b""}, answer))
+                assert told[0] == told[1] == told[2], body
+            writer.write(b"POST /json-rpc HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 2\r\n\r\n{}")
+            assert (await heard(reader))[0].startswith(b"HTTP/1.1 421 ")
+            writer.close()
+
+    asyncio.run(run())
