@@ -286,6 +286,8 @@ def headline(job: Job) -> str:
     if job.policy.kind == QUORUM:
         count = len(verdict.winners)
         return f"Accepted: {count} of {job.policy.size} results agree."
+    if verdict.ground == "outweighed":
+        return f"Accepted: {REASONS['outweighed']}."
     if verdict.is_verified:
         others = len(verdict.winners) - 1
         return f"Accepted: {_count(others, 'other provider')} came to the same result."

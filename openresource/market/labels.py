@@ -22,12 +22,16 @@ BIT_EXACT: Final = "bit_exact"
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was seen of a program: results under the lot and those drawn, comparisons that agreed, faults, quorums by size."""
+    """What was seen of a program: results under the lot and those drawn, comparisons that agreed, faults, quorums by size.
+
+    `differed` counts jobs whose results differ while nobody could be held to have the wrong one.
+    """
 
     audited: int = 0
     drawn: int = 0
     agreed: int = 0
     faults: int = 0
+    differed: int = 0
     quorums: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -49,12 +53,14 @@ def labels_of(exactness: str, verified: Verified) -> tuple[Label, ...]:
     if verified.audited:
         rate = _percent(verified.drawn, verified.audited)
         why = f"of {_counted(verified.audited, 'result')} under the lot {verified.drawn} were run again by others"
+        if verified.differed:
+            why += f"; {verified.differed} differed, and nobody could be held to it"
         labels.append(Label(AUDITED, f"audited at {rate} %", why))
     if verified.quorums:
         size = max(verified.quorums)
         why = f"{_counted(verified.quorums[size], 'result')} came out alike at {size} providers at once"
         labels.append(Label(QUORUM, f"quorum {size}", why))
-    if exactness == BIT_EXACT and verified.agreed and not verified.faults:
+    if exactness == BIT_EXACT and verified.agreed and not (verified.faults or verified.differed):
         why = f"declared, and {_counted(verified.agreed, 'comparison')} found the same bytes without a fault"
         labels.append(Label(BIT_EXACT, "bit-exact", why))
     if not labels:
@@ -74,12 +80,13 @@ def count_quorum(verified: Verified, size: int) -> Verified:
     return replace(verified, quorums={**verified.quorums, size: _more(verified.quorums.get(size, 0))})
 
 
-def count_comparison(verified: Verified, *, agreed: bool, faults: int) -> Verified:
+def count_comparison(verified: Verified, *, agreed: bool, faults: int, differed: bool = False) -> Verified:
     """What a comparison of several runs brought."""
     return replace(
         verified,
         agreed=_more(verified.agreed) if agreed else verified.agreed,
         faults=min(verified.faults + faults, SAFE_INTEGER_MAX),
+        differed=_more(verified.differed) if differed else verified.differed,
     )
 
 
@@ -94,6 +101,7 @@ def read_verified(record: Any) -> Verified:
         drawn=fields.optional_integer("drawn", 0),
         agreed=fields.optional_integer("agreed", 0),
         faults=fields.optional_integer("faults", 0),
+        differed=fields.optional_integer("differed", 0),
         quorums={int(size): int(count) for size, count in quorums.items()},
     )
 
@@ -105,6 +113,7 @@ def verified_record(verified: Verified) -> dict[str, Any]:
         "drawn": verified.drawn,
         "agreed": verified.agreed,
         "faults": verified.faults,
+        "differed": verified.differed,
         "quorums": {str(size): count for size, count in verified.quorums.items()},
     }
     return {name: value for name, value in members.items() if value}

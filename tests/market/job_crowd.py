@@ -11,7 +11,7 @@ import heapq
 import itertools
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -108,6 +108,9 @@ class World:
         policies: tuple[str, ...] = ("audited", "audited", "audited", "quorum:2/3", "one"),
         loss: float = 0.01,
         partitions: bool = True,
+        bonds: Mapping[str, int] | None = None,
+        accomplices: int = ACCOMPLICES_MAX,
+        malice: float = 0.002,
     ) -> None:
         self.random = random.Random(seed)
         self.seed = seed
@@ -115,6 +118,7 @@ class World:
         self.policies = policies
         self.loss = loss
         self.partitions = partitions
+        self.malice = malice
         self.now = 1_700_000_000_000
         self.heap: list[tuple[int, int, Callable[[], None]]] = []
         self.order = itertools.count()
@@ -135,15 +139,22 @@ class World:
         self.salts: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         self.started = 0
         self.settled: deque[str] = deque()
-        self._people(crowd, price_uain, bond_uain)
+        self._people(crowd, price_uain, bond_uain, bonds or {}, accomplices)
         self.accounts["buyers"] = 10**15
         self.supply = self.total()
 
-    def _people(self, crowd: dict[str, int], price_uain: int, bond_uain: int) -> None:
+    def _people(
+        self,
+        crowd: dict[str, int],
+        price_uain: int,
+        bond_uain: int,
+        bonds: Mapping[str, int],
+        accomplices_max: int,
+    ) -> None:
         for kind, count in crowd.items():
             for number in range(count):
                 name = f"{kind}/{number}"
-                bond = bond_uain
+                bond = bonds.get(kind, bond_uain)
                 if kind == SPLIT:
                     # One owner's bond, cut into many addresses.
                     bond = max(UAIN_PER_AIN, bond_uain // count)
@@ -164,8 +175,9 @@ class World:
         self.programs = []
         for _ in range(max(1, len(members) // 2)):
             # Who plays together holds less than a third of the seats of a program: more may outvote the rest anywhere.
+            fewest = 0 if accomplices_max == ACCOMPLICES_MAX else accomplices_max
             bad = self.random.sample(
-                accomplices, min(len(accomplices), self.random.randint(0, ACCOMPLICES_MAX))
+                accomplices, min(len(accomplices), self.random.randint(fewest, accomplices_max))
             )
             good = self.random.sample(others, min(len(others), CANDIDATES - len(bad)))
             self.programs.append([*bad, *good])
@@ -259,12 +271,12 @@ class World:
         if self.random.random() < self.loss:
             self.at(self.now + delay + self.random.randint(1, 3_000), work)
 
-    def run(self, jobs: int, *, per_second: int = 3) -> None:
+    def run(self, jobs: int, *, per_second: float = 3) -> None:
         """Starts so many jobs and goes on until nothing is on its way any more."""
         for number in range(jobs):
-            self.at(self.now + number * 1_000 // per_second, self._begin)
+            self.at(self.now + int(number * 1_000 / per_second), self._begin)
         if self.partitions:
-            span_ms = jobs * 1_000 // per_second
+            span_ms = int(jobs * 1_000 / per_second)
             for _ in range(max(1, jobs // 2_000)):
                 self.at(self.now + self.random.randint(0, span_ms), self._cut)
         while self.heap:
@@ -319,14 +331,17 @@ class World:
         """Whoever is next in the drawn order tries, one stagger after the other."""
         job = self.jobs[job_id]
         seed = draws.lease_seed(job_id) if role == WORKER else job.seed
+        self.orders[job_id, role] = self._drawn(job, seed)
+        self._try_turn(job_id, role, 0, self.now)
+
+    def _drawn(self, job: Job, seed: bytes) -> tuple[str, ...]:
         members = [
             draws.Candidate(
                 name, draws.seats_of(self.machines[name].bond_uain, self.settings.bond_per_seat_uain)
             )
-            for name in self.candidates[job_id]
+            for name in self.candidates[job.job]
         ]
-        self.orders[job_id, role] = draws.ranking(seed, members)
-        self._try_turn(job_id, role, 0, self.now)
+        return draws.ranking(seed, members)
 
     def _try_turn(self, job_id: str, role: str, place: int, from_ms: int) -> None:
         job = self.jobs.get(job_id)
@@ -341,7 +356,8 @@ class World:
             one = self.machines[order[place % len(order)]]
             turn = from_ms + (place % len(order)) * self.settings.stagger_ms
             if one.cut_off_until <= self.now and self._may_come(job, one, role):
-                self._lease(job_id, one, role, min(turn, self.now))
+                is_called = role == REFEREE and place < job.checkers_wanted
+                self._lease(job_id, one, role, job.turns_from_ms if is_called else min(turn, self.now))
         job = self.jobs[job_id]
         if ROLE_OF_STATUS.get(job.status) == role:
             pause = self.settings.stagger_ms if place + 1 < len(order) else 20_000
@@ -361,6 +377,12 @@ class World:
             royalty_uain=0,
             operator=one.operator,
             free_bond_uain=one.bond_uain - one.locked_uain,
+            bond_uain=one.bond_uain,
+            others_uain=sum(
+                self.machines[name].bond_uain
+                for name in self.candidates[job_id]
+                if self.machines[name].operator != one.operator
+            ),
             streak=one.streak,
             turn_at_ms=turn_at_ms,
         )
@@ -433,17 +455,22 @@ class World:
 
     def _facts(self, job: Job) -> Facts:
         operators = {run.operator or run.provider for run in job.executions if not run.is_over}
+        beacon, order = self.beacon(self.now // BLOCK_MS - 1), tuple(self.candidates[job.job])
+        if job.status == DISPUTED:
+            order = self._drawn(job, draws.referees_seed(job.job, job.secret + beacon))
         able = {
-            self.machines[name].operator
-            for name in self.candidates[job.job]
+            self.machines[name].operator: self.machines[name].bond_uain
+            for name in order
             if self.machines[name].operator not in operators
             and self.machines[name].bond_uain >= self.settings.job_bond_uain
         }
         return Facts(
             pot_uain=self.accounts[POT],
             bonds={name: self.machines[name].bond_uain for name in self.candidates[job.job]},
-            beacon=self.beacon(self.now // BLOCK_MS - 1),
+            beacon=beacon,
             checkers=len(able),
+            able_uain=sum(able.values()),
+            called_uain=sum(list(able.values())[: job.checkers_wanted]),
         )
 
     def _step(self, take: Callable[[], Outcome], job: Job) -> None:
@@ -460,6 +487,8 @@ class World:
             return
         outcome = machine.on_deadline(job, name, self.settings, self._facts(job), self.now)
         self.apply(job, outcome)
+        if name == "call" and outcome.job.status == DISPUTED:
+            self._call_turns(job_id, REFEREE)
         if ROLE_OF_STATUS.get(outcome.job.status) == WORKER and job.status == LEASED and name == "lease":
             self._call_turns(job_id, WORKER)
 
@@ -470,8 +499,6 @@ class World:
             self.sent(None, 150, lambda: self._secret(job_id))
         elif job.status == DRAWN:
             self._call_turns(job_id, AUDITOR)
-        elif job.status == DISPUTED:
-            self._call_turns(job_id, REFEREE)
         elif job.status == REQUESTED and before.status == LEASED:
             self._call_turns(job_id, WORKER)
         if job.status in ("REVEALING", "JUDGING"):
@@ -538,7 +565,7 @@ class World:
         if job.dispute is None:
             self.settled.append(job.job)
         is_wrong = job.status == ACCEPTED and job.verdict.digest != keccak(b"right" + job.job.encode())
-        doubts = self.random.random() < (0.2 if is_wrong else 0.002)
+        doubts = self.random.random() < (0.2 if is_wrong else self.malice)
         if job.policy.kind != "one" and job.status == ACCEPTED and job.dispute is None and doubts:
             self.sent(None, 5_000, lambda: self._dispute(job.job))
         while len(self.settled) > SETTLED_KEPT:

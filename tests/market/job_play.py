@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from openresource.market.jobs import draws, machine
@@ -29,13 +30,16 @@ class Play:
         exactness: str = "bit_exact",
         settings: Settings | None = None,
         secret_hash: bytes = draws.secret_hash(SECRET),
+        bonds: Mapping[str, int] | None = None,
         **terms: Any,
     ) -> None:
         self.settings = settings or Settings()
         self.at = 1_000
         self.providers = providers
         self.balances: dict[str, int] = {"payer": 100_000, "disputer": 1_000_000, POT: 0, JOB: 0}
-        self.balances |= {bond_name(provider): BOND_UAIN for provider in providers}
+        self.balances |= {
+            bond_name(provider): (bonds or {}).get(provider, BOND_UAIN) for provider in providers
+        }
         self.slashes: list[Slash] = []
         self.steps: list[tuple[str, str]] = []
         self._due: list[tuple[int, int, str]] = []
@@ -75,11 +79,14 @@ class Play:
     def facts(self) -> Facts:
         """What the machine may know."""
         taken = {run.provider for run in self.job.executions}
+        able = [self.balances[bond_name(one)] for one in self.providers if one not in taken]
         return Facts(
             pot_uain=self.balances[POT],
             bonds={provider: self.balances[bond_name(provider)] for provider in self.providers},
             beacon=keccak(self.at.to_bytes(8, "big")),
             checkers=len(set(self.providers) - taken),
+            able_uain=sum(able),
+            called_uain=sum(sorted(able, reverse=True)[: self.job.checkers_wanted]),
         )
 
     def wait(self, milliseconds: int) -> None:
@@ -107,7 +114,10 @@ class Play:
         held = self.balances[bond_name(provider)]
         self.book(
             machine.lease(
-                self.job, Offer(provider, 500, 200, free_bond_uain=held, **offer), self.settings, self.at
+                self.job,
+                Offer(provider, 500, 200, free_bond_uain=held, bond_uain=held, **offer),
+                self.settings,
+                self.at,
             )
         )
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from openresource.market.jobs import lifecycle, machine, refusals
+from openresource.market.jobs.draws import Candidate
 from openresource.market.jobs.lifecycle import FINAL, LIFE_CYCLE, REASONS, REQUESTED, WAITS
 from openresource.market.jobs.terms import JOB, PARAMETER_OF, POT, Offer, Settings, bond_name
+from openresource.market.jobs.turns import checker_turn_ms, checkers
 from openresource.market.jobs.verdicts import resolve
 from openresource.market.natives.parameters import PARAMETERS
 from openresource.primitives.errors import Refusal
@@ -411,3 +413,80 @@ def test_who_came_late_shows_no_result_while_others_run() -> None:
     assert play.job.status == "REVEALING"
     play.reveal("honest0")
     assert play.job.of("honest0").is_late
+
+
+@pytest.mark.parametrize(
+    ("others_uain", "rate_ppm"),
+    [
+        (None, 5_000),
+        # Nobody could look, whatever the rate.
+        (0, 5_000),
+        (BOND_UAIN * 3 // 2, 1_000_000),
+        (BOND_UAIN * 3 // 2 + 1, 5_000),
+    ],
+)
+def test_who_is_too_large_to_be_outweighed_has_every_result_audited(
+    others_uain: int | None, rate_ppm: int
+) -> None:
+    play = Play("audited", HONEST)
+    play.lease("honest0", streak=1_000_000, others_uain=others_uain)
+    assert play.job.rate_ppm == rate_ppm
+
+
+@pytest.mark.parametrize(("bond_uain", "status"), [(9_000_000, "UNRESOLVED"), (8_999_999, "REFUTED")])
+def test_a_worker_is_convicted_by_more_coins_than_its_own_and_else_is_paid_nothing(
+    bond_uain: int, status: str
+) -> None:
+    # An auditor and two referees with three AIN each; nobody else.
+    play = Play("audited", ("big", *HONEST[:3]), bonds={"big": bond_uain})
+    play.work("big", WRONG)
+    play.tell_secret()
+    play.work("honest0")
+    play.reveal("honest0")
+    play.reveal("big", WRONG)
+    play.wait(1)
+    for referee in HONEST[1:3]:
+        play.work(referee)
+    for referee in HONEST[1:3]:
+        play.reveal(referee)
+    assert play.job.status == status and "big" not in play.balances
+    assert play.balances["payer"] == 100_000
+    assert [slash.provider for slash in play.slashes] == (["big"] if status == "REFUTED" else [])
+    assert play.job.verdict is not None
+    assert play.job.verdict.ground == ("wrong_digest" if status == "REFUTED" else "outweighed")
+
+
+def test_an_auditor_too_large_to_be_convicted_does_not_keep_an_honest_worker_from_its_pay() -> None:
+    play = Play("audited", ("big", *HONEST[:4]), bonds={"big": 50_000_000})
+    play.work("honest0")
+    play.tell_secret()
+    play.work("big", WRONG)
+    play.reveal("honest0")
+    play.reveal("big", WRONG)
+    play.wait(1)
+    for referee in HONEST[1:4]:
+        play.work(referee)
+    for referee in HONEST[1:4]:
+        play.reveal(referee)
+    assert play.job.status == "ACCEPTED" and play.job.verdict is not None and play.job.verdict.punished == ()
+    assert play.slashes == [] and play.job.paid_uain == 700
+
+
+def test_those_who_came_do_not_draw_the_next_ones_forward() -> None:
+    """Else the five quickest of many would judge, not the five whom the lot named."""
+    who = [Candidate(f"r{number}", 3) for number in range(12)]
+    play = Play("audited", ("worker", "auditor", *(one.provider for one in who)))
+    play.work("worker", WRONG)
+    play.tell_secret()
+    play.work("auditor")
+    play.reveal("auditor")
+    play.reveal("worker", WRONG)
+    play.wait(1)
+    order = checkers(play.job, who)
+    begins = play.job.turns_from_ms
+    for place in range(5):
+        left = checkers(play.job, who)
+        turns = [checker_turn_ms(play.job, left, provider, play.settings) for provider in order[place:]]
+        assert turns == [begins + max(0, late - 4) * play.settings.call_ms for late in range(place, 12)]
+        play.lease(order[place], turn_at_ms=begins)
+    assert all(run.is_called for run in play.job.of_role("referee"))

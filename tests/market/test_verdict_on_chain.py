@@ -11,6 +11,7 @@ from openresource.market.bonds import read_bond
 from openresource.market.codes import ResultCode
 from openresource.market.jobs import job_of, read_folded, remade_verdict, verdict_record
 from openresource.market.jobs.faults import Report, ResultPaper, report_record, sign_result
+from openresource.market.labels import labels_of, read_verified
 from openresource.market.money import where_coins_are
 from openresource.market.natives import job_records
 from openresource.primitives.encoding import canonical_json_bytes
@@ -91,6 +92,24 @@ def to_dispute(world: JobWorld, wrong: str) -> tuple[str, str, str]:
     good(world.reveal(job, "ann", 50 if wrong == "worker" else 49))
     assert world.status(job) == "DISPUTED"
     return job, "ann", auditor
+
+
+def accepted(world: JobWorld, worker: str, output: int, key: str = "ab" * 16) -> str:
+    """A job whose result was accepted without an audit."""
+    job = world.ask("audited:0", key)
+    world.work(job, worker, output)
+    world.next_block()
+    good(world.tell_secret(job))
+    good(world.reveal(job, worker, output))
+    assert world.status(job) == "ACCEPTED"
+    return job
+
+
+def doubt(world: JobWorld, job: str) -> None:
+    """Somebody without a machine disputes a result."""
+    path = f"/jobs/{job}/disputes/{address('disputer')}/{RECORD}"
+    good(world.chain.set("disputer", path, {"bond_uain": 100_000}))
+    assert world.status(job) == "DISPUTED"
 
 
 def judge(world: JobWorld, job: str, referees: list[str]) -> None:
@@ -262,13 +281,69 @@ def test_an_accepted_result_is_disputed_once_and_the_loser_pays() -> None:
         assert world.value(f"/jobs/{job}/verdict/status") == "ACCEPTED"
         won = world.chain.balance(address("disputer")) - coins
         if wrong:
-            # The stake pays three referees, refunds the buyer, and a fifth of the rest goes to who showed it.
-            assert won == (1_000_000 - 1_500 - 700) // 5
+            # The stake pays three referees and refunds the buyer; where all were called who could be, nobody gains by the rest.
+            assert won == 0
             assert world.chain.balance(BUYER) == buyer + 700
         else:
             assert won == -100_000
         again = world.chain.set("disputer", f"{path}/{'aa' * 16}", {"bond_uain": 100_000})
         assert again.has_failed and world.is_conserved()
+
+
+def test_where_referees_are_a_lot_among_more_whoever_showed_a_fault_gets_a_part_of_the_stake() -> None:
+    providers = dict.fromkeys(("ann", "bob", "cid", "dan", "eve", "fay", "gus"), 2)
+    world = JobWorld(providers)
+    job = accepted(world, "ann", 50)
+    coins = world.chain.balance(address("disputer"))
+    doubt(world, job)
+    world.next_block()
+    able, called = (world.value(f"/jobs/{job}/state/dispute/{name}") for name in ("able_uain", "called_uain"))
+    assert (able, called) == (12_000_000, 10_000_000)
+    referees = [name for name in providers if name != "ann" and not world.lease(job, name).has_failed]
+    assert len(referees) == 5
+    for name in referees:
+        good(world.commit(job, name))
+    for name in referees:
+        good(world.reveal(job, name))
+    assert world.status(job) == "REFUTED" and explained(world, job)
+    # The stake pays five referees and refunds the buyer; a fifth of the rest is the reward.
+    assert world.chain.balance(address("disputer")) - coins == (1_000_000 - 2_500 - 700) // 5
+    assert world.is_conserved()
+
+
+def test_who_has_bonded_more_than_all_who_speak_against_it_is_not_convicted() -> None:
+    small = ("bob", "cid", "dan", "eve", "fay")
+    world = JobWorld({"ann": 6, **dict.fromkeys(small, 1), "gus": 0, "hal": 0})
+    job, other = accepted(world, "ann", 49, "01" * 16), "02" * 16
+    doubt(world, job)
+    world.next_block()
+    for name in small:
+        good(world.lease(job, name))
+        assert world.value(f"/jobs/{job}/executions/{address(name)}/bond_uain") == 1_000_000
+        good(world.commit(job, name, 50))
+    for name in small:
+        good(world.reveal(job, name, 50))
+    # Nothing is proven, so what was accepted stands, and the verdict says why.
+    assert world.status(job) == "ACCEPTED" and explained(world, job)
+    assert world.value(f"/jobs/{job}/judgement/ground") == "outweighed"
+    assert world.value(f"/jobs/{job}/judgement/punished") is None and world.bond("ann") == 6_000_000
+    seen = read_verified(world.value(f"/verified/{PROGRAM}"))
+    assert seen.differed == 1 and seen.faults == 0
+    assert "bit-exact" not in [label.text for label in labels_of("bit_exact", seen)]
+    # Two more small ones tip the scales.
+    for name in ("gus", "hal"):
+        bond = {"amount_uain": 1_000_000}
+        good(world.chain.set(name, f"/bonds/{address(name)}/add/{RECORD}", bond))
+    job = accepted(world, "ann", 49, other)
+    doubt(world, job)
+    world.next_block()
+    lying = [name for name in (*small, "gus", "hal") if not world.lease(job, name).has_failed]
+    for name in lying:
+        good(world.commit(job, name, 50))
+    for name in lying:
+        good(world.reveal(job, name, 50))
+    assert world.status(job) == "REFUTED" and explained(world, job) and world.bond("ann") == 5_000_000
+    assert world.is_conserved()
 
 
 def test_within_a_tolerance_outputs_are_compared_and_nobody_is_punished() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openresource.market.jobs.comparators import Verification, read_comparator
 from openresource.market.jobs.lifecycle import ACCEPTED, DISPUTED, FAILED, REASONS, REFUTED, UNRESOLVED
 from openresource.market.jobs.policies import Policy, read_policy
-from openresource.market.jobs.states import read_verdict
+from openresource.market.jobs.states import job_of, read_verdict
 from openresource.market.jobs.verdicts import (
     AUDITOR,
     DONE,
@@ -61,6 +61,8 @@ def executions(draw: st.DrawFn) -> Execution:
         provider=draw(st.sampled_from(PROVIDERS)),
         role=draw(st.sampled_from(ROLES)),
         runtime_class=draw(st.sampled_from(("", "a", "b"))),
+        bond_uain=draw(st.sampled_from((0, 1, 2, 9))),
+        is_called=draw(st.booleans()),
         lease_at_ms=draw(st.sampled_from((1, 2))),
         lease_until_ms=100,
         is_over=not committed_at and draw(st.booleans()),
@@ -77,13 +79,19 @@ def executions(draw: st.DrawFn) -> Execution:
 
 
 POLICIES = st.builds(
-    lambda text, verification, until, wanted: replace(
-        read_policy(text, verification), referees_until_ms=until, referees_wanted=wanted
+    lambda text, verification, until, wanted, called, others: replace(
+        read_policy(text, verification),
+        referees_until_ms=until,
+        referees_wanted=wanted,
+        called_uain=called,
+        able_uain=called + others,
     ),
     st.sampled_from(("one", "quorum:2/3", "quorum:3/5", "audited", "audited:0.5")),
     st.sampled_from((EXACT, NEAR, Verification("class_exact"))),
     st.sampled_from((0, 1_200)),
     st.integers(0, 3),
+    st.integers(0, 12),
+    st.sampled_from((0, 1, 30)),
 )
 TIMES = st.sampled_from((0, 60, 450, 999, 1_000, 1_100, 2_000))
 
@@ -202,6 +210,80 @@ def test_only_faults_that_prove_themselves_are_punished(
             assert any(one.status == DONE for one in own)
         if reason == "no_reveal":
             assert at_ms >= UNTIL and all(one.commitment for one in own if one.committed_at_ms)
+
+
+@given(st.lists(executions(), max_size=12), POLICIES, TIMES)
+def test_nobody_is_convicted_by_fewer_coins_than_its_own(
+    runs: list[Execution], policy: Policy, at_ms: int
+) -> None:
+    verdict = resolve(runs, policy, at_ms)
+    # At most, all who came to another result speak against it, and all who could have been called.
+    for provider in (name for name, reason in verdict.punished if reason == "wrong_digest"):
+        own = [one for one in runs if one.provider == provider]
+        against = {one.provider: max(0, one.bond_uain) for one in runs if one.provider != provider}
+        for one in runs:
+            if one.provider in against:
+                against[one.provider] = max(against[one.provider], one.bond_uain)
+        most = sum(against.values()) + max(0, policy.able_uain - policy.called_uain)
+        assert most > min(one.bond_uain for one in own) or any(one.bond_uain == 0 for one in own)
+
+
+@given(
+    st.integers(0, 60),
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_a_worker_falls_if_and_only_if_more_coins_speak_against_it(
+    own: int, bonds: list[int], others: int, is_dispute: bool
+) -> None:
+    called = sum(bonds)
+    policy = replace(
+        read_policy("audited", EXACT),
+        referees_until_ms=900,
+        referees_wanted=len(bonds),
+        called_uain=called,
+        able_uain=called + others,
+    )
+    referees = [
+        run(f"r{place}", role=REFEREE, bond_uain=bond, is_called=True) for place, bond in enumerate(bonds)
+    ]
+    auditor = [] if is_dispute else [run("auditor", role=AUDITOR, bond_uain=5)]
+    verdict = resolve([run("worker", WRONG, bond_uain=own), *auditor, *referees], policy, UNTIL)
+    against = called + others + (0 if is_dispute else 5)
+    if own and own >= against:
+        assert verdict.status == (ACCEPTED if is_dispute else UNRESOLVED) and verdict.punished == ()
+        assert verdict.ground == "outweighed"
+    else:
+        assert verdict.status == REFUTED and dict(verdict.punished) == {"worker": "wrong_digest"}
+
+
+def test_small_referees_beside_a_large_one_that_did_not_come_speak_for_few_coins() -> None:
+    # The lot named a referee with 100 coins and four with one; six more with one could have been called.
+    policy = replace(
+        read_policy("audited", EXACT),
+        referees_until_ms=900,
+        referees_wanted=5,
+        called_uain=104,
+        able_uain=110,
+    )
+    small = [run(f"r{place}", role=REFEREE, bond_uain=1, is_called=True) for place in range(4)]
+    next_one = run("next", role=REFEREE, bond_uain=1)
+    for own, status in ((4, REFUTED), (5, ACCEPTED), (50, ACCEPTED)):
+        worker = run("worker", WRONG, bond_uain=own)
+        assert resolve([worker, *small, next_one], policy, UNTIL).status == status
+
+
+def test_records_of_before_bonds_were_weighed_give_the_verdict_that_they_gave() -> None:
+    policy = replace(read_policy("audited", EXACT), referees_until_ms=900, referees_wanted=3)
+    referees = [run(f"r{place}", role=REFEREE) for place in range(3)]
+    verdict = resolve([run("worker", WRONG), run("auditor", role=AUDITOR), *referees], policy, UNTIL)
+    assert verdict.status == REFUTED and dict(verdict.punished) == {"worker": "wrong_digest"}
+    state = {"status": "DISPUTED", "payer": "p", "dispute": {"disputer": "", "referees": 3, "until_ms": 900}}
+    asked = {"requester": "p", "publisher": "q", "policy": "audited", "budget_uain": 1}
+    times = {"requested_at_ms": 0, "deadline_ms": 1}
+    job = job_of("j", {"request": {**asked, **times}, "state": state})
+    assert job.policy.able_uain == 0 and job.dispute is not None and not job.dispute.is_lot
 
 
 def test_a_run_that_failed_proves_nothing_about_a_result() -> None:

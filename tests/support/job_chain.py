@@ -156,7 +156,15 @@ class JobChain:
 
     def _facts(self, job: str) -> Facts:
         order = checkers(self.jobs[job], self._candidates())
-        return Facts(pot_uain=10**9, bonds=dict(self.placed), beacon=self._beacon, checkers=len(order))
+        able = [self.placed[provider] for provider in order]
+        return Facts(
+            pot_uain=10**9,
+            bonds=dict(self.placed),
+            beacon=self._beacon,
+            checkers=len(order),
+            able_uain=sum(able),
+            called_uain=sum(able[: self.jobs[job].checkers_wanted]),
+        )
 
     def _write(self, labels: list[str], value: Any, signer: str) -> None:
         now = self.now_ms()
@@ -193,6 +201,7 @@ class JobChain:
                     80,
                     20,
                     free_bond_uain=self.placed[provider],
+                    bond_uain=self.placed[provider],
                     turn_at_ms=self._turn(job, provider),
                 )
                 self._apply(machine.lease(self.jobs[job], offer, self.settings, now))
@@ -232,7 +241,9 @@ class JobChain:
 
     def _candidates(self) -> list[Candidate]:
         per_seat = self.settings.bond_per_seat_uain
-        return [Candidate(one, seats_of(bond, per_seat), one) for one, bond in self.placed.items()]
+        return [
+            Candidate(one, seats_of(bond, per_seat), one, bond_uain=bond) for one, bond in self.placed.items()
+        ]
 
     def _apply(self, outcome: Outcome) -> None:
         job = outcome.job

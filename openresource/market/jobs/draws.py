@@ -31,6 +31,7 @@ class Candidate:
     seats: int
     operator: str = ""
     runtime_class: str = ""
+    bond_uain: int = 0
 
 
 def seats_of(bond_uain: int, bond_per_seat_uain: int) -> int:

@@ -19,13 +19,14 @@ _NUMBERS: Final = (
     "lease_until_ms",
     "ask_uain",
     "royalty_uain",
+    "bond_uain",
     "stake_uain",
     "committed_at_ms",
     "reveal_until_ms",
     "revealed_at_ms",
     "equivocated_at_ms",
 )
-_FLAGS: Final = ("is_locked", "is_over", "is_late", "is_fined")
+_FLAGS: Final = ("is_locked", "is_called", "is_over", "is_late", "is_fined")
 _TEXTS: Final = ("operator", "runtime_class", "output_cid", "status", "error")
 _BYTES: Final = ("commitment", "digest", "salt")
 

@@ -111,12 +111,16 @@ REASONS: Final[dict[str, str]] = {
     "no_quorum": "too few results agree",
     "no_referee": "nobody who could referee came in time",
     "referees_split": "the referees do not agree among themselves",
+    "outweighed": "those who came to another result have less bonded than who they speak against",
     "wrong_digest": "the referees' runs show that its result is wrong",
     "equivocation": "it signed two different results for one lease",
     "dispute_lost": "the referees' runs confirm the result that was disputed",
     "no_hold": "nobody set money aside that pays for it",
     "kept_long_enough": "it was settled long ago and is kept in short",
 }
+
+# Grounds of verdicts over results that differ, where nobody could be found wrong.
+UNPROVEN: Final = ("no_referee", "referees_split", "outweighed")
 
 
 class JobMissing(Refusal):

@@ -52,6 +52,7 @@ from openresource.market.jobs.terms import (
     Offer,
     Outcome,
     Settings,
+    judged_policy,
 )
 from openresource.market.jobs.verdicts import AUDITOR, DONE, REFEREE, WORKER, Execution, Verdict, resolve
 from openresource.primitives.hashing import keccak
@@ -84,15 +85,17 @@ def lease(job: Job, offer: Offer, settings: Settings, at_ms: int) -> Outcome:
         lease_until_ms=until,
         ask_uain=offer.ask_uain,
         royalty_uain=offer.royalty_uain,
+        bond_uain=offer.bond_uain,
         stake_uain=stake,
         is_locked=True,
+        is_called=role == REFEREE and offer.turn_at_ms <= job.turns_from_ms,
     )
     leased = replace(job, status=target, executions=(*job.executions, run))
     if role == WORKER and job.policy.kind == AUDITED:
         adapted = draws.audit_rate_ppm(
             streak=offer.streak,
             price_uain=offer.ask_uain + offer.royalty_uain,
-            stake_uain=stake,
+            stake_uain=stake if _can_be_convicted(offer) else 0,
             lowest_ppm=settings.audit_ppm_min,
         )
         asked = job.policy.audit_ppm
@@ -357,6 +360,14 @@ def _stake(job: Job, offer: Offer, role: str, settings: Settings) -> int:
     )
 
 
+def _can_be_convicted(offer: Offer) -> bool:
+    """Whether two thirds of the coins of all who could check it outweigh its own; else a fault would cost it nothing.
+
+    Where nobody could check it there is nothing to ask for: no rate brings an auditor.
+    """
+    return not offer.others_uain or 2 * offer.others_uain > 3 * offer.bond_uain
+
+
 def _unbonded(job: Job, offer: Offer, settings: Settings) -> int:
     """Nothing is at stake; so only a few leases at once."""
     if offer.leases >= settings.free_leases:
@@ -443,10 +454,11 @@ def _to_auditors(job: Job, name: str, facts: Facts, settings: Settings, at_ms: i
 def _to_referees(job: Job, doubt: Dispute, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
     wanted = min(settings.referees, facts.checkers)
     until = at_ms + settings.referee_ms if wanted else at_ms
+    called = replace(doubt, began_at_ms=at_ms, until_ms=until, referees=wanted)
     disputed = replace(
         job,
-        dispute=replace(doubt, began_at_ms=at_ms, until_ms=until, referees=wanted),
-        policy=replace(job.policy, referees_until_ms=until, referees_wanted=wanted),
+        dispute=called,
+        policy=judged_policy(job.policy, called),
         # Who reveals last, or disputes, chooses when; so the order hangs on the block in which that stands.
         seed=b"",
         turns_from_ms=at_ms + 1,
@@ -522,10 +534,17 @@ def _on_lease_over(job: Job, settings: Settings, at_ms: int) -> Outcome:
 
 def _on_call(job: Job, facts: Facts, at_ms: int) -> Outcome:
     """Orders referees by the beacon of the block in which the dispute began."""
-    if job.status != DISPUTED or job.seed:
+    if job.status != DISPUTED or job.seed or job.dispute is None:
         return Outcome(job)
-    seed = draws.referees_seed(job.job, job.secret + facts.beacon)
-    return Outcome(replace(job, seed=seed, turns_from_ms=at_ms))
+    called = replace(job.dispute, able_uain=facts.able_uain, called_uain=facts.called_uain)
+    ordered = replace(
+        job,
+        seed=draws.referees_seed(job.job, job.secret + facts.beacon),
+        turns_from_ms=at_ms,
+        dispute=called,
+        policy=judged_policy(job.policy, called),
+    )
+    return Outcome(ordered)
 
 
 def _on_secret_over(job: Job, settings: Settings, facts: Facts, at_ms: int) -> Outcome:

@@ -53,6 +53,9 @@ class Policy:
     verification: Verification = field(default_factory=Verification)
     referees_until_ms: int = 0
     referees_wanted: int = 0
+    # What all of those have bonded who could have been called, and those who were.
+    able_uain: int = 0
+    called_uain: int = 0
 
 
 def read_policy(text: object, verification: Verification | None = None) -> Policy:

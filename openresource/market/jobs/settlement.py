@@ -221,7 +221,8 @@ def _end_dispute(job: Job, verdict: Verdict, till: Till, settings: Settings) -> 
         for run in referees:
             till.pay_from_slashed(run.provider, price, "audit")
         till.pay_from_slashed(PAYER, job.paid_uain, "refund")
-        reward = till.slashed_uain * settings.reporter_ppm // PPM
+        # Where all were called who could be, they may all be friends of whoever doubts: nobody gains by a fine there.
+        reward = till.slashed_uain * settings.reporter_ppm // PPM if job.dispute.is_lot else 0
         till.pay(JOB, job.dispute.disputer, job.dispute.bond_uain, "dispute_bond")
         till.pay_from_slashed(job.dispute.disputer, reward, "reporter")
     else:

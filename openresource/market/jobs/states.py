@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from openresource.market.jobs.executions import executions_of
 from openresource.market.jobs.lifecycle import EXPIRED
-from openresource.market.jobs.policies import ONE, QUORUM, Policy
+from openresource.market.jobs.policies import ONE, QUORUM
 from openresource.market.jobs.requests import executors_of, policy_of
-from openresource.market.jobs.terms import Dispute, Job, Move
+from openresource.market.jobs.terms import Dispute, Job, Move, judged_policy
 from openresource.market.jobs.verdicts import Verdict, resolve, verdict_digest
 from openresource.market.papers import hex_text
 
@@ -66,11 +65,6 @@ def job_of(job: str, record: Mapping[str, Any], purse_uain: int = 0) -> Job:
     )
 
 
-def judged_policy(policy: Policy, dispute: Dispute) -> Policy:
-    """A policy with what a verdict needs to know of a dispute."""
-    return replace(policy, referees_until_ms=dispute.until_ms, referees_wanted=dispute.referees)
-
-
 def state_members(job: Job) -> dict[str, Any]:
     """The record at `/jobs/<job>/state`; what does not apply is left out."""
     members: dict[str, Any] = {"status": job.status, "payer": job.payer}
@@ -98,6 +92,8 @@ def state_members(job: Job) -> dict[str, Any]:
             "disputer": doubt.disputer,
             "bond_uain": doubt.bond_uain,
             "referees": doubt.referees,
+            "able_uain": doubt.able_uain,
+            "called_uain": doubt.called_uain,
             "began_at_ms": doubt.began_at_ms,
             "until_ms": doubt.until_ms,
             "judged_at_ms": doubt.judged_at_ms,

@@ -73,17 +73,25 @@ PARAMETER_OF: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a step needs to know of the world: the pot, bonds by provider, the beacon, how many there are who could check."""
+    """What a step needs to know of the world: the pot, bonds by provider, the beacon, how many there are who could check.
+
+    `able_uain` is what these have bonded together, `called_uain` those of them who are the first in a drawn order of referees.
+    """
 
     pot_uain: int = 0
     bonds: Mapping[str, int] = field(default_factory=dict)
     beacon: bytes = b""
     checkers: int = 1_000
+    able_uain: int = 0
+    called_uain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Who asks for a lease, with what the chain knows: bond that is free, leases at once, record, and when its turn begins."""
+    """Who asks for a lease, with what the chain knows: bond that is free, leases at once, record, and when its turn begins.
+
+    `bond_uain` is its whole bond, `others_uain` what all have bonded who could check it, if that is known.
+    """
 
     provider: str
     ask_uain: int
@@ -91,6 +99,8 @@ class Offer:
     operator: str = ""
     runtime_class: str = ""
     free_bond_uain: int = 0
+    bond_uain: int = 0
+    others_uain: int | None = None
     leases: int = 0
     streak: int = 0
     turn_at_ms: int = 0
@@ -106,7 +116,15 @@ class Dispute:
     until_ms: int = 0
     # How many referees are called; two thirds of them must agree.
     referees: int = 0
+    # What all have bonded who could be called, and those who are.
+    able_uain: int = 0
+    called_uain: int = 0
     judged_at_ms: int = 0
+
+    @property
+    def is_lot(self) -> bool:
+        """Whether others than those who were called could have been."""
+        return self.able_uain > self.called_uain
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +235,17 @@ def settings_of(parameters: Mapping[str, object]) -> Settings:
         if is_integer(parameters.get(name))
     }
     return replace(Settings(), **members)
+
+
+def judged_policy(policy: Policy, dispute: Dispute) -> Policy:
+    """A policy with what a verdict needs to know of a dispute."""
+    return replace(
+        policy,
+        referees_until_ms=dispute.until_ms,
+        referees_wanted=dispute.referees,
+        able_uain=dispute.able_uain,
+        called_uain=dispute.called_uain,
+    )
 
 
 def bond_name(provider: str) -> str:

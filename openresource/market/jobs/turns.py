@@ -7,7 +7,7 @@ from typing import Final
 
 from openresource.market.jobs.comparators import CLASS_EXACT
 from openresource.market.jobs.draws import Candidate, lease_seed, ranking
-from openresource.market.jobs.terms import Job, Settings
+from openresource.market.jobs.terms import ROLE_OF_STATUS, Job, Settings
 
 # Of so many placements of a program at most the order is drawn; those beyond have their turn last.
 CANDIDATES_MAX: Final = 200
@@ -49,6 +49,26 @@ def checkers(job: Job, candidates: Iterable[Candidate], disputer: str = "") -> t
     return tuple(order)
 
 
+def others_uain(job: Job, candidates: Iterable[Candidate], provider: str) -> int | None:
+    """What those have bonded who could check a provider's run: other people's machines, of its class where that counts.
+
+    None where a buyer names who may run it: whom it names alone must not pay for that.
+    """
+    if job.executors:
+        return None
+    who = {one.provider: one for one in candidates}
+    own = who.get(provider, Candidate(provider, 0))
+    needs_class = job.policy.verification.exactness == CLASS_EXACT
+    return sum(
+        one.bond_uain
+        for one in who.values()
+        if one.seats > 0
+        and (one.operator or one.provider) != (own.operator or own.provider)
+        and one.provider != job.requester
+        and (not needs_class or one.runtime_class == own.runtime_class)
+    )
+
+
 def checker_turn_ms(job: Job, order: tuple[str, ...], provider: str, settings: Settings) -> int | None:
     """When somebody who was drawn may lease a job to check it; None for who may not at all.
 
@@ -59,5 +79,6 @@ def checker_turn_ms(job: Job, order: tuple[str, ...], provider: str, settings: S
     if not job.seed:
         # Not drawn yet: the block in which it began is not closed.
         return job.turns_from_ms + settings.call_ms
-    place = order.index(provider)
+    # Those who came are not in the order any more; they must not draw those behind them forward.
+    place = order.index(provider) + len(job.of_role(ROLE_OF_STATUS[job.status]))
     return job.turns_from_ms + max(0, place - job.checkers_wanted + 1) * settings.call_ms

@@ -40,6 +40,10 @@ class Execution:
     lease_until_ms: int = 0
     ask_uain: int = 0
     royalty_uain: int = 0
+    # All that its provider had bonded when it leased: so much weight its word has where bonds are weighed.
+    bond_uain: int = 0
+    # A referee whom the lot named, not one who came when those did not.
+    is_called: bool = False
     # What a proven fault in this run costs, and whether so much of the bond is bound just now.
     stake_uain: int = 0
     is_locked: bool = False
@@ -309,7 +313,10 @@ def _by_audit(workers: list[Execution], auditors: list[Execution], policy: Polic
 def _judged(
     runs: list[Execution], referees: list[Execution], base: Verdict, policy: Policy, at_ms: int
 ) -> Verdict:
-    """What two thirds of the referees found is the result; where they do not agree, nobody is found wrong."""
+    """What two thirds of the referees found is the result; where they do not agree, nobody is found wrong.
+
+    Of an exact program nobody is found wrong either who has bonded more than speaks against it.
+    """
     if any(_is_awaited(run, at_ms) for run in referees):
         return Verdict(PENDING)
     parties = [run for run in runs if run.role != REFEREE and _counts(run) and run.status == DONE]
@@ -330,11 +337,18 @@ def _judged(
         and (policy.verification.exactness != CLASS_EXACT or run.runtime_class == centre.runtime_class)
     ]
     agreeing = tuple(sorted(run.provider for run in [*right, *groups[0]]))
+    stands = any(run.role == WORKER and run.digest == base.digest for run in right)
     punished: tuple[tuple[str, str], ...] = ()
     if policy.verification.is_exact:
-        outvoted = [run for group in groups[1:] for run in group]
-        punished = tuple(sorted((run.provider, "wrong_digest") for run in [*wrong, *outvoted]))
-    stands = any(run.role == WORKER and run.digest == base.digest for run in right)
+        accused = [*wrong, *(run for group in groups[1:] for run in group)]
+        against_uain = _weight(right) + _weight(groups[0]) + _uncalled_uain(groups[0], policy)
+        light = [run for run in accused if _outweighs(against_uain, _side(accused, run, policy))]
+        if not stands and any(run.role == WORKER and run not in light for run in accused):
+            # Whoever is few and new could else take the bond of the only one that has always been there.
+            # A result that was accepted stands, as nothing is proven; one that is not yet is paid to nobody.
+            status = UNRESOLVED if base.status == DISPUTED else base.status
+            return replace(base, status=status, ground="outweighed")
+        punished = tuple(sorted((run.provider, "wrong_digest") for run in light))
     return Verdict(
         ACCEPTED if stands else REFUTED,
         base.digest if stands else centre.digest,
@@ -343,6 +357,36 @@ def _judged(
         punished=punished,
         is_verified=True,
     )
+
+
+def _side(accused: list[Execution], run: Execution, policy: Policy) -> int:
+    """What those have bonded who came to the same wrong result as one of them."""
+    return _weight([other for other in accused if _agree(policy, run, other)])
+
+
+def _uncalled_uain(agreeing: list[Execution], policy: Policy) -> int:
+    """The part of the bonds of those whom the lot did not name that referees stand for whom it did name.
+
+    As many parts as they are of all that were called, and no more than what they have bonded is of what these have: few small
+    ones beside a large one that did not come speak for few coins.
+    """
+    named = [run for run in agreeing if run.is_called]
+    others_uain = (
+        policy.able_uain - policy.called_uain - _weight([run for run in agreeing if run not in named])
+    )
+    if others_uain <= 0 or policy.called_uain <= 0 or policy.referees_wanted <= 0:
+        return 0
+    by_bonds = others_uain * _weight(named) // policy.called_uain
+    return min(by_bonds, others_uain * len(named) // policy.referees_wanted, others_uain)
+
+
+def _weight(runs: list[Execution]) -> int:
+    return sum(run.bond_uain for run in runs)
+
+
+def _outweighs(against_uain: int, own_uain: int) -> bool:
+    """Whether more coins speak against somebody than it has bonded itself; who has bonded nothing has no weight."""
+    return against_uain > own_uain or own_uain == 0
 
 
 # -- what is written down ----------------------------------------------------------------------------------------------

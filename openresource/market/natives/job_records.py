@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openresource.ledger.beacon import LAST, NO_BEACON, beacon_of
@@ -12,7 +12,7 @@ from openresource.market.accounts import AUDIT_POT, TREASURY, bond_account, hold
 from openresource.market.fields import require_key
 from openresource.market.holds import has_expired, read_hold
 from openresource.market.jobs import terms
-from openresource.market.jobs.draws import Candidate, seats_of
+from openresource.market.jobs.draws import Candidate, referees_seed, seats_of
 from openresource.market.jobs.executions import execution_members
 from openresource.market.jobs.lifecycle import ACCEPTED, JobMissing
 from openresource.market.jobs.states import job_of, moves_text, state_members
@@ -90,15 +90,24 @@ def store(draft: Draft, found: Found, outcome: Outcome, at_ms: int, *, is_writte
     draft.set((JOBS, after.job, "state"), state_members(after))
 
 
-def facts_of(draft: Draft, job: Job, settings: Settings, request: Mapping[str, Any]) -> Facts:
+def facts_of(
+    draft: Draft, job: Job, settings: Settings, request: Mapping[str, Any], disputer: str = ""
+) -> Facts:
     """What the machine needs to know of the world."""
-    height = last_height(draft)
+    height, who = last_height(draft), candidates(draft, request, settings)
+    beacon = beacon_of(draft.get, height, height + 1) or NO_BEACON
+    # The order that referees get in this block, if this is the one in which they are called.
+    seed = job.seed or referees_seed(job.job, job.secret + beacon)
+    order = checkers(replace(job, seed=seed), who, disputer)
+    own = {one.provider: one.bond_uain for one in who}
     bonds = {run.provider: bond_of(draft, run.provider).held_uain for run in job.executions}
     return Facts(
         pot_uain=draft.balance(AUDIT_POT),
         bonds=bonds,
-        beacon=beacon_of(draft.get, height, height + 1) or NO_BEACON,
-        checkers=len(checkers(job, candidates(draft, request, settings))),
+        beacon=beacon,
+        checkers=len(order),
+        able_uain=sum(own[provider] for provider in order),
+        called_uain=sum(own[provider] for provider in order[: job.checkers_wanted]),
     )
 
 
@@ -115,18 +124,19 @@ def candidates(draft: Draft, request: Mapping[str, Any], settings: Settings) -> 
     out those who have.
     """
     placed = draft.get("placements", request["publisher"], request["name"], request["program"])
-    seats: dict[str, int] = {}
+    bonds: dict[str, int] = {}
     for provider, record in (placed or {}).items():
         if record.get("status") == PLACED:
             has_bond = draft.balance(bond_account(provider)) > 0
-            counted = bond_of(draft, provider).counted_uain if has_bond else 0
-            seats[provider] = seats_of(counted, settings.bond_per_seat_uain)
+            bonds[provider] = bond_of(draft, provider).counted_uain if has_bond else 0
+    seats = {provider: seats_of(bond, settings.bond_per_seat_uain) for provider, bond in bonds.items()}
     return [
         Candidate(
             provider,
             seats[provider],
             operator_of(draft, provider),
             str(placed[provider].get("runtime_class") or placed[provider].get("runtime") or ""),
+            bonds[provider],
         )
         for provider in sorted(seats, key=lambda one: (-seats[one], one))[:CANDIDATES_MAX]
     ]

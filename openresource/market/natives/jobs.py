@@ -16,6 +16,7 @@ from openresource.market.fields import Fields, InvalidRecord, require_key
 from openresource.market.holds import has_expired, read_hold
 from openresource.market.jobs import machine, refusals
 from openresource.market.jobs.comparators import Verification, read_verification, verification_record
+from openresource.market.jobs.draws import Candidate
 from openresource.market.jobs.entries import (
     ProgramEntry,
     ResultPathNotAllowed,
@@ -45,7 +46,7 @@ from openresource.market.jobs.requests import (
 )
 from openresource.market.jobs.states import folded_text
 from openresource.market.jobs.terms import Facts, Job, Offer, Outcome, Settings
-from openresource.market.jobs.turns import checker_turn_ms, checkers, worker_turn_ms
+from openresource.market.jobs.turns import checker_turn_ms, checkers, others_uain, worker_turn_ms
 from openresource.market.jobs.verdicts import DONE, WORKER, verdict_record
 from openresource.market.kills import KILLED
 from openresource.market.natives.bonds import BONDS, bond_of, record_of
@@ -273,9 +274,7 @@ def dispute_job(draft: Draft, call: NativeCall) -> None:
     bond_uain = fields.amount("bond_uain", 1)
     fields.optional_text("reason", 200)
     fields.finish()
-    facts = facts_of(draft, found.job, settings, found.request)
-    order = checkers(found.job, candidates(draft, found.request, settings), call.signer)
-    facts = replace(facts, checkers=len(order))
+    facts = facts_of(draft, found.job, settings, found.request, call.signer)
     outcome = machine.dispute(found.job, call.signer, bond_uain, settings, facts, call.at)
     store(draft, found, outcome, call.at)
 
@@ -402,6 +401,9 @@ def _offer(draft: Draft, found: Found, provider: str, settings: Settings) -> Off
         raise NotPlaced(provider=provider, status=placement.status)
     version = read_version(program, draft.get("services", publisher, name, "versions", program))
     bond = bond_of(draft, provider)
+    # An entry's job that one provider runs goes to whoever is there first.
+    is_free = found.job.pays_up_to_budget and machine.role_wanted(found.job) == WORKER
+    who = [] if is_free else candidates(draft, request, settings)
     return Offer(
         provider=provider,
         ask_uain=placement.ask_uain,
@@ -409,22 +411,19 @@ def _offer(draft: Draft, found: Found, provider: str, settings: Settings) -> Off
         operator=operator_of(draft, provider),
         runtime_class=placement.runtime_class or placement.runtime,
         free_bond_uain=bond.free_uain,
+        bond_uain=bond.counted_uain,
+        others_uain=others_uain(found.job, who, provider),
         leases=len(bond.locks),
         streak=record_of(draft, provider).streak,
-        turn_at_ms=_turn_ms(draft, found, provider, settings),
+        turn_at_ms=0 if is_free else _turn_ms(draft, found, provider, settings, who),
     )
 
 
-def _turn_ms(draft: Draft, found: Found, provider: str, settings: Settings) -> int:
+def _turn_ms(draft: Draft, found: Found, provider: str, settings: Settings, who: Sequence[Candidate]) -> int:
     job = found.job
-    role = machine.role_wanted(job)
-    if role == WORKER:
-        if job.pays_up_to_budget:
-            # An entry's job that one provider runs goes to whoever is there first.
-            return 0
-        return worker_turn_ms(job, candidates(draft, found.request, settings), provider, settings)
-    order = checkers(job, candidates(draft, found.request, settings))
-    turn = checker_turn_ms(job, order, provider, settings)
+    if machine.role_wanted(job) == WORKER:
+        return worker_turn_ms(job, who, provider, settings)
+    turn = checker_turn_ms(job, checkers(job, who), provider, settings)
     if turn is not None:
         return turn
     own = job.of(provider)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from openresource.ledger.draft import Draft
-from openresource.market.jobs.lifecycle import ACCEPTED
+from openresource.market.jobs.lifecycle import ACCEPTED, UNPROVEN
 from openresource.market.jobs.policies import AUDITED, QUORUM
 from openresource.market.jobs.terms import TREASURY, Job, Outcome
 from openresource.market.jobs.verdicts import WORKER
@@ -42,9 +42,10 @@ def record_job(draft: Draft, before: Job, outcome: Outcome, program: str, at_ms:
     seen = NOTHING_SEEN
     is_first = verdict is not None and before.verdict is None
     faults = sum(1 for credit in outcome.credits if not credit.is_valid)
-    if is_first or faults:
+    differed = verdict is not None and verdict != before.verdict and verdict.ground in UNPROVEN
+    if is_first or faults or differed:
         seen = read_verified(draft.get(VERIFIED, program))
-    counted = count_comparison(seen, agreed=False, faults=faults)
+    counted = count_comparison(seen, agreed=False, faults=faults, differed=differed)
     if is_first and verdict is not None and verdict.status == ACCEPTED:
         if after.policy.kind == AUDITED:
             counted = count_audited(counted, is_drawn=after.is_drawn and verdict.is_verified)
