@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import http.server
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from openresource.ledger.transactions import sign_transaction
+from openresource.ledger.tree import Tree
 from openresource.node.ain.configurations import configuration_of
+from openresource.node.ain.storage import ChainStorage
 from openresource.primitives.keys import PrivateKey
 from tests.support.ain_nodes import RunningNode, ain_nodes, wait_for_block
 from tests.support.ain_traces import Http
@@ -143,6 +146,48 @@ def test_a_killed_node_goes_on_behind_its_last_block(tmp_path: Path) -> None:
         assert list((tmp_path / "data0" / "snapshots" / str(node.port)).iterdir())
 
 
+def test_a_node_begins_at_a_peers_state_refuses_a_false_one_and_fetches_old_blocks(tmp_path: Path) -> None:
+    configuration = quick_configuration(tmp_path, "3-nodes")
+    given = {
+        "SYNC_MODE": "peer",
+        "SNAPSHOTS_INTERVAL_BLOCK_NUMBER": "1000000",
+        "OLD_CHAIN_SEGMENT_LENGTH": "2",
+        "OLD_CHAIN_SEGMENT_SLEEP_MS": "500",
+    }
+    with ain_nodes(tmp_path, configuration, 3, given) as nodes:
+        first, second, third = nodes
+        call(first, "ain_sendSignedTransaction", **transfer(7, "a"))
+        wait_for_block(second, 12, SECONDS_MAX)
+        third.kill()
+        shutil.rmtree(tmp_path / "data2")
+        # One peer has a state that is none of its blocks', the other one writes its own when it is asked.
+        false, true = (tmp_path / f"data{index}" / "snapshots" / str(nodes[index].port) for index in (0, 1))
+        for snapshot in true.glob("*.gz"):
+            snapshot.unlink()
+        other = Tree("ain")
+        other.write(["values", "accounts", key_of(6).address, "balance"], 10**12)
+        with ChainStorage(tmp_path / "unused", false) as storage:
+            storage.write_snapshot(call(first, "ain_getLastBlockNumber"), other.freeze().root, 1)
+        third.start_again()
+        until(lambda: _serves(third), "the third does not serve", nodes)
+        assert "a state is refused" in third.log.read_text()
+        begun = int(next(true.glob("*.gz")).name.partition(".")[0])
+        assert begun > 11 and balance(third) == 1_000_007
+
+        # The blocks before come afterwards, and a node that is killed meanwhile goes on with them.
+        until(lambda: _has(third, begun - 1), "no old blocks are fetched", nodes)
+        third.kill()
+        third.start_again()
+        until(lambda: _serves(third) and _has(third, 1), "the chain does not become whole", nodes)
+        reached = call(third, "ain_getLastBlockNumber")
+        wait_for_block(first, reached, SECONDS_MAX)
+        for number in range(reached + 1):
+            assert block_hash(third, number) == block_hash(first, number)
+        until(
+            lambda: _has_voted(first, key_of(2).address, reached + 1), "the third does not vote again", nodes
+        )
+
+
 def test_the_event_handler_tells_of_blocks_and_of_a_write_twice(tmp_path: Path) -> None:
     configuration = quick_configuration(tmp_path, "1-node")
     with ain_nodes(tmp_path, configuration, 1, {"EVENT_HANDLER_HEARTBEAT_INTERVAL_MS": "400"}) as nodes:
@@ -190,6 +235,10 @@ def _serves(node: RunningNode) -> bool:
         return False
     finally:
         http.close()
+
+
+def _has(node: RunningNode, number: int) -> bool:
+    return call(node, "ain_getBlockByNumber", number=number) is not None
 
 
 def _has_voted(node: RunningNode, address: str, number: int) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 
 from openresource.node.ain.configurations import configuration_of
-from openresource.node.ain.engine import AinNode, OtherChainOnDisk
+from openresource.node.ain.engine import AinNode, OldBlocksMissing, OtherChainOnDisk
 from openresource.node.ain.settings import AinSettings
 from openresource.node.ain.shards import ShardRefused
 from openresource.node.ain.status import Status
+from openresource.node.ain.storage import ChainStorage
 from openresource.node.ain.websocket import connect
 from openresource.node.server import PortInUse
 from openresource.node.store import HomeInUse
@@ -106,6 +108,30 @@ def test_ports_and_directories_in_use_are_refused(tmp_path: Path) -> None:
             other.chain_directory.symlink_to(told.chain_directory)
             with pytest.raises(HomeInUse):
                 await AinNode(other).start()
+
+    asyncio.run(journey())
+
+
+def test_a_directory_with_holes_needs_its_snapshot(tmp_path: Path) -> None:
+    async def journey() -> None:
+        told = settings(tmp_path)
+        async with running(told) as node:
+            await until(lambda: node.chain.final_number >= 3)
+            tree, block = node.chain.final.tree, dict(node.chain.final_block)
+        shutil.rmtree(told.chain_directory)
+        with ChainStorage(told.chain_directory, told.snapshot_directory) as storage:
+            storage.append(told.genesis)
+            storage.write_snapshot(block["number"], tree.freeze().root, 1)
+            storage.begin_at(block, storage.snapshot_path(block["number"]))
+        whole = settings(tmp_path, PORT=str(told.port), SYNC_MODE="full")
+        with pytest.raises(OldBlocksMissing, match="SYNC_MODE=fast"):
+            await AinNode(whole).start()
+        async with running(settings(tmp_path, PORT=str(told.port))) as node:
+            assert node.chain.final_number == block["number"]
+        for snapshot in told.snapshot_directory.iterdir():
+            snapshot.unlink()
+        with pytest.raises(OldBlocksMissing):
+            await AinNode(settings(tmp_path, PORT=str(told.port))).start()
 
     asyncio.run(journey())
 

@@ -18,6 +18,7 @@ from openresource.node.ain.settings import (
     ConfigurationMissing,
     ConfigurationUnreadable,
     PortInvalid,
+    SyncModeUnknown,
 )
 from tests.vectors_support import load_vectors
 
@@ -139,6 +140,7 @@ def test_a_key_may_be_injected_later(tmp_path: Path, option: str) -> None:
         ({**KEY, "BLOCKCHAIN_CONFIGS_DIR": "mainnet-prod"}, ConfigurationUnreadable),
         ({**KEY, "PORT": "70000"}, PortInvalid),
         ({**KEY, "PORT": "0"}, PortInvalid),
+        ({**KEY, "SYNC_MODE": "slow"}, SyncModeUnknown),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_way_out(

@@ -63,6 +63,7 @@ NODE_STATES: Final = (
     "STOPPED",
 )
 SERVING: Final = "SERVING"
+STATE_SYNCING: Final = "STATE_SYNCING"
 CHAIN_SYNCING: Final = "CHAIN_SYNCING"
 STOPPED: Final = "STOPPED"
 
@@ -158,6 +159,14 @@ class AinChain:
         self.listener = listener
         self.consensus.observer = listener.block_writes
         self.consensus.rest = listener.block_rest
+
+    def begin_at(self, start: Snapshot) -> None:
+        """Goes on at a block whose state somebody else has handed over, instead of at the genesis block."""
+        self.consensus = Consensus(self.network, start.tree, start.block, self.genesis["hash"])
+        self.consensus.recall = self._recall
+        self.listen(self.listener)
+        self._start_number = start.block["number"]
+        self._front = self._front_on_final()
 
     # -- where it stands --------------------------------------------------------------------------------------------
 

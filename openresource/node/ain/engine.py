@@ -20,6 +20,7 @@ from openresource.node.ain.chain import (
     CHAIN_SYNCING,
     NODE_STATES,
     SERVING,
+    STATE_SYNCING,
     STOPPED,
     AinChain,
     Listener,
@@ -33,9 +34,10 @@ from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.peers import Peers
 from openresource.node.ain.rest import RestCalls
 from openresource.node.ain.rounds import PROPOSE, RUNNING, Rounds
-from openresource.node.ain.settings import AinSettings
+from openresource.node.ain.settings import FROM_ALL_BLOCKS, FROM_PEER, AinSettings
 from openresource.node.ain.shards import ShardReporter, is_shard_reporter
 from openresource.node.ain.standing import consensus_status, no_links, raw_consensus_status
+from openresource.node.ain.state_sync import KINDS, StateSync
 from openresource.node.ain.status import Status
 from openresource.node.ain.storage import ChainStorage
 from openresource.node.ain.submission import unsigned_transaction
@@ -89,6 +91,7 @@ class AinNode:
         self._events: EventHandler | None = None
         self._rest: RestCalls | None = None
         self._shard: ShardReporter | None = None
+        self._sync: StateSync | None = None
         self._stop_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_at: float | None = None
@@ -274,7 +277,9 @@ class AinNode:
     def _open_chain(self) -> None:
         settings = self.settings
         self._storage = storage = ChainStorage(settings.chain_directory, settings.snapshot_directory)
-        found = storage.newest_snapshot()
+        found = None if settings.sync_mode == FROM_ALL_BLOCKS else storage.newest_snapshot()
+        if found is None and storage.oldest_number() > 1:
+            raise OldBlocksMissing(directory=str(settings.chain_directory), number=storage.oldest_number())
         self._chain = chain = AinChain(
             settings.network,
             settings.genesis,
@@ -306,6 +311,7 @@ class AinNode:
             chain, self._storage, key, self.now_ms, self._say, self._ask_for_blocks, self._note_final
         )
         rounds.restore(self._storage.papers())
+        self._sync = StateSync(self, self._storage, peers)
         if is_shard_reporter(chain, key):
             self._shard = ShardReporter(self, key)
         chain.node_state = CHAIN_SYNCING
@@ -328,6 +334,7 @@ class AinNode:
         peers, rounds = self._peers, self._rounds
         assert peers is not None and rounds is not None
         is_first = peers.is_own(self.parameters.text("PEER_CANDIDATE_JSON_RPC_URL"))
+        await self._take_over_state(rounds, is_first)
         is_alone = len(self.chain.final_block["validators"]) <= 1 or self.chain.final_number == 0
         deadline = time.monotonic() + (FIRST_NODE_WAIT_SECONDS if is_first and not is_alone else 0.0)
         while self.chain.node_state == CHAIN_SYNCING:
@@ -347,6 +354,22 @@ class AinNode:
         self._spawn(self._run_epochs(rounds))
         if self._shard is not None:
             self._spawn(self._report_shard(self._shard, rounds))
+
+    async def _take_over_state(self, rounds: Rounds, is_first: bool) -> None:
+        """A node without blocks begins where a peer is, if it was told to; nobody is before the first node."""
+        sync, storage = self._sync, self._storage
+        assert sync is not None and storage is not None
+        if self.settings.sync_mode == FROM_PEER and storage.last_number <= 0 and not is_first:
+            self.chain.node_state = STATE_SYNCING
+            await sync.fetch_state()
+            self.chain.node_state = CHAIN_SYNCING
+        if storage.oldest_number() > 1:
+            rounds.is_silent = True
+            self._spawn(self._fetch_old_blocks(sync, rounds))
+
+    async def _fetch_old_blocks(self, sync: StateSync, rounds: Rounds) -> None:
+        await sync.fetch_old_blocks()
+        rounds.is_silent = False
 
     async def _report_shard(self, shard: ShardReporter, rounds: Rounds) -> None:
         while True:
@@ -422,8 +445,8 @@ class AinNode:
 
     def take_message(self, kind: str, data: Any, sender: str) -> None:
         """Anything that a peer says."""
-        rounds, peers = self._rounds, self._peers
-        if rounds is None or peers is None:
+        rounds, peers, sync = self._rounds, self._peers, self._sync
+        if rounds is None or peers is None or sync is None:
             return
         begun_ms = self.now_ms()
         try:
@@ -440,6 +463,8 @@ class AinNode:
                 self._asked_at = None
                 if rounds.merge(data):
                     self._ask_for_blocks(sender)
+            elif kind in KINDS:
+                sync.take(kind, data, sender)
         except Refusal as refusal:
             # Such as a full disk: nothing was said that is not written down.
             _log.error(
@@ -503,6 +528,14 @@ class AinNode:
 class OtherChainOnDisk(Refusal):
     template = "The directory {directory} holds the blocks of another network."
     way_out = "Set BLOCKCHAIN_DATA_DIR or PORT to another one, or BLOCKCHAIN_CONFIGS_DIR to the network that it holds."
+
+
+class OldBlocksMissing(Refusal):
+    template = (
+        "The directory {directory} holds no blocks before {number}, as the node began with a peer's state, and no "
+        "snapshot from which it could go on."
+    )
+    way_out = "Start it with SYNC_MODE=fast, or remove the directory and fetch the chain again."
 
 
 def _own_ip(is_local: bool) -> str:

@@ -67,6 +67,8 @@ class Rounds:
         self.proposer: str | None = None
         self.validators: dict[str, Any] = {}
         self.is_in_transition = False
+        # Proposals and votes wait while this node cannot know yet whether its chain is that of the validators.
+        self.is_silent = False
         self._storage = storage
         self._key = key
         self._now_ms = now_ms
@@ -130,6 +132,8 @@ class Rounds:
     def _propose(self) -> None:
         tip = self.chain.consensus.tip()
         if self.proposer != self._key.address or self._has_voted_in(self.epoch) or tip.epoch >= self.epoch:
+            return
+        if self.is_silent:
             return
         if tip.proposal is None and tip.number > 0:
             # Its papers are lost here: somebody else has them.
@@ -280,6 +284,8 @@ class Rounds:
                 self._vote(offence.block, terms["stake"], is_against=True)
 
     def _vote(self, block: Wire, stake: Any, *, is_against: bool) -> None:
+        if self.is_silent:
+            return
         body = vote_body(block, self._key.address, stake, self._now_ms(), is_against=is_against)
         vote = self._signed(body).to_json()
         self._keep({vote["hash"]: {"vote": vote}})

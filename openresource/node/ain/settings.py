@@ -29,6 +29,10 @@ from openresource.primitives.numbers import is_integer_text
 
 BASE: Final = "base"
 CONFIG_BYTES_MAX: Final = 50_000_000
+# How a node comes to its state: from its newest snapshot, from a peer's if it has no blocks, or by every block.
+SYNC_MODES: Final = ("fast", "peer", "full")
+FROM_PEER: Final = "peer"
+FROM_ALL_BLOCKS: Final = "full"
 INJECTION_OPTIONS: Final = ("keystore", "mnemonic", "private_key")
 LOOPBACK: Final = ("127.0.0.1", "::1")
 ANYWHERE: Final = ("0.0.0.0", "::")
@@ -59,6 +63,11 @@ class AccountUnusable(Refusal):
 class PortInvalid(Refusal):
     template = "{name} is {value}, which is not a port."
     way_out = "Set it to a number from 1 to 65535."
+
+
+class SyncModeUnknown(Refusal):
+    template = "SYNC_MODE is {value}, which is none of the ways to come to a state."
+    way_out = "Set it to fast, peer or full, or leave it out: then it is fast."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,8 @@ class AinSettings:
             int(early) if is_integer_text(early) and len(early) < 16 else None,
         )
         stake = environment.get("STAKE", "")
+        if parameters.get("SYNC_MODE") not in SYNC_MODES:
+            raise SyncModeUnknown(value=str(parameters.get("SYNC_MODE"))[:40])
         return cls(
             parameters=parameters,
             network=network,
@@ -114,6 +125,11 @@ class AinSettings:
     def is_local(self) -> bool:
         """Whether several nodes share this machine and nobody else is to reach them."""
         return self.parameters.text("HOSTING_ENV") == "local"
+
+    @property
+    def sync_mode(self) -> str:
+        """One of SYNC_MODES, as it was when the node started."""
+        return self.parameters.text("SYNC_MODE")
 
     @property
     def hosts(self) -> tuple[str, ...]:

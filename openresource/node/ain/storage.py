@@ -32,6 +32,9 @@ MAP_BYTES: Final = 1 << 40
 TABLES: Final = ("blocks", "numbers", "papers", "transactions")
 COMPRESSION: Final = 1
 SNAPSHOT_SUFFIX: Final = ".jsonl.gz"
+# A row is one branch of the radix tree with what stands in it.
+LINE_BYTES_MAX: Final = 8 * 1024 * 1024
+UNREADABLE: Final = (OSError, ValueError, EOFError, RecursionError, zlib.error, Refusal)
 
 _log = logging.getLogger("openresource.node.ain.storage")
 
@@ -94,14 +97,50 @@ class ChainStorage:
         """Keeps the next final block."""
         number: int = block["number"]
         assert number == self._last + 1, "blocks come in order"
+        self._put(block)
+        self._last = number
+
+    def oldest_number(self) -> int:
+        """The number of the first block from which on all are here, the genesis block aside; 1 if none is missing."""
+        with self._environment.begin() as transaction, transaction.cursor(self._tables["blocks"]) as cursor:
+            found = cursor.set_range((1).to_bytes(8, "big"))
+            return int.from_bytes(cursor.key(), "big") if found else 1
+
+    def begin_at(self, block: dict[str, Any], draft: Path) -> None:
+        """Goes on behind a block whose state somebody else has handed over; the blocks before it may follow."""
+        assert self._last <= 0, "there are blocks already"
+        # The snapshot comes first, and to stay: a block without its state would be of no use.
+        draft.replace(self.snapshot_path(block["number"]))
+        folder = os.open(self._snapshots, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._put(block)
+        self._last = block["number"]
+
+    def prepend(self, block: dict[str, Any]) -> None:
+        """Keeps the block before the oldest one."""
+        assert block["number"] == self.oldest_number() - 1 > 0, "old blocks come in order, the newest first"
+        self._put(block)
+
+    def draft(self) -> Path:
+        """Where a peer's state lies until it is whole; only one process has the directory."""
+        return self._snapshots / ".state.peer"
+
+    def _put(self, block: dict[str, Any]) -> None:
+        number: int = block["number"]
         with self._writing(number) as transaction:
             key = number.to_bytes(8, "big")
             transaction.put(key, _packed(block), db=self._tables["blocks"])
             transaction.put(_key(block["hash"]), key, db=self._tables["numbers"])
             for index, wire in enumerate(block.get("transactions", ())):
                 place = key + index.to_bytes(4, "big")
-                transaction.put(_key(wire["hash"]), place, db=self._tables["transactions"])
-        self._last = number
+                # Of a transaction that came twice the later place counts, which may be here already.
+                is_kept = number < self._last
+                transaction.put(
+                    _key(wire["hash"]), place, db=self._tables["transactions"], overwrite=not is_kept
+                )
 
     # -- papers of blocks that are not final ------------------------------------------------------------------------
 
@@ -135,9 +174,13 @@ class ChainStorage:
         )
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
+    def snapshot_path(self, number: int) -> Path:
+        """Where the snapshot of the state after a block lies, if there is one."""
+        return self._snapshots / f"{number}{SNAPSHOT_SUFFIX}"
+
     def write_snapshot(self, number: int, root: Branch, count_max: int) -> None:
         """Writes the state after a final block, and removes the oldest snapshots; may run beside other work."""
-        path = self._snapshots / f"{number}{SNAPSHOT_SUFFIX}"
+        path = self.snapshot_path(number)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with (
@@ -156,7 +199,7 @@ class ChainStorage:
             _log.warning("no snapshot was written", extra={"facts": {"number": number, "reason": str(error)}})
             return
         for old in self.snapshot_numbers()[count_max:]:
-            (self._snapshots / f"{old}{SNAPSHOT_SUFFIX}").unlink(missing_ok=True)
+            self.snapshot_path(old).unlink(missing_ok=True)
 
     def newest_snapshot(self) -> tuple[dict[str, Any], Tree] | None:
         """The newest snapshot that fits its block, with that block."""
@@ -165,10 +208,8 @@ class ChainStorage:
             if block is None:
                 continue
             try:
-                with gzip.open(self._snapshots / f"{number}{SNAPSHOT_SUFFIX}", "rb") as file:
-                    tree = Tree("ain")
-                    tree.replace_root(load_radix_snapshot(nested_rows(json.loads(line) for line in file)))
-            except (OSError, ValueError, EOFError, zlib.error, Refusal) as error:
+                tree = tree_of(self.snapshot_path(number))
+            except UNREADABLE as error:
                 _log.warning(
                     "a snapshot is unreadable", extra={"facts": {"number": number, "reason": str(error)}}
                 )
@@ -224,6 +265,25 @@ class _Writing:
             raise DiskFull(home=str(self._directory), height=self._number) from error
         if isinstance(error, lmdb.Error):
             raise StoreDamaged(home=str(self._directory), reason=str(error)) from error
+
+
+def tree_of(path: Path, bytes_max: int | None = None) -> Tree:
+    """The state that a snapshot holds, if that has no more bytes than this; raises one of UNREADABLE."""
+    tree = Tree("ain")
+    with gzip.open(path, "rb") as file:
+        rows = (json.loads(line) for line in _lines(file, bytes_max))
+        tree.replace_root(load_radix_snapshot(nested_rows(rows)))
+    return tree
+
+
+def _lines(file: gzip.GzipFile, bytes_max: int | None) -> Iterator[bytes]:
+    left = bytes_max
+    while line := file.readline(LINE_BYTES_MAX):
+        if left is not None:
+            left -= len(line)
+        if (left is not None and left < 0) or not line.endswith(b"\n"):
+            raise ValueError("it is too large, or one of its lines is")
+        yield line
 
 
 def flat_rows(snapshot: object) -> Iterator[dict[str, Any]]:
