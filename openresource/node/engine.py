@@ -43,8 +43,10 @@ from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import is_hash
 from openresource.primitives.keys import PrivateKey
 
-# A busy chain waits this long for company, so that a sync to disk serves many; a resting one does not wait.
-GATHER_SECONDS = 0.010
+# A busy chain waits for company, so that hashes of branches and a sync to disk serve many: as long as the last block
+# took to be sealed and written, within these bounds. A resting one does not wait.
+GATHER_SECONDS_MIN = 0.010
+GATHER_SECONDS_MAX = 0.040
 BUSY_FROM_TRANSACTIONS = 16
 TRANSACTIONS_PER_BLOCK_MAX = 5_000
 ROOM_SECONDS_MAX = 5.0
@@ -52,7 +54,9 @@ RETRY_WRITE_SECONDS = 0.5
 DUE_CHECK_SECONDS_MAX = 3_600.0
 # If working the due-queue does not move it, the next try waits.
 DUE_STUCK_SECONDS = 1.0
+# Final blocks in memory: so many, and of this size together.
 BLOCKS_KEPT_MAX = 64
+BLOCKS_KEPT_BYTES_MAX = 32 * 1024 * 1024
 
 EXECUTED = "EXECUTED"
 PENDING_FAILED = "PENDING"
@@ -138,11 +142,13 @@ class Engine:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._pending: dict[str, Tracked] = {}
         self._blocks: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._kept_bytes = 0
         self._unwritten: _Unwritten | None = None
         self._pending_index = 0
         self._is_disk_full = False
         self._is_stopping = False
         self._last_count = 0
+        self._last_block_seconds = 0.0
         self._due_stuck_at: int | None = None
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
@@ -191,10 +197,15 @@ class Engine:
             raw = self.store.block(number)
             assert raw is not None, "every block up to the last one is in the store"
             known = decoded_block(raw)
-            self._blocks[number] = known
-            if len(self._blocks) > BLOCKS_KEPT_MAX:
-                self._blocks.popitem(last=False)
+            self._keep_block(known)
         return known
+
+    def _keep_block(self, block: dict[str, Any]) -> None:
+        self._blocks[block["number"]] = block
+        self._kept_bytes += block["size"]
+        while len(self._blocks) > BLOCKS_KEPT_MAX or self._kept_bytes > BLOCKS_KEPT_BYTES_MAX:
+            _, oldest = self._blocks.popitem(last=False)
+            self._kept_bytes -= oldest["size"]
 
     def block_by_hash(self, block_hash: str) -> dict[str, Any] | None:
         """A final block by its hash."""
@@ -380,8 +391,11 @@ class Engine:
                 await self._wanted.wait()
 
     async def _gather(self) -> None:
+        seconds = 0.0
+        if self._last_count >= BUSY_FROM_TRANSACTIONS:
+            seconds = min(GATHER_SECONDS_MAX, max(GATHER_SECONDS_MIN, self._last_block_seconds))
         # One turn of the loop lets requests that have arrived already join.
-        await asyncio.sleep(GATHER_SECONDS if self._last_count >= BUSY_FROM_TRANSACTIONS else 0)
+        await asyncio.sleep(seconds)
 
     async def _make_block(self) -> None:
         machine = self.machine
@@ -401,7 +415,8 @@ class Engine:
         self._room.set()
         self._unwritten = unwritten
         await self._write_down(unwritten)
-        self.metrics.observe("block_seconds", time.perf_counter() - started)
+        self._last_block_seconds = time.perf_counter() - started
+        self.metrics.observe("block_seconds", self._last_block_seconds)
         self._unwritten = None
         self._announce(unwritten)
         # A block that was opened before the time had come could not work it; the next one will.
@@ -463,6 +478,8 @@ class Engine:
 
     def _announce(self, unwritten: _Unwritten) -> None:
         self._last_block = unwritten.block
+        # Who waits for a transaction asks for it now, by its block.
+        self._keep_block(unwritten.block)
         self._final_view = unwritten.view
         for inserted in unwritten.sealed.inserted:
             self._pending.pop(inserted.transaction.hash, None)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from openresource.ledger.draft import Change
+from openresource.node import engine as module
 from openresource.node.announcements import event_bytes, event_records, events_of_block
 from openresource.node.engine import AlreadyReceived, DiskFull, Engine, NodeStopping
+from openresource.node.rpc import encode
 from openresource.node.store import BlockBatch, Store
 from openresource.node.store import DiskFull as StoreFull
 from tests.node.simple_machine import FAILING_VALUE, REFUSED_NONCE
@@ -298,3 +300,23 @@ def test_events_are_stored_as_those_are_told_who_watch(tmp_path: Path) -> None:
         assert [event.cursor.index for event in events] == list(range(5))
     finally:
         engine.store.close()
+
+
+def test_blocks_are_kept_in_memory_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with running_engine(tmp_path) as engine:
+            for value in range(8):
+                transaction = write("/x", "v" * 1_000 + str(value))
+                await engine.submit(transaction)
+                assert await engine.wait_final(transaction.hash, DEADLINE_SECONDS)
+                last = engine.last_height()
+                # The newest one needs no store; those before have given way to it.
+                assert last in engine._blocks and len(engine._blocks) <= 3
+                assert sum(block["size"] for block in engine._blocks.values()) <= 6_000
+            for height in range(engine.last_height() + 1):
+                raw = engine.store.block(height)
+                assert raw is not None and encode(engine.block(height)) == raw
+
+    monkeypatch.setattr(module, "BLOCKS_KEPT_MAX", 3)
+    monkeypatch.setattr(module, "BLOCKS_KEPT_BYTES_MAX", 6_000)
+    asyncio.run(story())
