@@ -356,7 +356,7 @@ class World:
             one = self.machines[order[place % len(order)]]
             turn = from_ms + (place % len(order)) * self.settings.stagger_ms
             if one.cut_off_until <= self.now and self._may_come(job, one, role):
-                is_called = role == REFEREE and place < job.checkers_wanted
+                is_called = role == REFEREE and place < job.newly_called
                 self._lease(job_id, one, role, job.turns_from_ms if is_called else min(turn, self.now))
         job = self.jobs[job_id]
         if ROLE_OF_STATUS.get(job.status) == role:
@@ -470,7 +470,7 @@ class World:
             beacon=beacon,
             checkers=len(able),
             able_uain=sum(able.values()),
-            called_uain=sum(list(able.values())[: job.checkers_wanted]),
+            called_uain=sum(list(able.values())[: job.newly_called]),
         )
 
     def _step(self, take: Callable[[], Outcome], job: Job) -> None:

@@ -86,7 +86,7 @@ class Play:
             beacon=keccak(self.at.to_bytes(8, "big")),
             checkers=len(set(self.providers) - taken),
             able_uain=sum(able),
-            called_uain=sum(sorted(able, reverse=True)[: self.job.checkers_wanted]),
+            called_uain=sum(sorted(able, reverse=True)[: self.job.newly_called]),
         )
 
     def wait(self, milliseconds: int) -> None:
@@ -144,7 +144,7 @@ class Play:
         self.book(machine.finish(self.job, provider, report, self.settings, self.facts, self.at))
 
     def dispute(self) -> None:
-        bond = self.settings.dispute_bond_uain
+        bond = machine.dispute_bond_uain(self.job, self.settings, self.at)
         self.book(machine.dispute(self.job, "disputer", bond, self.settings, self.facts, self.at))
 
     def report(self, provider: str) -> None:

@@ -490,3 +490,80 @@ def test_those_who_came_do_not_draw_the_next_ones_forward() -> None:
         assert turns == [begins + max(0, late - 4) * play.settings.call_ms for late in range(place, 12)]
         play.lease(order[place], turn_at_ms=begins)
     assert all(run.is_called for run in play.job.of_role("referee"))
+
+
+def accepted_lie(policy: str = "audited:0") -> Play:
+    """A lie of liar0 that no lot fell on."""
+    play = Play(policy, (*HONEST, *LIARS))
+    play.work("liar0", WRONG)
+    play.tell_secret()
+    play.reveal("liar0", WRONG)
+    assert play.job.status == "ACCEPTED"
+    return play
+
+
+def test_a_doubt_that_proved_nothing_does_not_stand_in_the_way_of_another_one() -> None:
+    """Else a friend of the liar would doubt it when nobody can look, and make it safe."""
+    play = accepted_lie()
+    play.wait(play.settings.dispute_ms - 1)
+    play.dispute()
+    with pytest.raises(Refusal):
+        play.dispute()
+    play.wait(play.settings.referee_ms + 1)
+    assert play.job.status == "ACCEPTED" and play.balances["disputer"] == 1_000_000
+    play.wait(play.settings.dispute_ms - 1_000)
+    assert machine.dispute_bond_uain(play.job, play.settings, play.at) == 2 * play.settings.dispute_bond_uain
+    play.dispute()
+    play.wait(1)
+    for referee in HONEST:
+        play.lease(referee, turn_at_ms=play.job.turns_from_ms)
+    for referee in HONEST:
+        play.commit(referee)
+    for referee in HONEST:
+        play.reveal(referee)
+    assert play.job.status == "REFUTED" and [slash.provider for slash in play.slashes] == ["liar0"]
+    assert play.balances["payer"] == 100_000 and play.balances["disputer"] > 1_000_000
+
+
+def test_referees_of_an_earlier_doubt_speak_on_in_the_next_one() -> None:
+    play = accepted_lie()
+    play.dispute()
+    play.wait(1)
+    for referee, digest in (("liar1", WRONG), ("honest0", RIGHT)):
+        play.lease(referee, turn_at_ms=play.job.turns_from_ms)
+        play.commit(referee, digest)
+    play.wait(play.settings.referee_ms)
+    play.reveal("liar1", WRONG)
+    play.reveal("honest0")
+    # Five were called and two came, who disagree.
+    assert play.job.status == "ACCEPTED" and play.slashes == []
+    play.dispute()
+    assert play.job.checkers_wanted == 2 + 4
+    play.wait(1)
+    for referee in HONEST[1:4]:
+        play.lease(referee, turn_at_ms=play.job.turns_from_ms)
+        play.commit(referee)
+    play.wait(play.settings.referee_ms)
+    for referee in HONEST[1:4]:
+        play.reveal(referee)
+    # Four of all six agree.
+    assert play.job.status == "REFUTED"
+    assert sorted(slash.provider for slash in play.slashes) == ["liar0", "liar1"]
+
+
+def test_what_referees_have_confirmed_is_not_doubted_again() -> None:
+    play = Play("audited:0", (*HONEST, *LIARS))
+    play.work("honest0")
+    play.tell_secret()
+    play.reveal("honest0")
+    play.dispute()
+    play.wait(1)
+    for referee in HONEST[1:]:
+        play.lease(referee, turn_at_ms=play.job.turns_from_ms)
+        play.commit(referee)
+    play.wait(play.settings.referee_ms)
+    for referee in HONEST[1:]:
+        play.reveal(referee)
+    assert play.job.status == "ACCEPTED" and play.balances["disputer"] == 900_000
+    with pytest.raises(refusals.DisputeNotPossible):
+        play.dispute()

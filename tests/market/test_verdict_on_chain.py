@@ -311,6 +311,22 @@ def test_where_referees_are_a_lot_among_more_whoever_showed_a_fault_gets_a_part_
     assert world.is_conserved()
 
 
+def test_a_friends_doubt_when_nobody_looks_leaves_room_for_another_one() -> None:
+    world = JobWorld(FOUR)
+    job = accepted(world, "ann", 50)
+    doubt(world, job)
+    world.wait_until(world.value(f"/jobs/{job}/state/wait_until_ms"))
+    assert world.status(job) == "ACCEPTED" and explained(world, job)
+    coins, path = world.chain.balance(address("disputer")), f"/jobs/{job}/disputes/{address('disputer')}"
+    few = world.chain.set("disputer", f"{path}/{'ee' * 16}", {"bond_uain": 100_000})
+    assert code_of(few) == ResultCode.DISPUTE_NOT_POSSIBLE
+    good(world.chain.set("disputer", f"{path}/{'ff' * 16}", {"bond_uain": 200_000}))
+    judge(world, job, ["bob", "cid", "dan"])
+    assert world.status(job) == "REFUTED" and explained(world, job)
+    assert world.bond("ann") == 1_000_000 and world.chain.balance(address("disputer")) == coins
+    assert world.is_conserved()
+
+
 def test_who_has_bonded_more_than_all_who_speak_against_it_is_not_convicted() -> None:
     small = ("bob", "cid", "dan", "eve", "fay")
     world = JobWorld({"ann": 6, **dict.fromkeys(small, 1), "gus": 0, "hal": 0})

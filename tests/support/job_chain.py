@@ -163,7 +163,7 @@ class JobChain:
             beacon=self._beacon,
             checkers=len(order),
             able_uain=sum(able),
-            called_uain=sum(able[: self.jobs[job].checkers_wanted]),
+            called_uain=sum(able[: self.jobs[job].newly_called]),
         )
 
     def _write(self, labels: list[str], value: Any, signer: str) -> None:

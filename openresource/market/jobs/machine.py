@@ -57,6 +57,8 @@ from openresource.market.jobs.terms import (
 from openresource.market.jobs.verdicts import AUDITOR, DONE, REFEREE, WORKER, Execution, Verdict, resolve
 from openresource.primitives.hashing import keccak
 
+# A dispute's bond is doubled so often at most.
+DOUBLINGS_MAX: Final = 20
 # Where others may still run it without knowing any result.
 _HIDDEN: Final = (REQUESTED, LEASED, COMMITTED, DRAWN)
 
@@ -209,18 +211,20 @@ def finish(
 def dispute_bond_uain(job: Job, settings: Settings, at_ms: int) -> int:
     """What whoever doubts this result now must bond at least; a refusal says why it cannot be doubted."""
     step(job.job, job.status, "dispute")
-    if job.dispute is not None:
-        raise DisputeNotPossible(job=job.job, reason="it was disputed before")
+    if job.is_proven:
+        raise DisputeNotPossible(job=job.job, reason="referees have confirmed it")
     if not job.policy.verification.is_exact:
         raise DisputeNotPossible(job=job.job, reason="another result would not prove it wrong")
     if at_ms >= disputable_until_ms(job, settings):
         raise DisputeNotPossible(job=job.job, reason="its time for disputes is over")
-    return settings.dispute_bond_uain
+    # Doubts that came to nothing cost nothing; that they grow keeps them from going on for ever.
+    return settings.dispute_bond_uain << min(_earlier_doubts(job), DOUBLINGS_MAX)
 
 
 def disputable_until_ms(job: Job, settings: Settings) -> int:
-    """Until when an accepted result may be doubted."""
-    return job.settled_at_ms + settings.dispute_ms
+    """Until when an accepted result may be doubted; after a doubt that proved nothing everybody has as long again."""
+    judged_at_ms = 0 if job.dispute is None else job.dispute.judged_at_ms
+    return max(job.settled_at_ms, judged_at_ms) + settings.dispute_ms
 
 
 def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: Facts, at_ms: int) -> Outcome:
@@ -231,7 +235,15 @@ def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: 
         raise DisputeNotPossible(job=job.job, reason=f"the bond must be {needed_uain} µAIN at least")
     bonded = Move(disputer, JOB, bond_uain, "dispute_bond")
     doubted = replace(job, status=target, purse_uain=job.purse_uain + bond_uain)
-    outcome = _to_referees(doubted, Dispute(disputer, bond_uain), settings, facts, at_ms)
+    doubt = Dispute(
+        disputer,
+        bond_uain,
+        earlier=_earlier_doubts(job),
+        earlier_referees=len(_bound(job, REFEREE)),
+        # Who was called before speaks on, for itself and for those who were not.
+        called_uain=job.dispute.called_uain if job.dispute is not None else 0,
+    )
+    outcome = _to_referees(doubted, doubt, settings, facts, at_ms)
     return replace(outcome, moves=(bonded, *outcome.moves))
 
 
@@ -293,6 +305,10 @@ def commitment(
     # How the run ended is bound too: a liar that is drawn could else open its commitment as a run that failed.
     ended = b"" if status == DONE else status.encode()
     return keccak(digest + salt + provider.encode() + job.encode() + lease_at_ms.to_bytes(8, "big") + ended)
+
+
+def _earlier_doubts(job: Job) -> int:
+    return 0 if job.dispute is None else job.dispute.earlier + 1
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -462,7 +478,7 @@ def _to_referees(job: Job, doubt: Dispute, settings: Settings, facts: Facts, at_
         # Who reveals last, or disputes, chooses when; so the order hangs on the block in which that stands.
         seed=b"",
         turns_from_ms=at_ms + 1,
-        checkers_wanted=wanted,
+        checkers_wanted=called.all_referees,
         wait_until_ms=until,
     )
     if not wanted:
@@ -536,7 +552,12 @@ def _on_call(job: Job, facts: Facts, at_ms: int) -> Outcome:
     """Orders referees by the beacon of the block in which the dispute began."""
     if job.status != DISPUTED or job.seed or job.dispute is None:
         return Outcome(job)
-    called = replace(job.dispute, able_uain=facts.able_uain, called_uain=facts.called_uain)
+    before_uain = job.dispute.called_uain
+    called = replace(
+        job.dispute,
+        able_uain=before_uain + facts.able_uain,
+        called_uain=before_uain + facts.called_uain,
+    )
     ordered = replace(
         job,
         seed=draws.referees_seed(job.job, job.secret + facts.beacon),
@@ -567,7 +588,7 @@ def _on_checkers_over(
     job: Job, name: str, role: str, settings: Settings, facts: Facts, at_ms: int
 ) -> Outcome:
     """No more auditors or referees may come; those who have committed are enough, or there are none."""
-    is_alone = not _bound(job, role)
+    is_alone = all(run.reveal_until_ms for run in _bound(job, role))
     if is_alone and role == AUDITOR:
         job = replace(job, reason="no_auditor")
     opened = _reveal_from(job, name, role, settings, at_ms)

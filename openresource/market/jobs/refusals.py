@@ -67,4 +67,4 @@ class TooManyLeases(Refusal):
 class DisputeNotPossible(Refusal):
     result_code = ResultCode.DISPUTE_NOT_POSSIBLE
     template = "The result of job {job} cannot be disputed: {reason}."
-    way_out = "Results of exact programs can be disputed once, soon after they are accepted, against a bond."
+    way_out = "Results of exact programs can be disputed soon after they are accepted, against a bond, until referees have confirmed them."

@@ -91,6 +91,8 @@ def state_members(job: Job) -> dict[str, Any]:
         members["dispute"] = {
             "disputer": doubt.disputer,
             "bond_uain": doubt.bond_uain,
+            "earlier": doubt.earlier,
+            "earlier_referees": doubt.earlier_referees,
             "referees": doubt.referees,
             "able_uain": doubt.able_uain,
             "called_uain": doubt.called_uain,

@@ -114,7 +114,10 @@ class Dispute:
     bond_uain: int = 0
     began_at_ms: int = 0
     until_ms: int = 0
-    # How many referees are called; two thirds of them must agree.
+    # How many doubts came to nothing before this one, and how many referees were bound by them.
+    earlier: int = 0
+    earlier_referees: int = 0
+    # How many referees are called; two thirds of them and of the earlier ones must agree.
     referees: int = 0
     # What all have bonded who could be called, and those who are.
     able_uain: int = 0
@@ -125,6 +128,11 @@ class Dispute:
     def is_lot(self) -> bool:
         """Whether others than those who were called could have been."""
         return self.able_uain > self.called_uain
+
+    @property
+    def all_referees(self) -> int:
+        """How many are waited for, with those who are there already."""
+        return self.earlier_referees + self.referees
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,18 @@ class Job:
             if run.provider == provider:
                 return run
         return None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether referees have come to the result that the verdict gives."""
+        return self.verdict is not None and any(
+            run.provider in self.verdict.winners for run in self.of_role(REFEREE)
+        )
+
+    @property
+    def newly_called(self) -> int:
+        """How many auditors or referees the lot names now."""
+        return self.checkers_wanted if self.dispute is None else self.dispute.referees
 
     @property
     def worker(self) -> Execution | None:
@@ -242,7 +262,7 @@ def judged_policy(policy: Policy, dispute: Dispute) -> Policy:
     return replace(
         policy,
         referees_until_ms=dispute.until_ms,
-        referees_wanted=dispute.referees,
+        referees_wanted=dispute.all_referees,
         able_uain=dispute.able_uain,
         called_uain=dispute.called_uain,
     )

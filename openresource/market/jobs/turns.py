@@ -80,5 +80,6 @@ def checker_turn_ms(job: Job, order: tuple[str, ...], provider: str, settings: S
         # Not drawn yet: the block in which it began is not closed.
         return job.turns_from_ms + settings.call_ms
     # Those who came are not in the order any more; they must not draw those behind them forward.
-    place = order.index(provider) + len(job.of_role(ROLE_OF_STATUS[job.status]))
-    return job.turns_from_ms + max(0, place - job.checkers_wanted + 1) * settings.call_ms
+    came = [run for run in job.of_role(ROLE_OF_STATUS[job.status]) if run.lease_at_ms >= job.turns_from_ms]
+    place = order.index(provider) + len(came)
+    return job.turns_from_ms + max(0, place - job.newly_called + 1) * settings.call_ms

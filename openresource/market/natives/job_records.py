@@ -107,7 +107,7 @@ def facts_of(
         beacon=beacon,
         checkers=len(order),
         able_uain=sum(own[provider] for provider in order),
-        called_uain=sum(own[provider] for provider in order[: job.checkers_wanted]),
+        called_uain=sum(own[provider] for provider in order[: job.newly_called]),
     )
 
 
