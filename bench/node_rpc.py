@@ -1,12 +1,16 @@
 """How much a node takes over JSON-RPC: writes and transfers in batches of 50, reads, and how soon things are seen.
 
-Run `python bench/node_rpc.py --url URL --key HEX [--url URL --key HEX] [--json]`: any node that speaks AI Network's
-JSON-RPC, several in one run one after the other; the last one is what the others are compared with. The key's account
-pays: it makes an app that anybody may write, and gives some AIN to the accounts that send. `--own` and `--ain` start a
-node of ours, of either kind, in a folder of its own.
+Run `python bench/node_rpc.py --url URL [--url URL] [--json]`: any node that speaks AI Network's JSON-RPC, several in one
+run one after the other; the last one is what the others are compared with. An account pays: it makes an app that anybody
+may write, and gives some AIN to the accounts that send. Its key is given with `--key`, once for all nodes or once for
+each; without it the accounts of AI Network's local networks are tried, whose keys everybody has, and the key of the
+money of a local network of ours on this machine. Where none of them has money, reads alone are measured.
+`--own` and `--ain` start a node of ours, of either kind, in a folder of its own.
 
 Requests are signed and written out before the clock starts, and sent by one process over connections that stay open,
-so that the node is what is measured. Accepted: up to the last answer. Final: until the last one stands in a final block.
+so that the node is what is measured. Accepted: what a burst takes up to its last answer. Final: while more is sent than
+becomes final, from one block that holds some of it to a later one, so that the length of an epoch makes no difference.
+A node takes no more than three minutes.
 """
 
 from __future__ import annotations
@@ -23,239 +27,216 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
 
-from openresource.primitives.encoding import canonical_json_bytes  # noqa: E402
-from openresource.primitives.keys import PrivateKey, generate_key, private_key_from_hex  # noqa: E402
+from rpc_node import ACCEPTED_CODE, POLL_SECONDS, SENDERS, Lane, Node, Unmeasured, Watch  # noqa: E402
+
+from openresource.primitives.errors import Refusal  # noqa: E402
+from openresource.primitives.keys import PrivateKey, private_key_from_hex  # noqa: E402
 
 BATCH = 50
-SENDERS = 20
-GIFT_AIN = 100
-APP_STAKE_AIN = 1
 SUBMIT_CONNECTIONS = 4
 READ_CONNECTIONS = 16
-FINAL_SECONDS_MAX = 120.0
+NODE_SECONDS_MAX = 170.0
 START_SECONDS_MAX = 60.0
-POLL_SECONDS = 0.001
-ACCEPTED_CODE = 0
+FINAL_SECONDS_MAX = 30.0
+DRAIN_SECONDS_MAX = 30.0
+BURST_SECONDS = 1.5
+BURST_BATCHES_MIN = 20
+BURST_BATCHES_MAX = 200
+PROBE_BATCHES = 4
+BATCHES_MAX = 1_600
+# What is accepted and not final yet stays below this, so that blocks are always full and the end is never far.
+WAITING_MIN = 2_000
+WAITING_SECONDS = 8
+FINALS = 5
 # The pool is full, for everybody or for one account; the batch comes again later.
 FULL_CODES = (10704, 10705)
 FULL_SECONDS = 0.02
-RETRIES_MAX = 2_000
 
 
-class Lane:
-    """One open connection and what it is about to do."""
+class Load:
+    """Batches that are sent as fast as they are taken, until some moment or while too little of them is final."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=60)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.received = bytearray()
-        self.index = -1
+    def __init__(self, node: Node, watch: Watch) -> None:
+        self.node = node
+        self.watch = watch
+        self.accepted = 0
+        self.refused = 0
+        self.codes: dict[int, int] = {}
 
-    def ask(self, index: int, request: bytes) -> None:
-        """Sends a whole request."""
-        self.index = index
-        self.socket.sendall(request)
+    def send(
+        self, requests: list[bytes], until: float, batches_min: int, *, waits: bool
+    ) -> tuple[int, float]:
+        """Sends some of the requests, which are used up: how many were accepted, in how many seconds."""
+        lanes = [Lane(self.node.address) for _ in range(SUBMIT_CONNECTIONS)]
+        before, started, sent = self.accepted, time.monotonic(), 0
+        ended = started
+        free, again, busy = list(lanes), list[bytes](), dict[Lane, bytes]()
+        with selectors.DefaultSelector() as selector:
+            for lane in lanes:
+                selector.register(lane.socket, selectors.EVENT_READ, lane)
+            while True:
+                is_over = time.monotonic() >= until and sent >= batches_min
+                while free and (again or requests) and not is_over:
+                    if waits and self.accepted - self.watch.count > self._waiting_max():
+                        break
+                    lane = free.pop()
+                    busy[lane] = again.pop() if again else requests.pop()
+                    lane.ask(0, busy[lane])
+                    sent += 1
+                if not busy and (is_over or not (again or requests)):
+                    break
+                for ready, _ in selector.select(0.01):
+                    lane = ready.data
+                    body = lane.answer()
+                    if body is None:
+                        continue
+                    request = busy.pop(lane)
+                    free.append(lane)
+                    ended = time.monotonic()
+                    if not self._take(body):
+                        sent -= 1
+                        again.append(request)
+                        time.sleep(FULL_SECONDS)
+                # A node that stays full, or makes no blocks, is not waited for.
+                if time.monotonic() > until + DRAIN_SECONDS_MAX:
+                    break
+        for lane in lanes:
+            lane.socket.close()
+        return self.accepted - before, ended - started
 
-    def answer(self) -> bytes | None:
-        """The body of the answer if it is whole."""
-        data = self.socket.recv(262_144)
-        if not data:
-            raise ConnectionError("the node closed the connection")
-        self.received += data
-        head, mark, body = bytes(self.received).partition(b"\r\n\r\n")
-        if not mark:
-            return None
-        lower = head.lower()
-        at = lower.index(b"content-length:") + len(b"content-length:")
-        size = int(lower[at:].partition(b"\r\n")[0])
-        if len(body) < size:
-            return None
-        self.received.clear()
-        return body[:size]
+    def _waiting_max(self) -> float:
+        return WAITING_MIN + WAITING_SECONDS * (self.watch.rate() or 0.0)
+
+    def _take(self, body: bytes) -> bool:
+        """Counts what became of a batch; False if it has to come again."""
+        results = json.loads(body)["result"].get("result")
+        if not isinstance(results, list):
+            raise Unmeasured(f"a batch is refused: {body[:300]!r}")
+        found = [one["result"]["code"] for one in results]
+        if found[-1] in FULL_CODES:
+            self.accepted += found.count(ACCEPTED_CODE)
+            return False
+        for code in found:
+            if code == ACCEPTED_CODE:
+                self.accepted += 1
+            else:
+                self.refused += 1
+                self.codes[code] = self.codes.get(code, 0) + 1
+        return True
 
 
-class Node:
-    """One node under test."""
+class Measure:
+    """All figures of one node."""
 
-    def __init__(self, name: str, url: str, key: PrivateKey, pid: int = 0) -> None:
-        """`pid` is the node's process if it runs here; then its CPU time is told, which others' load leaves alone."""
-        parts = urllib.parse.urlsplit(url)
-        assert parts.hostname is not None, f"{url} names no host"
-        self.name = name
-        self.url = url
-        self.address = (parts.hostname, parts.port or 80)
-        self.path = "/json-rpc" if parts.path in ("", "/") else parts.path
-        self.key = key
-        self.pid = pid
-        self.lane = Lane(self.address)
-        self.chain_id: int = self.call("net_getChainId")
-        self.app = f"bench_{secrets.token_hex(4)}"
-        self.senders = [generate_key(secrets.token_bytes(32)) for _ in range(SENDERS)]
-        self._last_ms = 0
+    def __init__(self, node: Node, seconds: float, read_seconds: float, singles: int) -> None:
+        self.node = node
+        self.seconds = seconds
+        self.read_seconds = read_seconds
+        self.singles = singles
+        self._deadline = time.monotonic() + NODE_SECONDS_MAX
 
-    # Requests
+    def run(self, payer: PrivateKey | None) -> dict[str, Any]:
+        """Everything; without somebody who pays only the reads."""
+        row: dict[str, Any] = {"url": self.node.url}
+        if payer is None:
+            row["unmeasured"] = (
+                "no known account has AIN here, so nothing is written: name one that has with --key"
+            )
+            row["reads_per_second"] = self.reads("/accounts")
+            return row
+        self.node.prepare(payer, FINAL_SECONDS_MAX)
+        for kind in ("set", "transfer"):
+            row[kind] = self.writes(kind)
+        row["reads_per_second"] = self.reads(f"/apps/{self.node.app}/d/0/x")
+        return {**row, **self.latencies()}
 
-    def request(self, method: str, params: dict[str, Any]) -> bytes:
-        """A whole HTTP request."""
-        body = canonical_json_bytes(
-            {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"protoVer": "1.6.0", **params}}
-        )
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nhost: {self.address[0]}:{self.address[1]}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+    # Writes
 
-    def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
-        """The value of one method."""
-        self.lane.ask(0, self.request(method, params or {}))
-        body = None
-        while body is None:
-            body = self.lane.answer()
-        told = json.loads(body)
-        if "result" not in told:
-            raise SystemExit(f"{self.name} does not answer {method}: {body[:500]!r}")
-        return told["result"].get("result")
-
-    def signed(self, key: PrivateKey, operation: dict[str, Any], gas_price: int = 1) -> dict[str, Any]:
-        """A signed transaction; no two have the same time."""
-        from openresource.ledger.transactions import sign_transaction
-
-        self._last_ms = max(self._last_ms + 1, int(time.time() * 1000) - 60_000)
-        body = {"operation": operation, "nonce": -1, "timestamp": self._last_ms, "gas_price": gas_price}
-        made = sign_transaction(body, key, self.chain_id)
-        return {"tx_body": made.body, "signature": made.signature, "hash": made.hash}
-
-    def submit(self, key: PrivateKey, operation: dict[str, Any]) -> str:
-        """One transaction, executed; its hash."""
-        wire = self.signed(key, operation)
-        tx_hash: str = wire.pop("hash")
-        told = self.call("ain_sendSignedTransaction", wire)
-        code = told["result"]["code"] if isinstance(told, dict) and "result" in told else told
-        if code != ACCEPTED_CODE:
-            raise SystemExit(f"{self.name} refused {operation['ref']}: {json.dumps(told)[:500]}")
-        return tx_hash
-
-    def cpu_seconds(self) -> float:
-        """What the node's process has used so far; 0 for one that is elsewhere."""
-        if not self.pid:
-            return 0.0
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def is_final(self, tx_hash: str) -> bool:
-        """Whether a transaction stands in a final block."""
-        told = self.call("ain_getTransactionByHash", {"hash": tx_hash})
-        return isinstance(told, dict) and (
-            told.get("state") == "FINALIZED" or told.get("is_finalized") is True
-        )
-
-    def wait_final(self, tx_hash: str, poll_seconds: float = POLL_SECONDS) -> None:
-        """Returns when it does."""
-        deadline = time.monotonic() + FINAL_SECONDS_MAX
-        while not self.is_final(tx_hash):
-            if time.monotonic() > deadline:
-                raise SystemExit(f"{self.name}: {tx_hash} did not become final in {FINAL_SECONDS_MAX:.0f} s")
-            time.sleep(poll_seconds)
-
-    def prepare(self) -> None:
-        """An app for everybody, and money for those who send."""
-        admin = {self.key.address: True}
-        app = {"admin": admin, "is_public": True}
-        self.submit(self.key, {"type": "SET_VALUE", "ref": f"/manage_app/{self.app}/create/1", "value": app})
-        # On AI Network apps without a stake share a free tier of 500 writes per block, however fast a node is. Our own
-        # network knows no stakes for apps, and refuses.
-        stake = f"/staking/{self.app}/{self.key.address}/0/stake/1/value"
-        wire = self.signed(self.key, {"type": "SET_VALUE", "ref": stake, "value": APP_STAKE_AIN})
-        self.call("ain_sendSignedTransaction", {name: wire[name] for name in ("tx_body", "signature")})
-        last = ""
-        for number, sender in enumerate(self.senders):
-            path = f"/transfer/{self.key.address}/{sender.address}/{number}/value"
-            last = self.submit(self.key, {"type": "SET_VALUE", "ref": path, "value": GIFT_AIN})
-        self.wait_final(last, 0.02)
-
-    # Measures
-
-    def batches(self, kind: str, count: int) -> tuple[list[bytes], list[str]]:
-        """Requests of 50 transactions each, and the hash of the last one of each."""
+    def batches(self, kind: str, count: int) -> list[bytes]:
+        """Requests of 50 transactions each."""
         requests: list[bytes] = []
-        hashes: list[str] = []
         for batch in range(count):
-            wires: list[dict[str, Any]] = []
+            tx_list: list[dict[str, Any]] = []
             for number in range(BATCH):
                 at = batch * BATCH + number
-                sender = self.senders[at % SENDERS]
-                wires.append(self.signed(sender, self.operation(kind, sender, at)))
-            hashes.append(wires[-1]["hash"])
-            tx_list = [{"tx_body": wire["tx_body"], "signature": wire["signature"]} for wire in wires]
-            requests.append(self.request("ain_sendSignedTransactionBatch", {"tx_list": tx_list}))
-        return requests, hashes
+                sender = self.node.senders[at % SENDERS]
+                wire = self.node.signed(sender, self.operation(kind, sender, at))
+                tx_list.append({"tx_body": wire["tx_body"], "signature": wire["signature"]})
+            requests.append(self.node.request("ain_sendSignedTransactionBatch", {"tx_list": tx_list}))
+        return requests
 
     def operation(self, kind: str, sender: PrivateKey, at: int) -> dict[str, Any]:
         """One write of the app, or one transfer to the next sender."""
         if kind == "set":
-            return {"type": "SET_VALUE", "ref": f"/apps/{self.app}/d/{at % 50}/x", "value": at}
-        target = self.senders[(at + 1) % SENDERS].address
+            return {"type": "SET_VALUE", "ref": f"/apps/{self.node.app}/d/{at % 50}/x", "value": at}
+        target = self.node.senders[(at + 1) % SENDERS].address
         path = f"/transfer/{sender.address}/{target}/{secrets.token_hex(6)}/value"
         return {"type": "SET_VALUE", "ref": path, "value": 0.001}
 
-    def writes(self, kind: str, count: int) -> dict[str, float]:
-        """Batches as fast as they are taken."""
-        requests, hashes = self.batches(kind, count)
-        accepted = refused = 0
-        codes: dict[int, int] = {}
-
-        def count_answer(index: int, body: bytes) -> bool:
-            nonlocal accepted, refused
-            results = json.loads(body)["result"].get("result")
-            if not isinstance(results, list):
-                raise SystemExit(f"{self.name} refused a batch: {body[:500]!r}")
-            found = [one["result"]["code"] for one in results]
-            if found[-1] in FULL_CODES:
-                return False
-            accepted += found.count(ACCEPTED_CODE)
-            for code in found:
-                if code != ACCEPTED_CODE:
-                    refused += 1
-                    codes[code] = codes.get(code, 0) + 1
-            return True
-
-        used, started = self.cpu_seconds(), time.monotonic()
-        self.run(requests, SUBMIT_CONNECTIONS, count_answer)
-        answered = time.monotonic()
-        for tx_hash in reversed(hashes):
-            self.wait_final(tx_hash)
-        ended = time.monotonic()
+    def writes(self, kind: str) -> dict[str, float]:
+        """A burst, then as much as becomes final."""
+        with Watch(self.node) as watch:
+            load = Load(self.node, watch)
+            begun = time.monotonic()
+            probed, took = load.send(
+                self.batches(kind, PROBE_BATCHES), time.monotonic(), PROBE_BATCHES, waits=False
+            )
+            if not probed:
+                raise Unmeasured(f"no {kind} is accepted, but refused with {load.codes}")
+            per_second = probed / took
+            burst = min(BURST_BATCHES_MAX, max(BURST_BATCHES_MIN, int(BURST_SECONDS * per_second / BATCH)))
+            rest = min(BATCHES_MAX, int(self.seconds * per_second * 1.5 / BATCH) + BURST_BATCHES_MIN)
+            requests = self.batches(kind, burst + rest)
+            used, started = self.node.cpu_seconds(), load.accepted
+            accepted, burst_took = load.send(requests[:burst], time.monotonic(), burst, waits=False)
+            del requests[:burst]
+            until = min(time.monotonic() + self.seconds, self._deadline)
+            load.send(requests, until, 0, waits=True)
+            used = self.node.cpu_seconds() - used
+            drained = min(time.monotonic() + DRAIN_SECONDS_MAX, self._deadline)
+            while watch.count < load.accepted and time.monotonic() < drained and watch.failure is None:
+                time.sleep(0.02)
+        if watch.failure is not None:
+            raise Unmeasured(f"blocks cannot be read: {watch.failure}")
+        # Too few blocks say little of the time between them; then everything from the first request on counts.
+        rate = watch.rate()
+        if rate is None and not watch.count:
+            raise Unmeasured(f"none of {load.accepted} {kind} became final")
         row: dict[str, float] = {
-            "accepted": accepted,
-            "refused": refused,
-            "accepted_per_second": accepted / (answered - started),
-            "final_per_second": accepted / (ended - started),
+            "accepted": load.accepted,
+            "refused": load.refused,
+            "final": watch.count,
+            "accepted_per_second": accepted / burst_took,
+            "final_per_second": rate or watch.count / (watch.seen[-1][0] - begun),
+            "blocks": sum(1 for _, count in watch.seen if count),
         }
-        if self.pid:
-            row["node_cpu_us"] = (self.cpu_seconds() - used) / max(1, accepted) * 1e6
-        return row | {f"code_{code}": float(number) for code, number in codes.items()}
+        if self.node.pid:
+            row["node_cpu_us"] = used / max(1, load.accepted - started) * 1e6
+        return row | {f"code_{code}": float(number) for code, number in load.codes.items()}
 
-    def reads(self, seconds: float) -> float:
+    # Reads and times
+
+    def reads(self, ref: str) -> float:
         """Values read per second."""
-        request = self.request("ain_get", {"type": "GET_VALUE", "ref": f"/apps/{self.app}/d/0/x"})
-        lanes = [Lane(self.address) for _ in range(READ_CONNECTIONS)]
+        request = self.node.request("ain_get", {"type": "GET_VALUE", "ref": ref})
+        if ref == "/accounts":
+            request = self.node.request("ain_getBalance", {"address": self.node.senders[0].address})
+        lanes = [Lane(self.node.address) for _ in range(READ_CONNECTIONS)]
         count = 0
         with selectors.DefaultSelector() as selector:
             for lane in lanes:
                 selector.register(lane.socket, selectors.EVENT_READ, lane)
                 lane.ask(0, request)
             started = time.monotonic()
-            while time.monotonic() - started < seconds:
+            while time.monotonic() - started < self.read_seconds:
                 for ready, _ in selector.select(1.0):
                     lane = ready.data
                     if lane.answer() is not None:
@@ -266,21 +247,26 @@ class Node:
             lane.socket.close()
         return count / took
 
-    def latencies(self, count: int) -> dict[str, float]:
+    def latencies(self) -> dict[str, float]:
         """From submitting to seeing the value, and to the final block; milliseconds."""
         visible: list[float] = []
         final: list[float] = []
-        path = f"/apps/{self.app}/seen"
-        for number in range(count):
-            wire = self.signed(self.senders[0], {"type": "SET_VALUE", "ref": path, "value": number})
+        node = self.node
+        path = f"/apps/{node.app}/seen"
+        for number in range(self.singles):
+            if time.monotonic() > self._deadline and visible and final:
+                break
+            wire = node.signed(node.senders[0], {"type": "SET_VALUE", "ref": path, "value": number})
             tx_hash = wire.pop("hash")
             started = time.perf_counter()
-            self.call("ain_sendSignedTransaction", wire)
-            while self.call("ain_get", {"type": "GET_VALUE", "ref": path}) != number:
+            node.call("ain_sendSignedTransaction", wire)
+            while node.call("ain_get", {"type": "GET_VALUE", "ref": path}) != number:
+                if time.perf_counter() - started > FINAL_SECONDS_MAX:
+                    raise Unmeasured("a write that was sent is not seen")
                 time.sleep(POLL_SECONDS / 4)
             visible.append((time.perf_counter() - started) * 1000)
-            if number % 10 == 0:
-                self.wait_final(tx_hash)
+            if number % max(1, self.singles // FINALS) == 0:
+                node.wait_final(tx_hash, FINAL_SECONDS_MAX)
                 final.append((time.perf_counter() - started) * 1000)
         return {
             "visible_p50_ms": statistics.median(visible),
@@ -289,50 +275,26 @@ class Node:
             "final_p95_ms": _p95(final),
         }
 
-    def run(self, requests: Sequence[bytes], connections: int, take: Callable[[int, bytes], bool]) -> None:
-        """All requests over some connections; those that `take` does not accept come again."""
-        waiting = list(reversed(range(len(requests))))
-        lanes = [Lane(self.address) for _ in range(min(connections, len(requests)))]
-        busy = retries = 0
-        with selectors.DefaultSelector() as selector:
-            for lane in lanes:
-                selector.register(lane.socket, selectors.EVENT_READ, lane)
-                index = waiting.pop()
-                lane.ask(index, requests[index])
-                busy += 1
-            while busy:
-                for ready, _ in selector.select(60.0):
-                    lane = ready.data
-                    body = lane.answer()
-                    if body is None:
-                        continue
-                    if not take(lane.index, body):
-                        retries += 1
-                        assert retries < RETRIES_MAX, f"{self.name} stays full"
-                        waiting.append(lane.index)
-                        time.sleep(FULL_SECONDS)
-                    if waiting:
-                        index = waiting.pop()
-                        lane.ask(index, requests[index])
-                    else:
-                        busy -= 1
-        for lane in lanes:
-            lane.socket.close()
-
-    def measure(self, batches: int, read_seconds: float, singles: int) -> dict[str, Any]:
-        """Everything."""
-        self.prepare()
-        return {
-            "url": self.url,
-            "set": self.writes("set", batches),
-            "transfer": self.writes("transfer", batches),
-            "reads_per_second": self.reads(read_seconds),
-            **self.latencies(singles),
-        }
-
 
 def _p95(values: list[float]) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * 0.95))]
+
+
+def ratios(row: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
+    """How many times as much one node does as another; what one of them lacks is left out."""
+    found: dict[str, float] = {}
+    for kind in ("set", "transfer"):
+        for name in ("accepted_per_second", "final_per_second"):
+            one, other = row.get(kind, {}).get(name), base.get(kind, {}).get(name)
+            if one and other:
+                found[f"{kind}_{name}"] = one / other
+    # Reads of a value and of a balance are not the same.
+    if row.get("reads_per_second") and base.get("reads_per_second") and ("set" in row) == ("set" in base):
+        found["reads_per_second"] = row["reads_per_second"] / base["reads_per_second"]
+    for name in ("visible_p50_ms", "final_p50_ms"):
+        if row.get(name) and base.get(name):
+            found[name] = row[name] / base[name]
+    return found
 
 
 @contextlib.contextmanager
@@ -404,29 +366,43 @@ def _free_port() -> int:
         return port
 
 
-def main() -> None:
+def main() -> int:
     """Every node that is named, one after the other."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--url", action="append", default=[], help="a node; may be given several times")
     parser.add_argument(
-        "--key", action="append", default=[], help="the key of an account with AIN there, in hex"
+        "--key",
+        action="append",
+        default=[],
+        help="the key of an account with AIN, in hex: one for all nodes or one for each --url; without it known "
+        "accounts are tried",
     )
     parser.add_argument("--own", action="store_true", help="start and measure a node of our own network")
     parser.add_argument("--ain", action="store_true", help="start and measure a node in AI Network's place")
-    parser.add_argument("--batches", type=int, default=100, help="batches of 50 of each kind (default: 100)")
+    parser.add_argument(
+        "--seconds", type=float, default=12.0, help="how long writes of each kind are sent (default: 12)"
+    )
     parser.add_argument("--read-seconds", type=float, default=3.0)
     parser.add_argument(
-        "--singles", type=int, default=100, help="transactions whose times are taken one by one"
+        "--singles",
+        type=int,
+        default=100,
+        help="transactions whose times are taken one by one (default: 100)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: nodes, and ratios to the last"
+    )
     arguments = parser.parse_args()
-    if len(arguments.url) != len(arguments.key):
-        parser.error("every --url needs its --key")
+    keys: list[str | None] = [*arguments.key]
+    if len(keys) < 2:
+        keys = [keys[0] if keys else None] * len(arguments.url)
+    if len(arguments.url) != len(keys):
+        parser.error("give --key once for all nodes, once for each --url, or not at all")
     rows: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        named = [(url, url, key, 0) for url, key in zip(arguments.url, arguments.key, strict=True)]
+        named = [(url, url, key, 0) for url, key in zip(arguments.url, keys, strict=True)]
         if arguments.ain:
             named.insert(0, ("ain", *stack.enter_context(ain_node())))
         if arguments.own:
@@ -434,28 +410,42 @@ def main() -> None:
         if not named:
             parser.error("name a node with --url, or --own, or --ain")
         for name, url, key, pid in named:
-            node = Node(name, url, private_key_from_hex(key), pid)
-            rows[name] = node.measure(arguments.batches, arguments.read_seconds, arguments.singles)
+            rows[name] = {"url": url}
+            try:
+                node = Node(name, url, pid)
+                given = None if key is None else private_key_from_hex(key)
+                measure = Measure(node, arguments.seconds, arguments.read_seconds, arguments.singles)
+                rows[name] = measure.run(node.payer(given))
+            except (Unmeasured, OSError, Refusal) as error:
+                rows[name]["error"] = str(error) or type(error).__name__
+    *others, last = rows
+    compared = {name: ratios(rows[name], rows[last]) for name in others}
     if arguments.json:
-        print(json.dumps(rows))
-        return
-    for name, row in rows.items():
-        print(
-            f"{name}: SET {row['set']['accepted_per_second']:,.0f} accepted, {row['set']['final_per_second']:,.0f} final "
-            f"per s; transfers {row['transfer']['accepted_per_second']:,.0f}, {row['transfer']['final_per_second']:,.0f}; "
-            f"reads {row['reads_per_second']:,.0f} per s; visible {row['visible_p50_ms']:.1f} ms "
-            f"(p95 {row['visible_p95_ms']:.1f}), final {row['final_p50_ms']:.0f} ms (p95 {row['final_p95_ms']:.0f})"
-        )
-    last = list(rows.values())[-1]
-    for name, row in list(rows.items())[:-1]:
-        ratios = [
-            row[kind]["final_per_second"] / last[kind]["final_per_second"] for kind in ("set", "transfer")
-        ]
-        reads = row["reads_per_second"] / last["reads_per_second"]
-        print(
-            f"{name} against the last: SET {ratios[0]:.1f}x, transfers {ratios[1]:.1f}x, reads {reads:.1f}x"
-        )
+        print(json.dumps({"nodes": rows, "against": last, "ratios": compared}))
+    else:
+        for name, row in rows.items():
+            print(f"{name}: {described(row)}")
+        for name, found in compared.items():
+            print(
+                f"{name} against {last}: "
+                + ", ".join(f"{what} {ratio:.2f}x" for what, ratio in found.items())
+            )
+    return 1 if any("error" in row for row in rows.values()) else 0
+
+
+def described(row: dict[str, Any]) -> str:
+    """A node's figures in a line."""
+    if "error" in row:
+        return f"not measured: {row['error']}"
+    if "unmeasured" in row:
+        return f"balances {row['reads_per_second']:,.0f} read per s; {row['unmeasured']}"
+    return (
+        f"SET {row['set']['accepted_per_second']:,.0f} accepted, {row['set']['final_per_second']:,.0f} final "
+        f"per s; transfers {row['transfer']['accepted_per_second']:,.0f}, {row['transfer']['final_per_second']:,.0f}; "
+        f"reads {row['reads_per_second']:,.0f} per s; visible {row['visible_p50_ms']:.1f} ms "
+        f"(p95 {row['visible_p95_ms']:.1f}), final {row['final_p50_ms']:.0f} ms (p95 {row['final_p95_ms']:.0f})"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
