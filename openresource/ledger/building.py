@@ -13,7 +13,9 @@ from openresource.ledger.nodes import (
     Node,
     copy_node,
     empty_branch,
+    keep_node,
     leaf_bytes,
+    own_kids,
     radix_label,
 )
 from openresource.primitives.encoding import property_order, utf16_length
@@ -22,14 +24,50 @@ from openresource.primitives.numbers import NUMBERS, to_double
 _TEXTS_AND_BOOLEANS: Final = (str, bool)
 
 
-def claim(kid: Kid, token: int, copy_floor: int) -> Node:
-    """A node that may be changed: itself if it is ours already, else a copy. Its hash is kept."""
+class Claims:
+    """Which nodes may be written in place. Every node has the token of the version in which it was made or kept.
+
+    Older than the floor are the nodes that another live version has too. Of these, nobody may change what is older
+    than the copy floor; the others are the backup's alone, which is restored from what `touched` nodes were before.
+    """
+
+    __slots__ = ("copy_floor", "floor", "token", "touched")
+
+    def __init__(self) -> None:
+        self.token: int = 1
+        self.floor: int = 0
+        # A store or a frozen view raises the copy floor alone.
+        self.copy_floor: int = 1
+        self.touched: list[Node] = []
+
+
+def claim(kid: Kid, claims: Claims) -> Node:
+    """A node that may be changed: itself or a copy. Its hash is kept."""
     node = kid if isinstance(kid, Node) else kid.node()
-    return copy_node(node, token) if node.token < copy_floor else node
+    if node.token < claims.copy_floor:
+        return copy_node(node, claims.token)
+    if node.token < claims.floor:
+        keep_node(node, claims.token, claims.touched)
+    return node
 
 
-def place(branch: Branch, key: str, path: list[Node], token: int, copy_floor: int) -> Node:
-    """Walk down to the radix node of a key, made if it is missing; every node passed is claimed and listed."""
+def place(branch: Branch, label: str, path: list[Node], claims: Claims) -> Node:
+    """Walk down to the radix node of a label, made if it is missing; every node passed is claimed and listed."""
+    floor = claims.floor
+    routes = branch.routes
+    if routes is not None:
+        route = routes.get(label)
+        if route is not None:
+            for passed in route:
+                if passed.token < floor:
+                    keep_node(passed, claims.token, claims.touched)
+                passed.hash = b""
+                path.append(passed)
+            return route[-1]
+    copy_floor = claims.copy_floor
+    key = radix_label(label)
+    first = len(path)
+    is_same = True
     node: Node = branch
     at = 0
     end = len(key)
@@ -37,8 +75,9 @@ def place(branch: Branch, key: str, path: list[Node], token: int, copy_floor: in
         digit = key[at]
         kid = node.kids.get(digit)
         if kid is None:
-            made = _made(branch, key[at:], token)
-            node.kids[digit] = made
+            made = _made(branch, key[at:], claims.token)
+            own_kids(node)[digit] = made
+            branch.routes = None
             path.append(made)
             return made
         edge = kid.edge
@@ -47,20 +86,31 @@ def place(branch: Branch, key: str, path: list[Node], token: int, copy_floor: in
         if width == 1 or key[at : at + width] == edge:
             below = kid if isinstance(kid, Node) else kid.node()
             if below.token < copy_floor:
-                below = copy_node(below, token)
-                node.kids[digit] = below
+                below = copy_node(below, claims.token)
+                own_kids(node)[digit] = below
+                is_same = False
+            elif below.token < floor:
+                keep_node(below, claims.token, claims.touched)
             below.hash = b""
             at += width
         else:
-            below = _split(branch, claim(kid, token, copy_floor), key, at, token)
-            node.kids[digit] = below
+            below = _split(branch, claim(kid, claims), key, at, claims.token)
+            own_kids(node)[digit] = below
+            is_same = False
             at += len(below.edge)
         path.append(below)
         node = below
+    if not is_same:
+        branch.routes = None
+    elif at > 0:
+        if routes is None:
+            routes = {}
+            branch.routes = routes
+        routes[label] = path[first:]
     return node
 
 
-def build(value: object, token: int) -> object:
+def build(value: object, claims: Claims) -> object:
     """A fresh subtree of a plain object, or the leaf's value. Labels starting with # are left out."""
     if not isinstance(value, dict):
         return leaf(value)
@@ -83,33 +133,33 @@ def build(value: object, token: int) -> object:
         labels = labels_of[position]
         if not labels:
             continue
-        branch = empty_branch(token)
+        branch = empty_branch(claims.token)
         below = first_below[position]
         for label in labels:
             item = dictionaries[position][label]
             if isinstance(item, dict):
-                hang(branch, label, built[below], token)
+                hang(branch, label, built[below], claims)
                 below += 1
             else:
-                hang(branch, label, leaf(item), token)
+                hang(branch, label, leaf(item), claims)
         built[position] = branch
     return built[0]
 
 
-def chain(labels: Sequence[str], value: object, token: int) -> object:
+def chain(labels: Sequence[str], value: object, claims: Claims) -> object:
     """Fresh branches with one child each, down to a value."""
     top = value
     for label in reversed(labels):
-        branch = empty_branch(token)
-        hang(branch, label, top, token)
+        branch = empty_branch(claims.token)
+        hang(branch, label, top, claims)
         top = branch
     return top
 
 
-def hang(branch: Branch, label: str, value: object, token: int) -> None:
+def hang(branch: Branch, label: str, value: object, claims: Claims) -> None:
     """Put a child into a branch of which every node is ours."""
     path: list[Node] = [branch]
-    target = place(branch, radix_label(label), path, token, 0)
+    target = place(branch, label, path, claims)
     before = target.value
     size = value_size(value)
     weight = value_bytes(value) + label_bytes(label)

@@ -46,9 +46,12 @@ class Kid:
 
 
 class Node(Kid):
-    """A radix node. Its four sums cover its value and everything below; an empty hash is one to compute."""
+    """A radix node. Its four sums cover its value and everything below; an empty hash is one to compute.
 
-    __slots__ = ("bytes", "height", "kids", "label", "serial", "siblings", "size", "token", "value")
+    A node that is written in place while a backup is open keeps in `before` how it was, with the kids of then.
+    """
+
+    __slots__ = ("before", "bytes", "height", "kids", "label", "serial", "siblings", "size", "token", "value")
 
     def __init__(
         self,
@@ -75,15 +78,20 @@ class Node(Kid):
         self.bytes: int = bytes
         self.height: int = height
         self.siblings: int = siblings
+        self.before: Node | None = None
 
     def node(self) -> Node:
         return self
 
 
 class Branch(Node):
-    """A state node with children. `memo` holds what a reader derived from it, and is empty in every copy."""
+    """A state node with children. `memo` holds what a reader derived from it, and is empty in every copy.
 
-    __slots__ = ("count", "memo", "next_serial")
+    `routes` are the radix nodes on the way to labels that were written often: one look instead of a walk. A branch
+    has them only while all of these nodes may be written in place, and loses them as soon as one is replaced.
+    """
+
+    __slots__ = ("count", "memo", "next_serial", "routes")
 
     def __init__(
         self,
@@ -111,12 +119,19 @@ class Branch(Node):
         self.bytes = bytes
         self.height = height
         self.siblings = siblings
+        self.before = None
         self.count: int = count
         self.next_serial: int = next_serial
         self.memo: object = None
+        self.routes: dict[str, list[Node]] | None = None
 
     def child(self, label: str) -> object:
         """The child with a label: a branch, a leaf's value, or NOTHING."""
+        routes = self.routes
+        if routes is not None:
+            route = routes.get(label)
+            if route is not None:
+                return route[-1].value
         key = radix_label(label)
         node: Node = self
         at = 0
@@ -238,6 +253,76 @@ def copy_branch(branch: Branch, token: int) -> Branch:
         branch.count,
         branch.next_serial,
     )
+
+
+def keep_node(node: Node, token: int, touched: list[Node]) -> None:
+    """Note how a node is before it is written in place; it belongs to the version with a token from now on."""
+    node.before = Node(
+        node.edge,
+        node.hash,
+        node.kids,
+        node.label,
+        node.value,
+        node.serial,
+        node.token,
+        node.size,
+        node.bytes,
+        node.height,
+        node.siblings,
+    )
+    node.token = token
+    touched.append(node)
+
+
+def keep_branch(branch: Branch, token: int, touched: list[Node]) -> None:
+    """`keep_node` for a branch."""
+    branch.before = Branch(
+        branch.hash,
+        branch.kids,
+        branch.label,
+        branch.value,
+        branch.serial,
+        branch.token,
+        branch.size,
+        branch.bytes,
+        branch.height,
+        branch.siblings,
+        branch.count,
+        branch.next_serial,
+    )
+    branch.token = token
+    touched.append(branch)
+
+
+def put_back(node: Node) -> None:
+    """Make a node again what it was before it was written in place."""
+    before = node.before
+    assert before is not None, "the node was not kept"
+    node.before = None
+    node.edge = before.edge
+    node.hash = before.hash
+    node.kids = before.kids
+    node.label = before.label
+    node.value = before.value
+    node.serial = before.serial
+    node.token = before.token
+    node.size = before.size
+    node.bytes = before.bytes
+    node.height = before.height
+    node.siblings = before.siblings
+    if isinstance(node, Branch) and isinstance(before, Branch):
+        node.count = before.count
+        node.next_serial = before.next_serial
+        node.memo = None
+        node.routes = None
+
+
+def own_kids(node: Node) -> dict[str, Kid]:
+    """The kids of a node to change; what it was before keeps those of then."""
+    before = node.before
+    if before is not None and before.kids is node.kids:
+        node.kids = node.kids.copy()
+    return node.kids
 
 
 def radix_label(label: str) -> str:

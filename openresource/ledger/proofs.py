@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from openresource.ledger.building import build
+from openresource.ledger.building import Claims, build
 from openresource.ledger.hashes import hash_text, node_hash, preimage, value_hash
 from openresource.ledger.nodes import NOTHING, Branch, Node, radix_label
 from openresource.ledger.views import View, is_unwritten
@@ -144,7 +144,7 @@ def proves(proof: object, labels: Sequence[str], value: object, root_hash: str) 
     for label in labels:
         at = _proof_of_child(at, label)
     claimed = at.get(STATE_HASH) if isinstance(at, dict) else None
-    return claimed == hash_text(value_hash(build(value, 0)))
+    return claimed == hash_text(value_hash(build(value, Claims())))
 
 
 def _proof_of_child(proof: object, label: str) -> object:

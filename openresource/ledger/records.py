@@ -74,6 +74,8 @@ def take_changes(root: Branch, cache: NodeCache, next_number: int) -> tuple[list
         _list_kids(node.kids, nodes, homes)
         value = node.value
         while isinstance(value, Branch):
+            # They would hold what is to be read from the store again.
+            value.routes = None
             _list_kids(value.kids, nodes, homes)
             value = value.value
     records: list[tuple[int, bytes]] = []

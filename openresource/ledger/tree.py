@@ -1,5 +1,8 @@
 """The state of the chain: one persistent tree, written in place where nobody else looks, else by copying the path.
 
+Within a block hardly anything is copied: what a backup shares with the work is written in place too, and what it was
+before is kept until the backup is dropped or restored.
+
 Counts are right after every write, hashes are computed when asked for. The two shapes differ in one predicate:
 `canonical` joins a lone child with its edge always, `ain` only if no other live version shares the child.
 """
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
 from openresource.ledger.building import (
+    Claims,
     build,
     chain,
     claim,
@@ -29,6 +33,9 @@ from openresource.ledger.nodes import (
     Node,
     copy_branch,
     empty_branch,
+    keep_branch,
+    own_kids,
+    put_back,
     radix_label,
 )
 from openresource.ledger.records import NodeCache, take_changes
@@ -60,11 +67,7 @@ class Tree(View):
         """An empty tree, or with a root number the tree that a store holds; that version stays alive as the base."""
         self.root: Branch = empty_branch(1)
         self._joins_always: bool = shape == "canonical"
-        # Nodes that are older than the floor belong to another live version as well; what is older than the copy
-        # floor must not be changed in place. A store or a frozen view raises only the latter.
-        self._token: int = 1
-        self._floor: int = 0
-        self._copy_floor: int = 1
+        self._claims: Claims = Claims()
         self._base_count: int = 0
         self._base_token: int = 0
         self._base: Branch | None = None
@@ -84,7 +87,7 @@ class Tree(View):
         """Keep the state of now, so that `restore` can return to it."""
         assert self._backup is None, "a backup is open"
         self._backup = self.root
-        self._backup_token = self._token
+        self._backup_token = self._claims.token
         self._begin_version()
 
     @property
@@ -97,19 +100,24 @@ class Tree(View):
         assert self._backup is not None, "no backup is open"
         self.root = self._backup
         self._backup = None
+        touched = self._claims.touched
+        for node in touched:
+            put_back(node)
+        touched.clear()
         self._begin_version()
 
     def drop_backup(self) -> None:
         """Let go of the backup: what was written stays."""
         assert self._backup is not None, "no backup is open"
         self._backup = None
+        self._forget_touched()
         self._find_floor()
 
     def rebase(self) -> None:
         """End a block: the state of now stays alive as the base, the work goes on above it."""
         assert self._backup is None, "a backup is open"
         self._base_count += 1
-        self._base_token = self._token
+        self._base_token = self._claims.token
         self._base = self.root
         self._begin_version()
 
@@ -118,6 +126,7 @@ class Tree(View):
         assert self._base is not None and self._base_count > 0, "there is no base"
         self.root = self._base
         self._backup = None
+        self._forget_touched()
         self._begin_version()
 
     def drop_base(self) -> None:
@@ -130,8 +139,9 @@ class Tree(View):
 
     def freeze(self) -> View:
         """The state of now, for readers; later writes do not reach it."""
-        self._token += 1
-        self._copy_floor = self._token
+        if self._claims.touched:
+            self._part_from_backup()
+        self._copy_all()
         return View(self.root)
 
     def fork(self) -> Tree:
@@ -139,7 +149,7 @@ class Tree(View):
         self.freeze()
         forked = Tree("canonical" if self._joins_always else "ain")
         forked.root = self.root
-        forked._token = self._token
+        forked._claims.token = self._claims.token
         forked.rebase()
         return forked
 
@@ -149,8 +159,7 @@ class Tree(View):
         self.root = root
         self._base_count = 0
         self._base = None
-        self._token += 1
-        self._copy_floor = self._token
+        self._copy_all()
         self._find_floor()
 
     # Storing
@@ -177,8 +186,7 @@ class Tree(View):
         records, self.root = take_changes(self.root, self._cache, self._next_number)
         self._root_number, _ = records[-1]
         self._next_number = self._root_number + 1
-        self._token += 1
-        self._copy_floor = self._token
+        self._copy_all()
         return records
 
     def view_at(self, root_number: int) -> View:
@@ -191,16 +199,10 @@ class Tree(View):
     def write(self, labels: Sequence[str], value: object) -> None:
         """Set what lies at a full path; None, or an object without children, deletes it and what becomes empty."""
         assert labels, "the root itself is never written"
-        token = self._token
-        copy_floor = self._copy_floor
-        fresh = build(value, token)
-        root = self.root
-        if root.token < copy_floor:
-            root = copy_branch(root, token)
-            self.root = root
-        else:
-            root.hash = b""
-            root.memo = None
+        claims = self._claims
+        fresh = build(value, claims)
+        root = _claimed(self.root, claims)
+        self.root = root
 
         path: list[Node] = [root]
         branches: list[Branch] = []
@@ -211,20 +213,16 @@ class Tree(View):
         while True:
             branches.append(branch)
             starts.append(len(path) - 1)
-            target = place(branch, radix_label(labels[level]), path, token, copy_floor)
+            target = place(branch, labels[level], path, claims)
             if level == last:
                 break
             below = target.value
             if not isinstance(below, Branch):
                 break
-            if below.token < copy_floor:
-                if target.label != labels[level] and not self._joins_always and below.token < self._floor:
-                    _relabel(path, labels[level])
-                below = copy_branch(below, token)
-                target.value = below
-            else:
-                below.hash = b""
-                below.memo = None
+            if below.token < claims.floor and target.label != labels[level] and not self._joins_always:
+                _relabel(path, labels[level])
+            below = _claimed(below, claims)
+            target.value = below
             path.append(below)
             branch = below
             level += 1
@@ -249,7 +247,7 @@ class Tree(View):
         before = target.value
         label = labels[level]
         if level + 1 < len(labels):
-            fresh = chain(labels[level + 1 :], fresh, self._token)
+            fresh = chain(labels[level + 1 :], fresh, self._claims)
             # The leaf on the way becomes a branch; it is not replaced, so it keeps its label.
             if before is not NOTHING and not self._is_shared_leaf(labels[: level + 1], before):
                 label = target.label
@@ -301,10 +299,11 @@ class Tree(View):
         """Take a radix node without value out of its branch, as far as the shape allows."""
         target = path[position]
         parent = path[position - 1]
+        branch.routes = None
         if len(target.kids) == 1:
             self._join(target, parent)
         elif not target.kids:
-            del parent.kids[target.edge[0]]
+            del own_kids(parent)[target.edge[0]]
             if parent is not branch and parent.value is NOTHING and len(parent.kids) == 1:
                 self._join(parent, path[position - 2])
 
@@ -312,35 +311,111 @@ class Tree(View):
         """Put the only kid of a radix node in its place, unless a shared kid must stay as it is."""
         for kid in middle.kids.values():
             if self._may_join(kid):
-                lower = claim(kid, self._token, self._copy_floor)
+                lower = claim(kid, self._claims)
                 lower.edge = middle.edge + lower.edge
-                above.kids[middle.edge[0]] = lower
+                own_kids(above)[middle.edge[0]] = lower
 
     def _may_join(self, kid: Kid) -> bool:
         if self._joins_always:
             return True
         if isinstance(kid, Node):
-            return kid.token >= self._floor
-        return self._floor == 0
+            return kid.token >= self._claims.floor
+        return self._claims.floor == 0
 
     def _is_shared_leaf(self, labels: Sequence[str], leaf: object) -> bool:
         """Whether AI Network's tree would copy a leaf, and file it anew, as another live version has it too."""
-        other = self._base if self._backup is None else self._backup
-        if self._joins_always or other is None:
+        if self._joins_always:
             return False
-        theirs = find(other, labels)
+        theirs: object
+        if self._backup is not None:
+            theirs = _found_before(self._backup, labels)
+        elif self._base is not None:
+            theirs = find(self._base, labels)
+        else:
+            return False
         return type(theirs) is type(leaf) and theirs == leaf
 
     def _begin_version(self) -> None:
-        self._token += 1
+        self._claims.token += 1
         self._find_floor()
 
     def _find_floor(self) -> None:
+        claims = self._claims
         floor = self._base_token + 1 if self._base_count else 0
+        claims.copy_floor = max(claims.copy_floor, floor)
         if self._backup is not None:
             floor = max(floor, self._backup_token + 1)
-        self._floor = floor
-        self._copy_floor = max(self._copy_floor, floor)
+        claims.floor = floor
+
+    def _copy_all(self) -> None:
+        """From now on every node that there is will be copied instead of being written in place."""
+        claims = self._claims
+        claims.token += 1
+        claims.copy_floor = claims.token
+
+    def _forget_touched(self) -> None:
+        touched = self._claims.touched
+        for node in touched:
+            node.before = None
+        touched.clear()
+
+    def _part_from_backup(self) -> None:
+        """Make the backup a tree of its own, so that restoring it leaves the nodes of now as they are."""
+        assert self._backup is not None, "no backup is open"
+        touched = self._claims.touched
+        for node in touched:
+            before = node.before
+            assert before is not None, "the node was kept"
+            kids: dict[str, Kid] = {}
+            for digit, kid in before.kids.items():
+                was = kid.before if isinstance(kid, Node) else None
+                kids[digit] = kid if was is None else was
+            # A node that was not changed has these kids too.
+            before.kids = kids
+            value = before.value
+            if isinstance(value, Branch) and value.before is not None:
+                before.value = value.before
+        root = self._backup.before
+        if isinstance(root, Branch):
+            self._backup = root
+        self._forget_touched()
+
+
+def _claimed(branch: Branch, claims: Claims) -> Branch:
+    """A branch that may be changed: itself or a copy, without what was derived from it."""
+    if branch.token < claims.copy_floor:
+        return copy_branch(branch, claims.token)
+    if branch.token < claims.floor:
+        keep_branch(branch, claims.token, claims.touched)
+    branch.hash = b""
+    branch.memo = None
+    return branch
+
+
+def _found_before(branch: Branch, labels: Sequence[str]) -> object:
+    """What lay below a branch when the backup was made."""
+    value: object = branch
+    for label in labels:
+        if not isinstance(value, Branch):
+            return NOTHING
+        key = radix_label(label)
+        node = _as_before(value)
+        at = 0
+        while at < len(key):
+            kid = node.kids.get(key[at])
+            if kid is None:
+                return NOTHING
+            node = _as_before(kid.node())
+            if not key.startswith(node.edge, at):
+                return NOTHING
+            at += len(node.edge)
+        value = node.value
+    return value
+
+
+def _as_before(node: Node) -> Node:
+    before = node.before
+    return node if before is None else before
 
 
 def _relabel(path: list[Node], label: str) -> None:
