@@ -9,7 +9,7 @@ from typing import Final
 from openresource.ledger.building import value_bytes, value_height, value_siblings, value_size
 from openresource.ledger.hashes import hash_text, value_hash
 from openresource.ledger.nodes import NOTHING, Branch
-from openresource.ledger.views import View, counts_of, in_property_order, info_of
+from openresource.ledger.views import View, in_property_order, info_of, is_unwritten
 from openresource.primitives.encoding import property_order
 from openresource.primitives.errors import Refusal
 
@@ -105,17 +105,19 @@ def check_found(
     root: Branch,
     value: object,
     options: ReadOptions = WHOLE,
-    siblings_max: int = SIBLINGS_MAX,
-    bytes_max: int = BYTES_MAX,
+    siblings_max: int | float = SIBLINGS_MAX,
+    bytes_max: int | float = BYTES_MAX,
 ) -> None:
     """Refuse to show what was found below a root if that is too much."""
-    counts = counts_of(root, value)
-    if counts is None or options.is_partial:
+    if options.is_partial or value is NOTHING or is_unwritten(root, value):
         return
-    if counts.siblings > siblings_max:
-        raise TooManySiblings(siblings=counts.siblings, siblings_max=siblings_max)
-    if not options.is_shallow and counts.bytes > bytes_max:
-        raise TooManyBytes(bytes=counts.bytes, bytes_max=bytes_max)
+    siblings = value_siblings(value)
+    if siblings > siblings_max:
+        raise TooManySiblings(siblings=siblings, siblings_max=siblings_max)
+    if not options.is_shallow:
+        total_bytes = value_bytes(value)
+        if total_bytes > bytes_max:
+            raise TooManyBytes(bytes=total_bytes, bytes_max=bytes_max)
 
 
 def _page(branch: Branch, options: ReadOptions, version: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ called when the request is there. Everything else, and whatever a lane declines,
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ TURN_SECONDS_MAX: Final = 0.002
 KNOWN_HEADS_MAX: Final = 512
 KNOWN_HEAD_BYTES_MAX: Final = 2 * 1024
 
+_log = logging.getLogger("openresource.node.connections")
 _HEAD_END: Final = b"\r\n\r\n"
 # A request that was understood here may lead somewhere else if one of these is said.
 _LEADING_ELSEWHERE: Final = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
@@ -167,7 +169,7 @@ class Connection(HttpToolsProtocol):
         lane, self._lane = self._lane, None
         if lane is not None:
             body = self._lane_body
-            answer = lane(body, self._caller)
+            answer = self._asked(lane, body)
             if answer is not None:
                 self._answer(answer)
                 self._learn(lane, len(body))
@@ -202,6 +204,14 @@ class Connection(HttpToolsProtocol):
             return None
         return lanes(Head(parser.get_method().decode("ascii"), path.decode("ascii"), query, given))
 
+    def _asked(self, lane: Lane, body: bytes) -> Answer | None:
+        try:
+            return lane(body, self._caller)
+        except Exception:
+            # The application meets it again and has an answer for it.
+            _log.exception("a lane failed")
+            return None
+
     def _answered_as_before(self, data: bytes) -> bool:
         """Whether this was one whole request behind a head that has led to a lane before, and is answered."""
         end = data.find(_HEAD_END, 0, KNOWN_HEAD_BYTES_MAX) + len(_HEAD_END)
@@ -209,17 +219,17 @@ class Connection(HttpToolsProtocol):
         # The parser is between two requests, so it would understand these bytes as it did before.
         if known is None or len(data) - end != known.body_bytes or not self._is_resting():
             return False
-        answer = known.lane(data[end:], self._caller)
+        answer = self._asked(known.lane, data[end:])
         if answer is None:
             return False
         self._answer(answer)
         return True
 
     def _learn(self, lane: Lane, body_bytes: int) -> None:
-        """Remembers the head of a request with a body that came in one piece, alone."""
+        """Remembers the head of a request that came in one piece, alone."""
         chunk = self._chunk
         end = chunk.find(_HEAD_END, 0, KNOWN_HEAD_BYTES_MAX) + len(_HEAD_END)
-        if not body_bytes or end < len(_HEAD_END) or len(chunk) - end != body_bytes:
+        if end < len(_HEAD_END) or len(chunk) - end != body_bytes:
             return
         if len(self._heads) >= KNOWN_HEADS_MAX:
             self._heads.clear()

@@ -88,7 +88,9 @@ class Door:
         ain_methods = AinMethods(engine)
         self._own_methods = OwnMethods(engine, ain_methods, version)
         waiting = {**ain_methods.methods(), **self._own_methods.methods()}
-        self._dispatcher = Dispatcher(waiting, _UNGATED, ain_methods.immediate())
+        self._dispatcher = Dispatcher(
+            waiting, _UNGATED, {**ain_methods.immediate(), **self._own_methods.immediate()}
+        )
         # With every answer: a client must notice if another network answers at the same address.
         genesis = (b"openresource-genesis", engine.machine.genesis_hash.encode())
         self._lane_head = answer_head(200, [genesis, (b"content-type", JSON_TYPE.encode())])

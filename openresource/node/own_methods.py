@@ -9,12 +9,12 @@ from typing import Any
 from openresource.ledger.blocks import header_of
 from openresource.ledger.nodes import Branch
 from openresource.ledger.proofs import state_proof
-from openresource.ledger.reads import ReadOptions, check_read, read
+from openresource.ledger.reads import ReadOptions, check_found, shown
 from openresource.ledger.views import View
 from openresource.market.supply import PEOPLE, Holder, audit_supply, walk_holders
 from openresource.node.engine import Engine
 from openresource.node.methods import AinMethods
-from openresource.node.rpc import Answer, Method, Params, answer
+from openresource.node.rpc import Answer, Immediate, Method, Params, answer
 from openresource.primitives.errors import InvalidInput, Refusal
 from openresource.primitives.hashing import is_hash
 from openresource.primitives.numbers import is_integer
@@ -45,14 +45,12 @@ class OwnMethods:
         self._version = version
 
     def methods(self) -> dict[str, Method]:
-        """Every method by its name on the wire."""
-        return {
-            "ore_status": self.status,
-            "ore_read": self.read,
-            "ore_children": self.children,
-            "ore_waitTransaction": self.wait_transaction,
-            "ore_supply": self.supply,
-        }
+        """Those that may wait, by their names on the wire."""
+        return {"ore_waitTransaction": self.wait_transaction, "ore_supply": self.supply}
+
+    def immediate(self) -> dict[str, Immediate]:
+        """All others."""
+        return {"ore_status": self.status, "ore_read": self.read, "ore_children": self.children}
 
     def status_facts(self) -> dict[str, Any]:
         """What this node is and where its chain stands."""
@@ -73,17 +71,18 @@ class OwnMethods:
             "disk_full": engine.is_disk_full,
         }
 
-    async def status(self, params: Params) -> Answer:
+    def status(self, params: Params) -> Answer:
         """Network, chain id, genesis hash, profile, height and time of the last final block, producer, version."""
         return answer(self.status_facts())
 
-    async def read(self, params: Params) -> Answer:
+    def read(self, params: Params) -> Answer:
         """`{value, height, at}` of a path: `at` is pending, final (as if left out) or a height; with `proof` also its paper."""
         view, height, at = self._view(params)
         labels = [_tree(params), *parse_path(params.get("ref"))]
         options = ReadOptions(is_shallow=params.get("shallow") is True)
-        check_read(view, labels, options)
-        found = {"value": read(view, labels, options), "height": height, "at": at}
+        node = view.node(labels)
+        check_found(view.root, node, options)
+        found = {"value": shown(node, options), "height": height, "at": at}
         if params.get("proof") is True:
             if at == "pending":
                 raise NoProofOfPending()
@@ -112,7 +111,7 @@ class OwnMethods:
             "chain_id": self._engine.machine.network.chain_id,
         }
 
-    async def children(self, params: Params) -> Answer:
+    def children(self, params: Params) -> Answer:
         """`{labels, branches, height, next}`: labels below a path, at most 1,000; `next` goes into `after` for more."""
         view, height, _ = self._view(params)
         limit = params.get("limit", CHILDREN_PER_PAGE_MAX)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from openresource.node import connections
-from openresource.node.connections import Head, Lane, answer_head
+from openresource.node.connections import Answer, Head, Lane, answer_head
 from openresource.node.server import Server
 from tests.node.ain_served import StillNode
 from tests.node.simple_node import ALICE, running_door
@@ -34,7 +34,13 @@ class TwoWays:
         self.heads += 1
         if head.verb != "POST" or head.path != "/lane":
             return None
-        return lambda body, caller: None if body == b"slow" else (answer_head(200, []), b"lane " + body)
+
+        def lane(body: bytes, caller: str) -> Answer | None:
+            if body == b"fail":
+                raise ZeroDivisionError("inside")
+            return None if body == b"slow" else (answer_head(200, []), b"lane " + body)
+
+        return lane
 
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
         body, has_more = b"", True
@@ -91,12 +97,12 @@ def test_a_head_that_is_known_is_not_parsed_again() -> None:
     ways = TwoWays()
 
     async def story(reader: Reader, writer: Writer) -> None:
-        for body in (b"body", b"bodi", b"slow", b"body"):
+        for body in (b"body", b"bodi", b"slow", b"fail", b"body"):
             writer.write(REQUEST[:-4] + body)
-            way = b"application " if body == b"slow" else b"lane "
+            way = b"application " if body in (b"slow", b"fail") else b"lane "
             assert (await heard(reader))[1] == way + body
-        # Twice: the first one, and the one that its lane declined.
-        assert ways.heads == 2
+        # The first one, and those that their lane declined or failed at.
+        assert ways.heads == 3
         # Less and more than its length are another matter.
         writer.write(REQUEST[:-1])
         await writer.drain()

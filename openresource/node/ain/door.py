@@ -100,19 +100,15 @@ class AinDoor:
                 return None
             if not dispatcher.is_immediate(body):
                 return None
-            if not limits.is_on:
-                reply = dispatcher.version_refusal(body, version) or dispatcher.answered(body)
-                return plain, encode(reply.body)
-            counted = list(told)
-            try:
-                self._count(limits.count_request(caller), counted)
+            refused, count = None, limits.count_request(caller)
+            if count is None or not count.is_over:
                 refused = dispatcher.version_refusal(body, version)
                 if refused is None:
-                    self._count(limits.count_method(caller, body["method"]), counted)
-                reply = refused or dispatcher.answered(body)
-            except _Refused as over:
-                return _whole(counted, over.reply)
-            return _whole(counted, Reply(encode(reply.body), reply.status))
+                    count = limits.count_method(caller, body["method"])
+            if count is not None and count.is_over:
+                return _too_many(told, count)
+            reply = refused or dispatcher.answered(body)
+            return _with_count(plain, count), encode(reply.body)
 
         return lane
 
@@ -120,16 +116,18 @@ class AinDoor:
         if asked not in self._open and asked not in self._listed:
             return None
 
+        plain = answer_head(200, [*told, (b"content-type", JSON_TYPE)])
+
         def lane(raw: bytes, caller: str) -> Answer | None:
-            counted = list(told)
+            count = self._limits.count_request(caller)
+            if count is not None and count.is_over:
+                return _too_many(told, count)
             try:
-                self._count(self._limits.count_request(caller), counted)
                 reply = self._found(asked, query, None, caller)
-            except _Refused as over:
-                reply = over.reply
             except Exception:
                 reply = _broken(asked[1])
-            return _whole(counted, reply)
+            is_plain_json = reply.status == 200 and reply.content_type == JSON_TYPE
+            return _with_count(plain if is_plain_json else _head(told, reply), count), reply.body
 
         return lane
 
@@ -296,8 +294,20 @@ def _broken(path: str) -> Reply:
     return _problem(500, "internal-error", "This request failed here.")
 
 
-def _whole(told: Headers, reply: Reply) -> Answer:
-    return answer_head(reply.status, [*told, (b"content-type", reply.content_type)]), reply.body
+def _head(told: Headers, reply: Reply) -> bytes:
+    return answer_head(reply.status, [*told, (b"content-type", reply.content_type)])
+
+
+def _with_count(head: bytes, count: Count | None) -> bytes:
+    """A head that also tells a caller where it stands."""
+    if count is None:
+        return head
+    return b"".join([head, *[b"%b: %b\r\n" % header for header in count.headers()]])
+
+
+def _too_many(told: Headers, count: Count) -> Answer:
+    refused = text_reply(TOO_MANY_REQUESTS, 429)
+    return _with_count(_head(told, refused), count), refused.body
 
 
 def _problem(status: int, code: str, message: str) -> Reply:

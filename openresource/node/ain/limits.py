@@ -55,14 +55,13 @@ class Count:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What callers are told."""
-        remaining = max(0, self.limit - self.used)
         told = [
-            (b"x-ratelimit-limit", str(self.limit).encode()),
-            (b"x-ratelimit-remaining", str(remaining).encode()),
-            (b"x-ratelimit-reset", str(self.resets_at_seconds).encode()),
+            (b"x-ratelimit-limit", b"%d" % self.limit),
+            (b"x-ratelimit-remaining", b"%d" % max(0, self.limit - self.used)),
+            (b"x-ratelimit-reset", b"%d" % self.resets_at_seconds),
         ]
         if self.is_over:
-            told.append((b"retry-after", str(self.resets_in_seconds).encode()))
+            told.append((b"retry-after", b"%d" % self.resets_in_seconds))
         return told
 
 

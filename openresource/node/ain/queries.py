@@ -15,11 +15,19 @@ from openresource.ledger.nodes import Branch
 from openresource.ledger.operations import js_text
 from openresource.ledger.owners import eval_owner_json
 from openresource.ledger.proofs import state_proof
-from openresource.ledger.reads import WHOLE, ReadOptions, TooManyBytes, TooManySiblings, shown, state_info
+from openresource.ledger.reads import (
+    WHOLE,
+    ReadOptions,
+    TooManyBytes,
+    TooManySiblings,
+    check_found,
+    shown,
+    state_info,
+)
 from openresource.ledger.rule_evaluation import eval_rule_json
 from openresource.ledger.state import State
 from openresource.ledger.verdicts import Auth, EvalContext
-from openresource.ledger.views import View, counts_of, find
+from openresource.ledger.views import View, find
 from openresource.node.ain.served import ServedNode
 from openresource.node.rpc import Answer, Params, answer, refused
 from openresource.node.usage import state_usage
@@ -217,16 +225,13 @@ class Queries:
 
     def _problem(self, root: Branch, value: object, options: ReadOptions) -> dict[str, Any] | None:
         """The code and message for an answer that would be too large; None for others."""
-        counts = counts_of(root, value)
-        if counts is None or options.is_partial:
-            return None
-        siblings_max = self._node.parameters.number("GET_RESP_MAX_SIBLINGS")
-        if counts.siblings > siblings_max:
-            siblings = TooManySiblings(siblings=counts.siblings, siblings_max=siblings_max)
+        number = self._node.parameters.number
+        siblings_max, bytes_max = number("GET_RESP_MAX_SIBLINGS"), number("GET_RESP_BYTES_LIMIT")
+        try:
+            check_found(root, value, options, siblings_max, bytes_max)
+        except TooManySiblings as siblings:
             return {"code": GET_TOO_MANY_SIBLINGS, "message": siblings.message}
-        bytes_max = self._node.parameters.number("GET_RESP_BYTES_LIMIT")
-        if not options.is_shallow and counts.bytes > bytes_max:
-            many = TooManyBytes(bytes=counts.bytes, bytes_max=bytes_max)
+        except TooManyBytes as many:
             return {"code": GET_TOO_MANY_BYTES, "message": many.message}
         return None
 

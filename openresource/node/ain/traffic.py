@@ -23,13 +23,16 @@ class _Counter:
     def __init__(self, start_ms: int) -> None:
         self._start_ms = start_ms
         self._intervals: dict[int, tuple[int, float]] = {}
+        self._newest = 0
 
     def add(self, metric: float, at_ms: int) -> None:
-        index = max(self._index(at_ms), max(self._intervals, default=0))
-        count, total = self._intervals.get(index, (0, 0.0))
-        self._intervals[index] = (count + 1, total + metric)
-        for old in [one for one in self._intervals if one < index - INTERVALS_MAX]:
-            del self._intervals[old]
+        index = self._index(at_ms)
+        if index > self._newest:
+            self._newest = index
+            for old in [one for one in self._intervals if one < index - INTERVALS_MAX]:
+                del self._intervals[old]
+        count, total = self._intervals.get(self._newest, (0, 0.0))
+        self._intervals[self._newest] = (count + 1, total + metric)
 
     def sums(self, period_ms: float, now_ms: int) -> tuple[int, float]:
         current = self._index(now_ms)
