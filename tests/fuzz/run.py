@@ -1,4 +1,8 @@
-"""Runs the targets: `python -m tests.fuzz.run --inputs 1000000 [--target rules]`; one seed is one run."""
+"""Runs the targets: `python -m tests.fuzz.run --inputs 1000000 [--target rules]`; one seed is one run.
+
+With `--results FILE` each part of a run is written down as it ends, and a run that was stopped goes on with the parts
+that the file lacks; after a change of the code begin with another file.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,13 @@ import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from openresource.node.memory import collect_garbage_seldom
 from tests.fuzz import frames, json_rpc, rules
+from tests.support.long_results import LongResults
 
 INPUT_SECONDS_MAX = 2.0
 MEMORY_BYTES_MAX = 768 * 1024 * 1024
@@ -99,18 +105,27 @@ def main() -> int:
     parser.add_argument("--target", choices=sorted(TARGETS), action="append")
     parser.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--results", type=Path, help="keep what each part found here, and go on with the rest"
+    )
     arguments = parser.parse_args()
+    results = LongResults(arguments.results)
     totals = {name: Found(name) for name in arguments.target or TARGETS}
     started, told = time.monotonic(), 0.0
-    runs_each = -(-arguments.inputs // INPUTS_PER_RUN)
+    inputs = min(INPUTS_PER_RUN, arguments.inputs)
+    parts = [
+        (name, arguments.seed + index, inputs)
+        for index in range(-(-arguments.inputs // INPUTS_PER_RUN))
+        for name in totals
+    ]
+    for part in parts:
+        if part in results.found:
+            totals[part[0]].add(Found(**results.found[part]))
     with ProcessPoolExecutor(arguments.workers, initializer=collect_garbage_seldom) as pool:
-        runs = [
-            pool.submit(run_inputs, name, arguments.seed + index, min(INPUTS_PER_RUN, arguments.inputs))
-            for index in range(runs_each)
-            for name in totals
-        ]
+        runs = {pool.submit(run_inputs, *part): part for part in parts if part not in results.found}
         for run in as_completed(runs):
             found = run.result()
+            results.keep(runs[run], asdict(found))
             for failure in found.failures:
                 print(failure, flush=True)
             totals[found.target].add(found)

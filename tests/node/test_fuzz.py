@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from tests.fuzz import rules, run
 from tests.fuzz.json_rpc import OwnDoorTarget
 from tests.fuzz.mutation import Mutator
+from tests.support.long_results import LongResults
 
 INPUTS = 10_000
 
@@ -54,3 +56,14 @@ async def _broken_application(scope: object, receive: object, send: object) -> N
     assert callable(send)
     await send({"type": "http.response.start", "status": 500, "headers": []})
     await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_long_run_that_was_killed_goes_on_with_what_its_file_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    LongResults(file).keep(("rules", 1, 5), {"inputs": 5})
+    with file.open("a") as half:
+        half.write('{"part": ["rules", 2')
+    again = LongResults(file)
+    assert again.found == {("rules", 1, 5): {"inputs": 5}}
+    again.keep(("rules", 2, 5), {"inputs": 4})
+    assert LongResults(file).found == {("rules", 1, 5): {"inputs": 5}, ("rules", 2, 5): {"inputs": 4}}

@@ -1,6 +1,8 @@
 """Runs the ledger and its model side by side: `python -m tests.simulation.run --operations 1000000`.
 
 One seed is one run, always the same. A difference is told with everything that is needed to see it again.
+With `--results FILE` each world is written down as it ends, and a run that was stopped goes on with the worlds that the
+file lacks; after a change of the code begin with another file.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any
 
 from openresource.ledger.machine import Inserted
@@ -23,6 +26,7 @@ from openresource.primitives.encoding import canonical_json
 from tests.simulation.execution import Block, Model, Outcome, Task
 from tests.simulation.state import FlatState, Path
 from tests.simulation.world import World
+from tests.support.long_results import LongResults
 
 PROFILES = ("ain", "openresource")
 OPERATIONS_PER_WORLD = 1_000
@@ -172,23 +176,36 @@ def flat(world: World) -> FlatState:
     return state
 
 
+def tally_of(kept: dict[str, Any]) -> Tally:
+    """A tally from a file, where codes have become texts."""
+    codes = Counter({int(code): count for code, count in kept["codes"].items()})
+    return Tally(**{**kept, "codes": codes})
+
+
 def main() -> int:
     """Many worlds on all cores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--results", type=FilePath, help="keep what each world saw here, and go on with the rest"
+    )
     arguments = parser.parse_args()
+    results = LongResults(arguments.results)
     worlds = -(-arguments.operations // OPERATIONS_PER_WORLD)
     total, differences, started, told = Tally(), 0, time.monotonic(), 0.0
+    parts = [(PROFILES[index % 2], arguments.seed + index // 2) for index in range(worlds)]
+    for part in parts:
+        if part in results.found:
+            total.add(tally_of(results.found[part]))
     with ProcessPoolExecutor(arguments.workers) as pool:
-        runs = {
-            pool.submit(run_world, PROFILES[index % 2], arguments.seed + index // 2): index
-            for index in range(worlds)
-        }
+        runs = {pool.submit(run_world, *part): part for part in parts if part not in results.found}
         for run in as_completed(runs):
             try:
-                total.add(run.result())
+                tally = run.result()
+                results.keep(runs[run], vars(tally))
+                total.add(tally)
             except Difference as difference:
                 differences += 1
                 print(difference, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 Path = tuple[str, ...]
@@ -164,6 +165,7 @@ def is_index(label: str) -> bool:
     return label.isascii() and label.isdigit() and str(int(label)) == label and int(label) < 2**32 - 1
 
 
+@lru_cache(maxsize=65_536)
 def text_length(text: str) -> int:
     """UTF-16 units."""
     return len(text.encode("utf-16-le")) // 2
