@@ -4,6 +4,7 @@ Recovering an address takes most of what a door does for a transaction, and whil
 signatures keep coming, a node with more than one core starts processes that do nothing else. Little is answered at
 once, in this process: so a single transaction waits for nobody, and a resting node has no other process. Answers come
 in the order of the questions. If a process dies or hangs, what it was asked is recovered here, and it is started again.
+Why so: `docs/decisions/0036-signers-in-processes.md`.
 """
 
 from __future__ import annotations
