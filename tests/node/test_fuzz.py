@@ -37,6 +37,7 @@ def test_an_answer_that_says_the_node_made_a_mistake_is_found(monkeypatch: pytes
     async def fails(self: OwnDoorTarget) -> None:
         await start(self)
         self.application = _broken_application
+        self.lane = lambda head: None
 
     start = OwnDoorTarget.start
     monkeypatch.setattr(OwnDoorTarget, "start", fails)
