@@ -150,13 +150,11 @@ class Measure:
             row["unmeasured"] = (
                 "no known account has AIN here, so nothing is written: name one that has with --key"
             )
-            row["reads_per_second"] = self.reads("/accounts")
-            return row
+            return {**row, **self.reads(is_written=False)}
         self.node.prepare(payer, FINAL_SECONDS_MAX)
         for kind in ("set", "transfer"):
             row[kind] = self.writes(kind)
-        row["reads_per_second"] = self.reads(f"/apps/{self.node.app}/d/0/x")
-        return {**row, **self.latencies()}
+        return {**row, **self.reads(is_written=True), **self.latencies()}
 
     # Writes
 
@@ -224,28 +222,36 @@ class Measure:
 
     # Reads and times
 
-    def reads(self, ref: str) -> float:
-        """Values read per second."""
-        request = self.node.request("ain_get", {"type": "GET_VALUE", "ref": ref})
-        if ref == "/accounts":
-            request = self.node.request("ain_getBalance", {"address": self.node.senders[0].address})
-        lanes = [Lane(self.node.address) for _ in range(READ_CONNECTIONS)]
+    def reads(self, is_written: bool) -> dict[str, float]:
+        """Values read per second: those that were written, or balances; and what one costs the node and this process."""
+        node = self.node
+        if is_written:
+            refs = [f"/apps/{node.app}/d/{number}/x" for number in range(BATCH)]
+            requests = [node.request("ain_get", {"type": "GET_VALUE", "ref": ref}) for ref in refs]
+        else:
+            requests = [node.request("ain_getBalance", {"address": one.address}) for one in node.senders]
+        lanes = [Lane(node.address) for _ in range(READ_CONNECTIONS)]
         count = 0
         with selectors.DefaultSelector() as selector:
             for lane in lanes:
+                # With a timeout every call would ask first whether the socket is ready, which the selector has said.
+                lane.socket.setblocking(False)
                 selector.register(lane.socket, selectors.EVENT_READ, lane)
-                lane.ask(0, request)
+                lane.ask(0, requests[0])
+            used, node_used = time.process_time(), node.cpu_seconds()
             started = time.monotonic()
             while time.monotonic() - started < self.read_seconds:
                 for ready, _ in selector.select(1.0):
                     lane = ready.data
                     if lane.answer() is not None:
                         count += 1
-                        lane.ask(0, request)
+                        lane.ask(0, requests[count % len(requests)])
             took = time.monotonic() - started
+            used, node_used = time.process_time() - used, node.cpu_seconds() - node_used
         for lane in lanes:
             lane.socket.close()
-        return count / took
+        found = {"reads_per_second": count / took, "read_bench_cpu_us": used / max(1, count) * 1e6}
+        return {**found, "read_node_cpu_us": node_used / max(1, count) * 1e6} if node.pid else found
 
     def latencies(self) -> dict[str, float]:
         """From submitting to seeing the value, and to the final block; milliseconds."""

@@ -43,7 +43,7 @@ class Lane:
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=ANSWER_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.received = bytearray()
+        self.received = b""
         self.index = -1
 
     def ask(self, index: int, request: bytes) -> None:
@@ -56,19 +56,21 @@ class Lane:
         data = self.socket.recv(262_144)
         if not data:
             raise ConnectionError("the node closed the connection")
-        self.received += data
-        head, mark, body = bytes(self.received).partition(b"\r\n\r\n")
-        if not mark:
+        received = self.received + data if self.received else data
+        self.received = received
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
             return None
-        lower = head.lower()
+        lower = received[:end].lower()
         at = lower.find(b"content-length:")
         if at < 0:
             raise Unmeasured("the node answers without a content-length")
         size = int(lower[at + len(b"content-length:") :].partition(b"\r\n")[0])
+        body = received[end + 4 : end + 4 + size]
         if len(body) < size:
             return None
-        self.received.clear()
-        return body[:size]
+        self.received = b""
+        return body
 
 
 class Node:
