@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from openresource.ledger.transactions import Transaction
 from openresource.primitives.encoding import canonical_json
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import message_hash_hex
@@ -80,6 +81,19 @@ def content_hash(content: Any) -> str:
 def transactions_hash(canonical_transactions: Iterable[str]) -> str:
     """The hash of a list of transactions, from the canonical text of each."""
     return message_hash_hex("[" + ",".join(canonical_transactions) + "]")
+
+
+def hash_and_size(transactions: Sequence[Transaction]) -> tuple[str, int]:
+    """Hash and size of a block's transactions from what each knows of itself; nothing if one is not signed."""
+    texts: list[str] = []
+    size = 0
+    for transaction in transactions:
+        if not transaction.signature:
+            # Its address is whatever somebody wrote.
+            return "", -1
+        texts.append(transaction.canonical_wire())
+        size += transaction.wire_bytes
+    return transactions_hash(texts), size
 
 
 def build_block(

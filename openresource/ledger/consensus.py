@@ -7,11 +7,11 @@ blocks, proposals and votes, and takes away what has become final.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from openresource.ledger.blocks import build_block, parse_block
-from openresource.ledger.consensus_entries import Entry, Offence, Wire, recorded_offences
+from openresource.ledger.blocks import build_block, hash_and_size, parse_block
+from openresource.ledger.consensus_entries import Entry, Offence, Wire, is_consecutive, recorded_offences
 from openresource.ledger.consensus_papers import (
     CONFLICT,
     EVIDENCE_FAILED,
@@ -126,7 +126,8 @@ class Consensus:
         A block that was made here a moment ago, given as `made`, is not executed a second time.
         """
         try:
-            block = parse_block(wire)
+            # What was just made here, and is still the same object, need not be hashed again.
+            block = wire if made is not None and wire is made.block else parse_block(wire)
         except Refusal as refusal:
             raise ConsensusRefused(None, MALFORMED, f"it cannot be read: {refusal.message}") from None
         known = self._entries.get(block["hash"])
@@ -294,7 +295,7 @@ class Consensus:
             path = stack.pop()
             if (
                 len(path) >= CONSECUTIVE_EPOCHS
-                and _is_consecutive(path[-CONSECUTIVE_EPOCHS:])
+                and is_consecutive(path[-CONSECUTIVE_EPOCHS:])
                 and len(path) > len(longest)
             ):
                 longest = path
@@ -527,9 +528,12 @@ class Consensus:
         return proposer_of(f"{parent.block['last_votes_hash']}{epoch}", self.validators_on(parent))
 
     def make_block(
-        self, epoch: int, timestamp: int, proposer: str, transactions: Sequence[Transaction]
+        self, epoch: int, timestamp: int, proposer: str, transactions: Iterable[Transaction]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The next block on the tip, and the body of the proposal that its proposer signs."""
+        """The next block on the tip, and the body of the proposal that its proposer signs.
+
+        Each transaction is executed before the next one is asked for, so that who gives them may stop in time.
+        """
         parent = self.tip()
         number = parent.number + 1
         frame: dict[str, Any] = {"number": number, "timestamp": timestamp}
@@ -543,7 +547,7 @@ class Consensus:
         if len(validators) < least:
             raise ConsensusRefused(number, VALIDATOR_COUNT, f"there are only {len(validators)} validators")
         evidence, offenses = self._evidence_for(parent, validators, executor, frame)
-        included: list[Wire] = []
+        included: list[Transaction] = []
         receipts: list[Any] = []
         gas_amount_total: Any = 0
         gas_cost_total: Any = 0
@@ -552,7 +556,7 @@ class Consensus:
             if execution.is_precheck_failure:
                 continue
             entry.executions.append(execution)
-            included.append(transaction.to_json())
+            included.append(transaction)
             receipts.append(receipt_of(execution.result))
             gas_amount_total += _number(execution.result.get("gas_amount_charged"))
             gas_cost_total += _number(execution.result.get("gas_cost_total"))
@@ -560,11 +564,12 @@ class Consensus:
             executor.state.write(list(labels), value)
         state_hash = executor.state.tree.root_hash()
         assert state_hash is not None
+        hash_of_transactions, bytes_of_transactions = hash_and_size(included)
         block = build_block(
             last_hash=parent.hash,
             last_votes=last_votes,
             evidence=evidence,
-            transactions=included,
+            transactions=[transaction.to_json() for transaction in included],
             receipts=receipts,
             number=number,
             epoch=epoch,
@@ -574,6 +579,8 @@ class Consensus:
             validators=validators,
             gas_amount_total=gas_amount_total,
             gas_cost_total=to_double(gas_cost_total),
+            hash_of_transactions=hash_of_transactions,
+            bytes_of_transactions=bytes_of_transactions,
         )
         entry.block = block
         entry.hash = block["hash"]
@@ -685,11 +692,6 @@ class Consensus:
 
 def _holds(wires: Sequence[Any], wanted: Wire) -> bool:
     return any(isinstance(wire, dict) and wire.get("hash") == wanted.get("hash") for wire in wires)
-
-
-def _is_consecutive(entries: Sequence[Entry]) -> bool:
-    first = entries[0].epoch
-    return all(entry.epoch == first + place for place, entry in enumerate(entries))
 
 
 def _number(value: Any) -> Any:

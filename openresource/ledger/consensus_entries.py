@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from openresource.ledger.execution import Execution, Executor
@@ -70,3 +71,9 @@ def recorded_offences(entry: Entry) -> set[str]:
         for one in entries:
             hashes.add(one["block"]["hash"])
     return hashes
+
+
+def is_consecutive(entries: Sequence[Entry]) -> bool:
+    """Whether blocks come from one epoch after the other."""
+    first = entries[0].epoch
+    return all(entry.epoch == first + place for place, entry in enumerate(entries))

@@ -246,7 +246,7 @@ def test_a_block_takes_no_more_than_it_is_allowed_and_the_rest_comes_later() -> 
     sent = [node.transfer(1, name) for name in range(10)]
     for one in sent:
         assert node.chain.submit(one, node.now_ms)["code"] == 0
-    block, _ = node.chain.make_block(11, node.now_ms, node.keys[0].address, 4)
+    block, _ = node.chain.make_block(11, node.now_ms, node.keys[0].address, lambda count: count == 4)
     assert [wire["hash"] for wire in block["transactions"]] == [one.hash for one in sent[:4]]
     assert node.chain.pool.size == 10
     for _ in range(5):

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from openresource.ledger.transactions import sign_transaction
 from openresource.node.ain.chain import CHAIN_SYNCING, SERVING
+from openresource.node.ain.pool import PoolLimits
+from openresource.node.ain.rounds import TRANSACTIONS_MIN
 from openresource.primitives.values import deep_equal
 from tests.support.little_network import KEYS, LittleNetwork
 
@@ -192,3 +195,56 @@ def test_nonsense_from_a_peer_changes_nothing(network: LittleNetwork, message: A
     assert member.rounds.merge(message) is False
     network.epoch()
     assert member.chain.consensus.tip().number == 1
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Any:
+    made = LittleNetwork(tmp_path, 1)
+    yield made
+    made.close()
+
+
+def test_who_is_alone_makes_its_blocks_final_as_soon_as_the_next_one_stands(alone: LittleNetwork) -> None:
+    (member,) = alone.members
+    for _ in range(4):
+        alone.epoch()
+    chain = member.chain
+    assert chain.consensus.tip().number == chain.final_number + 1
+    alone.epoch()
+    assert chain.consensus.tip().number == chain.final_number + 1
+    final = chain.final_block
+    member.crash()
+    member.open()
+    # What was said to be final stays so, and the block behind it is there too.
+    member.rounds.finalise()
+    assert deep_equal(member.chain.block(final["number"]), final)
+    assert member.chain.consensus.tip().number == final["number"] + 1
+    for _ in range(3):
+        alone.epoch()
+    assert member.chain.final_number == final["number"] + 3
+
+
+def test_a_block_is_closed_when_its_share_of_the_epoch_is_over_and_nothing_is_lost(
+    alone: LittleNetwork,
+) -> None:
+    (member,) = alone.members
+    chain, key = member.chain, KEYS[1]
+    chain.pool.limits = PoolLimits(free_ratio=1, size_per_account=1_000, free_ratio_per_account=1)
+    for _ in range(3):
+        alone.epoch()
+    account = ("accounts", KEYS[2].address, "balance")
+    before = chain.final.read_value(account)
+    count = TRANSACTIONS_MIN + 20
+    for number in range(count):
+        path = f"/transfer/{key.address}/{KEYS[2].address}/{number}/value"
+        operation = {"type": "SET_VALUE", "ref": path, "value": 1}
+        body = {"operation": operation, "nonce": -1, "timestamp": alone.now_ms, "gas_price": 0}
+        assert chain.submit(sign_transaction(body, key, 0), alone.now_ms)["code"] == 0
+    # Each look at the clock takes longer than an epoch: a block holds as few as it may.
+    alone.look_ms = 2_000
+    alone.epoch()
+    assert len(chain.consensus.tip().block["transactions"]) == TRANSACTIONS_MIN
+    alone.look_ms = 0
+    for _ in range(3):
+        alone.epoch()
+    assert chain.final.read_value(account) == before + count

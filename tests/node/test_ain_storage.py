@@ -43,6 +43,22 @@ def test_papers_are_kept_until_they_are_dropped(tmp_path: Path) -> None:
         assert chain.papers() == [{"vote": 2}]
 
 
+def test_a_block_comes_back_with_its_proposal_and_is_the_same_once_it_is_final(tmp_path: Path) -> None:
+    paper = "0x" + "1" * 64
+    made = block(0, infinite=float("inf"), wide=2**70, nothing=None, transactions=[{"hash": "0x" + "3" * 64}])
+    with storage(tmp_path) as chain:
+        chain.keep_papers({paper: {"block": made, "proposal": {"value": 1}}})
+        assert chain.papers() == [{"block": made, "proposal": {"value": 1}}]
+    with storage(tmp_path) as chain:
+        # Also after a kill, of which nothing but the disk knows.
+        assert chain.papers() == [{"block": made, "proposal": {"value": 1}}]
+        chain.keep_papers({paper: {"block": made, "proposal": {"value": 1}}})
+        chain.append(made)
+        chain.drop_papers(frozenset())
+        assert chain.papers() == [] and chain.block(0) == made
+        assert chain.place_of("0x" + "3" * 64) == (0, 0)
+
+
 def test_one_process_at_a_time_has_the_directory(tmp_path: Path) -> None:
     with storage(tmp_path), pytest.raises(HomeInUse):
         storage(tmp_path)

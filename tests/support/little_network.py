@@ -17,6 +17,7 @@ from tests.vectors_support import load_vectors
 
 EPOCH_MS = 1000
 GENESIS = load_vectors("ain/genesis/3-nodes.genesis_block.json")
+GENESIS_ALONE = load_vectors("ain/genesis/1-node.genesis_block.json")
 KEYS = [
     PrivateKey(bytes.fromhex(account["private_key"]))
     for account in load_vectors("ain/genesis/test_accounts.json")["others"][:4]
@@ -40,8 +41,8 @@ class Member:
         self.storage = ChainStorage(self.folder / "chain", self.folder / "snapshots")
         found = self.storage.newest_snapshot()
         self.chain = AinChain(
-            ain_network("3-nodes"),
-            copy.deepcopy(GENESIS),
+            ain_network(self.network.configuration),
+            copy.deepcopy(self.network.genesis),
             self.storage,
             start=None if found is None else Snapshot(*found),
         )
@@ -56,7 +57,7 @@ class Member:
             self.chain,
             self.storage,
             self.key,
-            lambda: self.network.now_ms,
+            self.network.clock_ms,
             self._say,
             self._ask,
             lambda entry: None,
@@ -80,12 +81,21 @@ class LittleNetwork:
     """Members that hear one another, unless they are away, and a clock for all of them."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.now_ms: int = GENESIS["timestamp"] + 10 * EPOCH_MS
+        """One member alone has a network for one; several have that for three."""
+        self.configuration, self.genesis = ("1-node", GENESIS_ALONE) if count == 1 else ("3-nodes", GENESIS)
+        self.now_ms: int = self.genesis["timestamp"] + 10 * EPOCH_MS
+        # How far the clock goes on when somebody looks at it.
+        self.look_ms = 0
         self.away: set[str] = set()
         self._queue: deque[tuple[Member, Any]] = deque()
         self.members: list[Member] = []
         for index in range(count):
             self.members.append(Member(self, KEYS[index], folder / str(index)))
+
+    def clock_ms(self) -> int:
+        """What the members' clocks say."""
+        self.now_ms += self.look_ms
+        return self.now_ms
 
     def deliver(self, sender: Member, data: Any) -> None:
         if data is None or sender.key.address in self.away:
@@ -95,7 +105,7 @@ class LittleNetwork:
                 self._queue.append((member, data))
 
     def epoch(self) -> None:
-        self.now_ms += EPOCH_MS
+        self.now_ms += EPOCH_MS - (self.now_ms - self.genesis["timestamp"]) % EPOCH_MS
         for member in self.members:
             if member.key.address not in self.away:
                 member.rounds.tick()

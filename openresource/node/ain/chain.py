@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -386,17 +386,24 @@ class AinChain:
         )
 
     def make_block(
-        self, epoch: int, now_ms: int, proposer: str, count_max: int | None = None
+        self, epoch: int, now_ms: int, proposer: str, is_full: Callable[[int], bool] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The next block and the body of its proposal; what cannot be executed any more leaves the pool."""
-        candidates = self.candidates()[:count_max]
-        block, body = self.consensus.make_block(
-            epoch, now_ms, proposer, [one.transaction for one in candidates]
-        )
+        """The next block and the body of its proposal; what cannot be executed any more leaves the pool.
+
+        `is_full` tells from the number of transactions that have been executed whether the others must wait.
+        """
+        tried: list[str] = []
+
+        def taken() -> Iterator[Transaction]:
+            for one in self.candidates():
+                if is_full is not None and is_full(len(tried)):
+                    return
+                tried.append(one.transaction.hash)
+                yield one.transaction
+
+        block, body = self.consensus.make_block(epoch, now_ms, proposer, taken())
         included = {wire["hash"] for wire in block["transactions"]}
-        self.pool.drop_failed(
-            one.transaction.hash for one in candidates if one.transaction.hash not in included
-        )
+        self.pool.drop_failed(tx_hash for tx_hash in tried if tx_hash not in included)
         return block, body
 
     def add_block(self, block: Any, proposal: Wire | None, now_ms: int) -> Entry:
@@ -423,8 +430,11 @@ class AinChain:
             gas = None if result is None else result.get("gas_amount_total")
             self.pool.add(Waiting(trusted_transaction(wire), now_ms, now_ms, gas))
 
-    def finalise(self, now_ms: int) -> list[Entry]:
-        """The blocks that have become final now; they are in the archive, and the front state stands on them."""
+    def finalise(self, now_ms: int, replayed_max: int | None = None) -> list[Entry]:
+        """The blocks that have become final now; they are in the archive, and the front state stands on them.
+
+        A pool of more than `replayed_max` stays as it was executed before.
+        """
         before = hashes_of(self.consensus.papers())
         entries = self.consensus.finalise()
         for entry in entries:
@@ -440,7 +450,7 @@ class AinChain:
             self.pool.forget(before - hashes_of(self.consensus.papers()))
             if not self._replays_pool:
                 self._front = self._front_on_final()
-            elif self.pool.size <= REPLAYED_MAX:
+            elif self.pool.size <= REPLAYED_MAX and (replayed_max is None or self.pool.size <= replayed_max):
                 self._front = self._front_on_final()
                 self._replay_pool()
         return entries
@@ -470,8 +480,9 @@ class AinChain:
             return trusted_transaction(wire)
         return None
 
-    def _tell_state(self, wire: Wire, before: str | None, after: str) -> None:
+    def _tell_state(self, told: Waiting | Wire, before: str | None, after: str) -> None:
         if self.listener.state_changed is not None:
+            wire = told.to_json() if isinstance(told, Waiting) else told
             self.listener.state_changed(wire, before, after)
 
 

@@ -85,10 +85,14 @@ class Waiting:
         return {**self.wire, "extra": extra}
 
 
+# The same; the members that only a running node has are added where somebody listens.
+Tell = Callable[[Waiting | Wire, str | None, str], None]
+
+
 class Pool:
     """What waits, by account in the order of arrival, and the tracker by hash."""
 
-    def __init__(self, limits: PoolLimits, tell: StateListener) -> None:
+    def __init__(self, limits: PoolLimits, tell: Tell) -> None:
         self.limits = limits
         self.accounts: dict[str, list[Waiting]] = {}
         self.tracker: dict[str, dict[str, Any]] = {}
@@ -168,9 +172,11 @@ class Pool:
         }
         if result is not None:
             facts["exec_result"] = result
-        self.tracker.setdefault(transaction.hash, {}).update(facts)
+        tracked = self.tracker.setdefault(transaction.hash, facts)
+        if tracked is not facts:
+            tracked.update(facts)
         self._tracked_at.append((waiting.created_at, transaction.hash))
-        self._tell(waiting.to_json(), None, state)
+        self._tell(waiting, None, state)
 
     # -- what became of them ----------------------------------------------------------------------------------------
 
@@ -274,7 +280,7 @@ class Pool:
             if tracked is not None and before not in STATES_IN_BLOCK:
                 tracked["state"] = state
             leaving.append(waiting)
-            self._tell(waiting.to_json(), before, state)
+            self._tell(waiting, before, state)
         self._remove(leaving)
 
     def _remove(self, leaving: Iterable[Waiting]) -> None:

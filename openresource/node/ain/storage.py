@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import lmdb
+import msgspec
 
 from openresource.ledger.nodes import Branch
 from openresource.ledger.snapshots import load_radix_snapshot, radix_snapshot
@@ -29,13 +30,14 @@ from openresource.node.store import DiskFull, HomeInUse, StoreDamaged
 from openresource.primitives.errors import Refusal
 
 MAP_BYTES: Final = 1 << 40
-TABLES: Final = ("blocks", "numbers", "papers", "transactions")
+TABLES: Final = ("blocks", "numbers", "papers", "proposed", "transactions")
 COMPRESSION: Final = 1
 SNAPSHOT_SUFFIX: Final = ".jsonl.gz"
 # A row is one branch of the radix tree with what stands in it.
 LINE_BYTES_MAX: Final = 8 * 1024 * 1024
 UNREADABLE: Final = (OSError, ValueError, EOFError, RecursionError, zlib.error, Refusal)
 
+_encoder: Final = msgspec.json.Encoder()
 _log = logging.getLogger("openresource.node.ain.storage")
 
 
@@ -57,6 +59,8 @@ class ChainStorage:
             self._unlock()
             raise StoreDamaged(home=str(directory), reason=str(error)) from error
         self._last = self._last_number()
+        # The bytes of blocks that are not final, with the keys of their papers: each block is packed once.
+        self._proposed: dict[str, tuple[bytes, bytes]] = {}
 
     def close(self) -> None:
         """Lets go of the directory."""
@@ -130,17 +134,20 @@ class ChainStorage:
 
     def _put(self, block: dict[str, Any]) -> None:
         number: int = block["number"]
+        key = number.to_bytes(8, "big")
+        known = self._proposed.get(block["hash"])
+        places = [
+            (_key(wire["hash"]), key + index.to_bytes(4, "big"))
+            for index, wire in enumerate(block.get("transactions", ()))
+        ]
+        # Of a transaction that came twice the later place counts, which may be here already.
+        is_later = number >= self._last
         with self._writing(number) as transaction:
-            key = number.to_bytes(8, "big")
-            transaction.put(key, _packed(block), db=self._tables["blocks"])
+            transaction.put(key, _packed(block) if known is None else known[1], db=self._tables["blocks"])
             transaction.put(_key(block["hash"]), key, db=self._tables["numbers"])
-            for index, wire in enumerate(block.get("transactions", ())):
-                place = key + index.to_bytes(4, "big")
-                # Of a transaction that came twice the later place counts, which may be here already.
-                is_kept = number < self._last
-                transaction.put(
-                    _key(wire["hash"]), place, db=self._tables["transactions"], overwrite=not is_kept
-                )
+            if places:
+                transaction.cursor(self._tables["transactions"]).putmulti(places, overwrite=is_later)
+        self._proposed.pop(block["hash"], None)
 
     # -- papers of blocks that are not final ------------------------------------------------------------------------
 
@@ -148,7 +155,15 @@ class ChainStorage:
         """Keeps proposals (with their blocks) and votes, by their hashes."""
         with self._writing(self._last + 1) as transaction:
             for paper_hash, paper in papers.items():
-                transaction.put(_key(paper_hash), _packed(paper), db=self._tables["papers"])
+                key = _key(paper_hash)
+                block = paper.get("block")
+                if block is not None:
+                    # Apart from its proposal, so that its bytes can stand among the final blocks as they are.
+                    raw = _packed(block)
+                    self._proposed[block["hash"]] = key, raw
+                    transaction.put(key, raw, db=self._tables["proposed"])
+                    paper = {name: item for name, item in paper.items() if name != "block"}
+                transaction.put(key, _packed(paper), db=self._tables["papers"])
 
     def drop_papers(self, is_kept: frozenset[str]) -> None:
         """Forgets the papers that are not among these any more."""
@@ -159,11 +174,20 @@ class ChainStorage:
             with self._writing(self._last + 1) as transaction:
                 for key in gone:
                     transaction.delete(key, db=self._tables["papers"])
+                    transaction.delete(key, db=self._tables["proposed"])
+        for block_hash, (key, _) in list(self._proposed.items()):
+            if key not in kept:
+                del self._proposed[block_hash]
 
     def papers(self) -> list[dict[str, Any]]:
         """All papers that are kept."""
+        found: list[dict[str, Any]] = []
         with self._environment.begin() as transaction, transaction.cursor(self._tables["papers"]) as cursor:
-            return [_unpacked(bytes(raw)) for raw in cursor.iternext(keys=False, values=True)]
+            for key, raw in cursor.iternext(keys=True, values=True):
+                paper = _unpacked(bytes(raw))
+                block = transaction.get(key, db=self._tables["proposed"])
+                found.append(paper if block is None else {"block": _unpacked(block), **paper})
+        return found
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 
@@ -328,7 +352,15 @@ def _key(paper_hash: str) -> bytes:
 
 
 def _packed(document: dict[str, Any]) -> bytes:
-    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), COMPRESSION)
+    try:
+        raw: bytes = _encoder.encode(document)
+    except UnicodeEncodeError:
+        # A text of half a surrogate pair.
+        raw = b"null"
+    # The fast encoder writes an infinite number as null, too.
+    if b"null" in raw:
+        raw = json.dumps(document, separators=(",", ":")).encode()
+    return zlib.compress(raw, COMPRESSION)
 
 
 def _unpacked(raw: bytes) -> dict[str, Any]:
