@@ -9,8 +9,6 @@ from typing import Any
 Path = tuple[str, ...]
 
 NODE_BYTES = 160
-# Weights of subtrees are kept down to this depth, so that not everything has to be added up for every transaction.
-WEIGHED_DEPTH = 3
 
 
 class FlatState:
@@ -19,6 +17,7 @@ class FlatState:
     def __init__(self) -> None:
         self.leaves: dict[Path, Any] = {}
         self.below: dict[Path, tuple[str, ...]] = {(): ()}
+        # Of subtrees that did not change since, so that not everything has to be added up for every transaction.
         self._weights: dict[Path, int] = {}
         self._heights: dict[Path, int] = {}
 
@@ -49,7 +48,8 @@ class FlatState:
 
     def write(self, path: Path, value: Any) -> None:
         """Sets what stands at a path; None and objects without members delete."""
-        self._forget_weight(path)
+        for depth in range(len(path)):
+            self._forget(path[:depth])
         for depth in range(1, len(path)):
             if path[:depth] in self.leaves:
                 del self.leaves[path[:depth]]
@@ -81,8 +81,7 @@ class FlatState:
         total = NODE_BYTES
         for label in self.below[path]:
             total += 2 * text_length(label) + self.weight((*path, label))
-        if len(path) <= WEIGHED_DEPTH:
-            self._weights[path] = total
+        self._weights[path] = total
         return total
 
     def height(self, path: Path = ()) -> int:
@@ -92,8 +91,7 @@ class FlatState:
         if path in self._heights:
             return self._heights[path]
         levels = 1 + max((self.height((*path, label)) for label in self.below[path]), default=0)
-        if len(path) <= WEIGHED_DEPTH:
-            self._heights[path] = levels
+        self._heights[path] = levels
         return levels
 
     def size(self) -> int:
@@ -102,14 +100,9 @@ class FlatState:
 
     # Inside
 
-    def _forget_weight(self, path: Path) -> None:
-        if len(path) < WEIGHED_DEPTH:
-            self._weights.clear()
-            self._heights.clear()
-        else:
-            for depth in range(WEIGHED_DEPTH + 1):
-                self._weights.pop(path[:depth], None)
-                self._heights.pop(path[:depth], None)
+    def _forget(self, path: Path) -> None:
+        self._weights.pop(path, None)
+        self._heights.pop(path, None)
 
     def _add_label(self, parent: Path, label: str) -> None:
         labels = self.below.get(parent)
@@ -120,6 +113,7 @@ class FlatState:
 
     def _clear(self, path: Path) -> None:
         """Everything at and below a path goes; the parent still knows the label."""
+        self._forget(path)
         self.leaves.pop(path, None)
         for label in self.below.pop(path, ()):
             self._clear((*path, label))
