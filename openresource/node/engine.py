@@ -244,7 +244,8 @@ class Engine:
 
     async def submit(self, transaction: Transaction) -> Inserted:
         """Execute a verified transaction in the open block; it is pending when this returns."""
-        await self._wait_for_room()
+        if self._is_stopping or self._is_disk_full or not self._room.is_set():
+            await self._wait_for_room()
         return self._insert(transaction)
 
     async def dry_run(self, transaction: Transaction) -> Inserted:

@@ -211,7 +211,7 @@ class EventHub:
 
     def has_pending_readers(self) -> bool:
         """Whether hints about the open block are worth making."""
-        return any(reader.wants_pending for reader in self._readers)
+        return bool(self._readers) and any(reader.wants_pending for reader in self._readers)
 
     def publish(self, events: Sequence[Event]) -> None:
         """Hand on final events, or hints, in their order."""

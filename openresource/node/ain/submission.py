@@ -61,6 +61,9 @@ class Submission:
 
     def __init__(self, node: ServedNode) -> None:
         self._node = node
+        # The limits after the last final block; looking for them costs more than all other checks but the hash.
+        self._limits: dict[str, int] = {}
+        self._limits_of: tuple[object, int] | None = None
 
     async def single(self, params: Params) -> Answer:
         """The answer of `ain_sendSignedTransaction`."""
@@ -150,25 +153,23 @@ class Submission:
         """A signature that does not fit is refused here, or on nodes that look later when it is executed."""
         parameters = self._node.parameters
         if parameters.flag("ENABLE_EARLY_TX_SIG_VERIF") and not parameters.flag("LIGHTWEIGHT"):
-            _, _, _, signed = _messages(index)
-            raise DoorRefusal((_SINGLE if index is None else _LISTED)[3], signed) from refusal
+            raise DoorRefusal((_SINGLE if index is None else _LISTED)[3], _messages(index)[3]) from refusal
         return LateRefusal(_claimed_hash(body, signature))
 
     def _checked(self, wire: Any, index: int | None) -> _Checked:
         """Everything about a transaction but whose it is."""
-        missing, size, form, _ = _messages(index)
         codes = _SINGLE if index is None else _LISTED
         body = wire.get("tx_body") if isinstance(wire, dict) else None
         signature = wire.get("signature") if isinstance(wire, dict) else None
         if not body or not signature:
-            raise DoorRefusal(codes[1], missing)
+            raise DoorRefusal(codes[1], _messages(index)[0])
         bytes_max = self._limit("tx_bytes_limit", TRANSACTION_BYTES_MAX)
         if size_of(body) > bytes_max:
-            raise DoorRefusal(codes[0], f"{size} its limit: {bytes_max} bytes.")
+            raise DoorRefusal(codes[0], f"{_messages(index)[1]} its limit: {bytes_max} bytes.")
         try:
             return self._claimed(body, signature)
         except InvalidTransactionBody as refusal:
-            raise DoorRefusal(codes[2], form) from refusal
+            raise DoorRefusal(codes[2], _messages(index)[2]) from refusal
         except Refusal as refusal:
             return self._late(body, signature, index, refusal)
 
@@ -180,8 +181,17 @@ class Submission:
         return claimed_transaction(body, signature, self._node.chain.network.chain_id)
 
     def _limit(self, name: str, default: int) -> int:
-        found = self._node.chain.parameter("resource", name)
-        return int(found) if is_number(found) and found > 0 else default
+        chain = self._node.chain
+        # Another state of the same height comes where a chain begins with somebody's snapshot.
+        of = (chain.final, chain.final_number)
+        if self._limits_of is None or self._limits_of[1] != of[1] or self._limits_of[0] is not of[0]:
+            self._limits.clear()
+            self._limits_of = of
+        limit = self._limits.get(name)
+        if limit is None:
+            found = chain.parameter("resource", name)
+            limit = self._limits[name] = int(found) if is_number(found) and found > 0 else default
+        return limit
 
 
 def check_price(body: Any, parameters: NodeParameters) -> None:
