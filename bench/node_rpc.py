@@ -422,6 +422,8 @@ def main() -> int:
                 given = None if key is None else private_key_from_hex(key)
                 measure = Measure(node, arguments.seconds, arguments.read_seconds, arguments.singles)
                 rows[name] = measure.run(node.payer(given))
+                if pid:
+                    rows[name]["kernel"] = kernel()
             except (Unmeasured, OSError, Refusal) as error:
                 rows[name]["error"] = str(error) or type(error).__name__
     *others, last = rows
@@ -439,6 +441,13 @@ def main() -> int:
     return 1 if any("error" in row for row in rows.values()) else 0
 
 
+def kernel() -> str:
+    """What a node that was started here runs: the sources and the Python are those of this process."""
+    from openresource.ledger import tree
+
+    return "plain" if str(tree.__file__).endswith(".py") else "compiled"
+
+
 def described(row: dict[str, Any]) -> str:
     """A node's figures in a line."""
     if "error" in row:
@@ -450,6 +459,7 @@ def described(row: dict[str, Any]) -> str:
         f"per s; transfers {row['transfer']['accepted_per_second']:,.0f}, {row['transfer']['final_per_second']:,.0f}; "
         f"reads {row['reads_per_second']:,.0f} per s; visible {row['visible_p50_ms']:.1f} ms "
         f"(p95 {row['visible_p95_ms']:.1f}), final {row['final_p50_ms']:.0f} ms (p95 {row['final_p95_ms']:.0f})"
+        + (f"; kernel {row['kernel']}" if "kernel" in row else "")
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from openresource import __version__
+from openresource.ledger import tree
 from openresource.ledger.nodes import Branch
 from openresource.ledger.views import View
 from openresource.node.announcements import decoded_block
@@ -144,6 +145,7 @@ class NodeService:
             "genesis_hash": self.genesis_hash,
             "height": self._engine.last_height(),
             "start_ms": round((time.perf_counter() - started) * 1000),
+            "kernel": "plain" if str(tree.__file__).endswith(".py") else "compiled",
         }
         _log.info("ready", extra={"facts": facts})
         if self._on_ready is not None:
