@@ -216,21 +216,6 @@ def test_a_request_that_does_not_arrive_ends_the_connection(monkeypatch: pytest.
     connected(story)
 
 
-def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", 0.05)
-
-    async def silent(reader: Reader, writer: Writer) -> None:
-        assert await reader.read() == b""
-
-    async def answered(reader: Reader, writer: Writer) -> None:
-        writer.write(REQUEST)
-        assert (await heard(reader))[1] == b"lane body"
-        assert await reader.read() == b""
-
-    connected(silent)
-    connected(answered)
-
-
 class Line:
     """A transport that keeps what is written, and may be full behind each answer."""
 
@@ -290,6 +275,23 @@ async def settle(connection: Connection) -> None:
             await asyncio.sleep(0)
         if len(connection.tasks) == before:
             return
+
+
+@pytest.mark.parametrize("sent", [[], [REQUEST], [REQUEST, REQUEST], [REQUEST[:-4] + b"slow", REQUEST]])
+def test_a_silent_connection_is_closed(sent: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "KEEP_ALIVE_SECONDS", 0.05)
+
+    async def run() -> None:
+        ways, line = TwoWays(), Line()
+        async with lined(line, ways, ways.lane) as connection, asyncio.timeout(SECONDS_MAX):
+            connection.timeout_keep_alive = 0.05  # type: ignore[assignment]
+            for one in sent:
+                connection.data_received(one)
+                await settle(connection)
+            while not line.is_closed:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
 
 
 def test_who_does_not_read_is_not_read_from() -> None:
