@@ -31,7 +31,7 @@ Channels (requests are consumed; the deposit is the balance of channels|market|<
 Bonds and records (a bond is the balance of deposits|market|bond:<provider>)
     /bonds/$provider/add/$record                      anybody          more pledge
     /bonds/$provider/withdraw/$record                 the provider     it counts no more at once, and is paid after a delay
-    /bonds/$provider/state                            the chain        what is on its way back
+    /bonds/$provider/state                            the chain        what is on its way back, locked, or new
     /records/$provider                                the chain        claims that were paid, their sum, since when
     /pairs/$provider/$buyer                           the chain        what one buyer has paid, and the fees in it
     /verified/$cid                                    the chain        what was seen of a program's jobs

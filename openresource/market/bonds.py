@@ -16,6 +16,9 @@ from openresource.primitives.amounts import UAIN_MAX, text_from_uain
 from openresource.primitives.errors import Refusal
 
 WITHDRAWALS_MAX: Final = 16
+# So long an addition is told apart from what was there before: longer than a job is judged.
+RECENT_MS: Final = 60 * 60 * 1000
+RECENT_MAX: Final = 8
 BOND_DELAY_MS_DEFAULT: Final = 24 * 60 * 60 * 1000
 
 
@@ -49,12 +52,16 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Bond:
-    """A provider's pledge: all that is held, what of it is leaving, by the name of the request, and what jobs have locked."""
+    """A provider's pledge: all that is held, what of it is leaving, by the name of the request, and what jobs have locked.
+
+    `recent` is what was added lately, by the time of it.
+    """
 
     provider: str
     held_uain: int = 0
     leaving: Mapping[str, Withdrawal] | None = None
     locks: Mapping[str, int] = field(default_factory=dict)
+    recent: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def leaving_uain(self) -> int:
@@ -69,6 +76,24 @@ class Bond:
     def free_uain(self) -> int:
         """What counts and is not locked for a job."""
         return max(0, self.counted_uain - sum(self.locks.values()))
+
+    def counted_at(self, at_ms: int | None) -> int:
+        """What counts without what was added after a time; with it, if no time is given.
+
+        Who is drawn is drawn from the bonds that were there before the draw could be known: else a friend of one side
+        would try names until one is drawn, and only then bond it.
+        """
+        late_uain = 0 if at_ms is None else sum(one for time, one in self.recent.items() if time > at_ms)
+        return max(0, self.counted_uain - late_uain)
+
+
+def with_addition(bond: Bond, amount_uain: int, at_ms: int) -> dict[int, int]:
+    """What was added lately, with one more addition; where there are too many, the newest ones become one."""
+    recent = {time: one for time, one in bond.recent.items() if time > at_ms - RECENT_MS}
+    if at_ms not in recent and len(recent) >= RECENT_MAX:
+        amount_uain += recent.pop(max(recent))
+    recent[at_ms] = recent.get(at_ms, 0) + amount_uain
+    return recent
 
 
 def check_addition(bond: Bond, amount_uain: int) -> None:
@@ -108,7 +133,14 @@ def read_bond(provider: str, record: Any, held_uain: int) -> Bond:
         one = Fields(entry, "withdrawal")
         leaving[str(name)] = Withdrawal(one.amount("amount_uain"), one.integer("at_ms"))
     locks = fields.take("locks") or {}
-    return Bond(provider, held_uain, leaving, {str(job): int(amount) for job, amount in locks.items()})
+    recent = fields.take("recent") or {}
+    return Bond(
+        provider,
+        held_uain,
+        leaving,
+        {str(job): int(amount) for job, amount in locks.items()},
+        {int(time): int(amount) for time, amount in recent.items()},
+    )
 
 
 def withdrawal_record(withdrawal: Withdrawal) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from openresource.client.chain import Chain
@@ -16,7 +17,13 @@ from openresource.market.jobs.policies import ONE
 from openresource.market.jobs.settlement import cover_uain
 from openresource.market.jobs.states import job_of
 from openresource.market.jobs.terms import ROLE_OF_STATUS, Job, Settings, settings_of
-from openresource.market.jobs.turns import CANDIDATES_MAX, checker_turn_ms, checkers, worker_turn_ms
+from openresource.market.jobs.turns import (
+    CANDIDATES_MAX,
+    checker_turn_ms,
+    checkers,
+    order_known_ms,
+    worker_turn_ms,
+)
 from openresource.market.jobs.verdicts import WORKER
 from openresource.market.placements import PLACED
 from openresource.provider.offers import Offer
@@ -30,6 +37,15 @@ PLACEMENTS_READ_MAX: Final = 1_000
 PARAMETERS_PATH: Final = "/blockchain_params/market"
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Somebody who has a program placed."""
+
+    bond: Bond
+    operator: str
+    runtime_class: str
+
+
 class Turns:
     """The order in which providers have their turn, as far as this one needs to know it."""
 
@@ -37,7 +53,7 @@ class Turns:
         self._chain = chain
         self._provider = provider
         self._clock_ms = clock_ms
-        self._candidates: dict[tuple[str, str, str], tuple[float, tuple[Candidate, ...]]] = {}
+        self._candidates: dict[tuple[str, str, str], tuple[float, tuple[_Placed, ...]]] = {}
         self._settings: Settings | None = None
 
     async def wait_ms(self, job: str, record: Mapping[str, Any], offer: Offer) -> int | None:
@@ -53,7 +69,16 @@ class Turns:
             return None
         if found.pays_up_to_budget and found.policy.kind == ONE:
             return 0
-        candidates = await self._who(offer, settings)
+        known_ms, per_seat_uain = order_known_ms(found), settings.bond_per_seat_uain
+        candidates = [
+            Candidate(
+                one.bond.provider,
+                seats_of(one.bond.counted_at(known_ms), per_seat_uain),
+                one.operator,
+                one.runtime_class,
+            )
+            for one in await self._who(offer)
+        ]
         if role == WORKER:
             return worker_turn_ms(found, candidates, self._provider, settings) - self._clock_ms()
         turn_ms = checker_turn_ms(found, checkers(found, candidates), self._provider, settings)
@@ -77,7 +102,7 @@ class Turns:
             self._settings = settings_of(found if isinstance(found, Mapping) else {})
         return self._settings
 
-    async def _who(self, offer: Offer, settings: Settings) -> tuple[Candidate, ...]:
+    async def _who(self, offer: Offer) -> tuple[_Placed, ...]:
         key = (offer.publisher, offer.name, offer.program)
         known = self._candidates.get(key)
         if known is not None and known[0] > time.monotonic():
@@ -90,24 +115,23 @@ class Turns:
         }
         # Ourselves first: many who announce themselves must not keep us from knowing our own turn.
         names = sorted(placed, key=lambda one: one != self._provider)[:PLACEMENTS_READ_MAX]
-        seats = {provider: await self._seats(provider, settings) for provider in names}
-        found: list[Candidate] = []
-        for provider in sorted(seats, key=lambda one: (-seats[one], one))[:CANDIDATES_MAX]:
-            record = placed[provider]
+        bonds = [await self._pledge(provider) for provider in names]
+        found: list[_Placed] = []
+        for bond in sorted(bonds, key=lambda one: (-one.counted_uain, one.provider))[:CANDIDATES_MAX]:
+            record = placed[bond.provider]
             runtime_class = str(record.get("runtime_class") or record.get("runtime") or "")
-            operator = await self._operator(provider)
-            found.append(Candidate(provider, seats[provider], operator, runtime_class))
+            found.append(_Placed(bond, await self._operator(bond.provider), runtime_class))
         if len(self._candidates) >= PROGRAMS_KEPT_MAX:
             self._candidates.clear()
         # Where many have placed it, one more or less moves a turn by little, and asking costs three reads for each.
-        kept_seconds = KEPT_SECONDS * max(1.0, len(seats) / MANY)
+        kept_seconds = KEPT_SECONDS * max(1.0, len(bonds) / MANY)
         self._candidates[key] = (time.monotonic() + kept_seconds, tuple(found))
         return tuple(found)
 
-    async def _seats(self, provider: str, settings: Settings) -> int:
+    async def _pledge(self, provider: str) -> Bond:
         if not await self._chain.balance(bond_account(provider), "pending"):
-            return 0
-        return seats_of((await self._bond(provider)).counted_uain, settings.bond_per_seat_uain)
+            return Bond(provider)
+        return await self._bond(provider)
 
     async def _operator(self, provider: str) -> str:
         owner = await self._chain.read(f"/machines/{provider}/offer/owner", "pending")

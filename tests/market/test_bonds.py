@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openresource.ledger.draft import Draft, InsufficientBalance
 from openresource.market.accounts import bond_account
 from openresource.market.bonds import (
     BOND_DELAY_MS_DEFAULT,
+    RECENT_MAX,
+    RECENT_MS,
     WITHDRAWALS_MAX,
+    Bond,
     BondNotFree,
     BondOutOfRange,
     TooManyWithdrawals,
     read_bond,
+    with_addition,
 )
 from openresource.market.fields import InvalidRecord
 from openresource.market.money import where_coins_are
@@ -61,7 +67,7 @@ def test_a_withdrawal_counts_no_more_at_once_and_is_paid_after_the_delay() -> No
     assert chain.balance(PROVIDER.address) == 10_000
     chain.wait(1)
     assert chain.balance(PROVIDER.address) == 14_000 and chain.balance(ACCOUNT) == 6_000
-    assert counted(chain) == 6_000 and chain.get(f"/bonds/{PROVIDER.address}/state") is None
+    assert counted(chain) == 6_000 and chain.get(f"/bonds/{PROVIDER.address}/state/leaving") is None
 
 
 def test_a_bond_that_shrank_meanwhile_pays_what_is_there() -> None:
@@ -128,3 +134,21 @@ def test_a_claim_is_counted_in_the_providers_record_and_an_empty_one_is_not() ->
         "claimed_uain": 2_100,
         "since_ms": first,
     }
+
+
+def test_what_was_added_after_a_time_is_told_apart_and_small_gifts_make_nothing_old_young() -> None:
+    bond = Bond(PROVIDER.address, 10_000, recent={5: 4_000})
+    assert [bond.counted_at(at_ms) for at_ms in (None, 4, 5)] == [10_000, 6_000, 10_000]
+    for at_ms in range(6, 100):
+        bond = replace(bond, held_uain=bond.held_uain + 1, recent=with_addition(bond, 1, at_ms))
+    assert len(bond.recent) == RECENT_MAX and bond.counted_at(5) == 10_000 and bond.counted_at(4) == 6_000
+    assert with_addition(bond, 1, 99 + RECENT_MS) == {99 + RECENT_MS: 1}
+
+
+def test_an_addition_is_written_with_its_time_and_forgotten_later() -> None:
+    chain = bonded_chain()
+    state = chain.get(f"/bonds/{PROVIDER.address}/state")
+    assert list(state) == ["recent"] and list(state["recent"].values()) == [10_000]
+    chain.wait(RECENT_MS)
+    chain.write(BUYER, ADD, {"amount_uain": 5})
+    assert list(chain.get(f"/bonds/{PROVIDER.address}/state/recent").values()) == [5]

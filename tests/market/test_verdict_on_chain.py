@@ -47,7 +47,7 @@ def test_an_audited_job_that_is_not_drawn_settles_with_the_reveal() -> None:
     assert world.status(job) == "ACCEPTED" and explained(world, job)
     # The buyer asked for less than the record of a newcomer asks for; so the worker pays for no audit.
     assert world.chain.balance(BUYER) == before - 700
-    assert world.value(f"/bonds/{address('ann')}/state") is None
+    assert world.value(f"/bonds/{address('ann')}/state/locks") is None
     assert world.chain.balance(job_account(job)) == 0 and world.is_conserved()
 
 
@@ -136,7 +136,7 @@ def test_who_is_shown_wrong_by_referees_loses_its_stake_and_nobody_else_anything
     }
     assert world.value(f"/records/{address(loser)}/faults") == 1
     assert world.chain.balance(BUYER) == before - (0 if wrong == "worker" else 700)
-    assert all(world.value(f"/bonds/{address(name)}/state") is None for name in FOUR)
+    assert all(world.value(f"/bonds/{address(name)}/state/locks") is None for name in FOUR)
     assert world.is_conserved()
 
 
@@ -311,6 +311,36 @@ def test_where_referees_are_a_lot_among_more_whoever_showed_a_fault_gets_a_part_
     assert world.is_conserved()
 
 
+def test_who_bonds_when_an_order_may_be_known_is_not_in_it() -> None:
+    """Else a friend of the worker would try names until one is first, and bond that one."""
+    friends = tuple(f"friend-{number}" for number in range(6))
+    world = JobWorld({"ann": 2, "bob": 2, "cid": 2, **dict.fromkeys(friends, 0)})
+    bond = {"amount_uain": 5_000_000}
+    job = world.ask("audited:1")
+    world.work(job, "ann", 50)
+    world.next_block()
+    for name in friends[:3]:
+        good(world.chain.set(name, f"/bonds/{address(name)}/add/{RECORD}", bond))
+    good(world.tell_secret(job))
+    assert all(code_of(world.lease(job, name)) == ResultCode.JOB_STEP_NOT_ALLOWED for name in friends[:3])
+    auditor = world.leaser(job, "bob", "cid")
+    good(world.commit(job, auditor))
+    good(world.reveal(job, auditor))
+    good(world.reveal(job, "ann", 50))
+    # Those may judge it: nobody knows yet in which order.
+    assert world.status(job) == "DISPUTED" and world.value(f"/jobs/{job}/state/dispute/referees") == 4
+    world.next_block()
+    for name in friends[3:]:
+        good(world.chain.set(name, f"/bonds/{address(name)}/add/{RECORD}", bond))
+        assert code_of(world.lease(job, name)) == ResultCode.JOB_STEP_NOT_ALLOWED
+    assert world.value(f"/jobs/{job}/state/dispute/able_uain") == 17_000_000
+    for name in ("bob" if auditor == "cid" else "cid", *friends[:3]):
+        world.work(job, name)
+    for name in ("bob" if auditor == "cid" else "cid", *friends[:3]):
+        good(world.reveal(job, name))
+    assert world.status(job) == "REFUTED" and explained(world, job) and world.is_conserved()
+
+
 def test_a_friends_doubt_when_nobody_looks_leaves_room_for_another_one() -> None:
     world = JobWorld(FOUR)
     job = accepted(world, "ann", 50)
@@ -431,7 +461,9 @@ def test_a_deadline_without_a_quorum_returns_the_budget_and_every_lock() -> None
     good(world.commit(job, "ann"))
     world.wait_until(world.value(f"/jobs/{job}/request/deadline_ms"))
     assert world.status(job) == "EXPIRED" and explained(world, job)
-    assert world.chain.balance(BUYER) == before and world.value(f"/bonds/{address('ann')}/state") is None
+    assert (
+        world.chain.balance(BUYER) == before and world.value(f"/bonds/{address('ann')}/state/locks") is None
+    )
 
 
 def test_a_chain_with_jobs_is_replayed_to_the_same_state() -> None:

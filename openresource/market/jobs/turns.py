@@ -7,6 +7,7 @@ from typing import Final
 
 from openresource.market.jobs.comparators import CLASS_EXACT
 from openresource.market.jobs.draws import Candidate, lease_seed, ranking
+from openresource.market.jobs.lifecycle import COMMITTED, DISPUTED, DRAWN, JUDGING
 from openresource.market.jobs.terms import ROLE_OF_STATUS, Job, Settings
 
 # Of so many placements of a program at most the order is drawn; those beyond have their turn last.
@@ -47,6 +48,15 @@ def checkers(job: Job, candidates: Iterable[Candidate], disputer: str = "") -> t
             taken.add(operators[provider])
             order.append(provider)
     return tuple(order)
+
+
+def order_known_ms(job: Job) -> int | None:
+    """Since when the order of a job's auditors or referees may be known to somebody; bonds added later do not count in it."""
+    if job.status in (DISPUTED, JUDGING):
+        return None if job.dispute is None else job.dispute.began_at_ms
+    if job.status in (COMMITTED, DRAWN) and job.worker is not None:
+        return job.worker.committed_at_ms
+    return None
 
 
 def others_uain(job: Job, candidates: Iterable[Candidate], provider: str) -> int | None:

@@ -9,6 +9,7 @@ from openresource.market.bonds import (
     check_addition,
     paid_back,
     read_bond,
+    with_addition,
     withdraw,
     withdrawal_record,
 )
@@ -51,8 +52,11 @@ def add_to_bond(draft: Draft, call: NativeCall) -> None:
     fields = Fields(call.value, "addition to a bond")
     amount = fields.amount("amount_uain", 1)
     fields.finish()
-    check_addition(bond_of(draft, provider), amount)
+    bond = bond_of(draft, provider)
+    check_addition(bond, amount)
+    recent = with_addition(bond, amount, call.at)
     draft.move(call.signer, bond_account(provider), amount)
+    draft.set((BONDS, provider, "state", "recent"), {str(time): one for time, one in recent.items()})
     draft.set(call.path, None)
 
 

@@ -17,7 +17,7 @@ from openresource.market.jobs.executions import execution_members
 from openresource.market.jobs.lifecycle import ACCEPTED, JobMissing
 from openresource.market.jobs.states import job_of, moves_text, state_members
 from openresource.market.jobs.terms import BOND_PREFIX, Facts, Job, Outcome, Settings
-from openresource.market.jobs.turns import CANDIDATES_MAX, checkers
+from openresource.market.jobs.turns import CANDIDATES_MAX, checkers, order_known_ms
 from openresource.market.jobs.verdicts import WORKER, verdict_record
 from openresource.market.jobs.waits import overtaken
 from openresource.market.natives.bonds import BONDS, bond_of, record_of
@@ -94,7 +94,7 @@ def facts_of(
     draft: Draft, job: Job, settings: Settings, request: Mapping[str, Any], disputer: str = ""
 ) -> Facts:
     """What the machine needs to know of the world."""
-    height, who = last_height(draft), candidates(draft, request, settings)
+    height, who = last_height(draft), candidates(draft, request, settings, order_known_ms(job))
     beacon = beacon_of(draft.get, height, height + 1) or NO_BEACON
     # The order that referees get in this block, if this is the one in which they are called.
     seed = job.seed or referees_seed(job.job, job.secret + beacon)
@@ -117,18 +117,20 @@ def last_height(draft: Draft) -> int:
     return int(height) if is_integer(height) else 0
 
 
-def candidates(draft: Draft, request: Mapping[str, Any], settings: Settings) -> list[Candidate]:
+def candidates(
+    draft: Draft, request: Mapping[str, Any], settings: Settings, known_ms: int | None
+) -> list[Candidate]:
     """Who has a job's program placed, with seats and operator; those beyond the bound have no turn of their own.
 
     Those with the most seats come first: announcing costs nothing, and many who have nothing at stake must not push
-    out those who have.
+    out those who have. Bonds are those of a time, if one is given.
     """
     placed = draft.get("placements", request["publisher"], request["name"], request["program"])
     bonds: dict[str, int] = {}
     for provider, record in (placed or {}).items():
         if record.get("status") == PLACED:
             has_bond = draft.balance(bond_account(provider)) > 0
-            bonds[provider] = bond_of(draft, provider).counted_uain if has_bond else 0
+            bonds[provider] = bond_of(draft, provider).counted_at(known_ms) if has_bond else 0
     seats = {provider: seats_of(bond, settings.bond_per_seat_uain) for provider, bond in bonds.items()}
     return [
         Candidate(

@@ -46,7 +46,13 @@ from openresource.market.jobs.requests import (
 )
 from openresource.market.jobs.states import folded_text
 from openresource.market.jobs.terms import Facts, Job, Offer, Outcome, Settings
-from openresource.market.jobs.turns import checker_turn_ms, checkers, others_uain, worker_turn_ms
+from openresource.market.jobs.turns import (
+    checker_turn_ms,
+    checkers,
+    order_known_ms,
+    others_uain,
+    worker_turn_ms,
+)
 from openresource.market.jobs.verdicts import DONE, WORKER, verdict_record
 from openresource.market.kills import KILLED
 from openresource.market.natives.bonds import BONDS, bond_of, record_of
@@ -403,7 +409,8 @@ def _offer(draft: Draft, found: Found, provider: str, settings: Settings) -> Off
     bond = bond_of(draft, provider)
     # An entry's job that one provider runs goes to whoever is there first.
     is_free = found.job.pays_up_to_budget and machine.role_wanted(found.job) == WORKER
-    who = [] if is_free else candidates(draft, request, settings)
+    known_ms = order_known_ms(found.job)
+    who = [] if is_free else candidates(draft, request, settings, known_ms)
     return Offer(
         provider=provider,
         ask_uain=placement.ask_uain,
@@ -411,7 +418,7 @@ def _offer(draft: Draft, found: Found, provider: str, settings: Settings) -> Off
         operator=operator_of(draft, provider),
         runtime_class=placement.runtime_class or placement.runtime,
         free_bond_uain=bond.free_uain,
-        bond_uain=bond.counted_uain,
+        bond_uain=bond.counted_at(known_ms),
         others_uain=others_uain(found.job, who, provider),
         leases=len(bond.locks),
         streak=record_of(draft, provider).streak,
@@ -429,13 +436,16 @@ def _turn_ms(draft: Draft, found: Found, provider: str, settings: Settings, who:
     own = job.of(provider)
     if own is not None:
         raise JobStepNotAllowed(job=job.job, status="already tried by this provider", step="lease")
-    if bond_of(draft, provider).counted_uain < settings.bond_per_seat_uain:
+    bond = bond_of(draft, provider)
+    if bond.counted_uain < settings.bond_per_seat_uain:
         raise refusals.BondNeeded(
             job=job.job,
             provider=provider,
-            free_uain=bond_of(draft, provider).free_uain,
+            free_uain=bond.free_uain,
             needed_uain=settings.bond_per_seat_uain,
         )
+    if bond.counted_at(order_known_ms(job)) < settings.bond_per_seat_uain:
+        raise JobStepNotAllowed(job=job.job, status="drawn from bonds that were there before", step="lease")
     raise refusals.SameOperator(job=job.job, provider=provider, operator=operator_of(draft, provider))
 
 
