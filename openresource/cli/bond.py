@@ -4,12 +4,11 @@ from typing import Any
 
 import click
 
+from openresource.cli.deposits import address_of, leaving_lines, withdrawn_text
 from openresource.cli.output import dry_run_option, home_option, json_option, network_node_option, show
 from openresource.cli.session import chain_of, key_of, run
 from openresource.client.homes import Home
 from openresource.primitives.amounts import text_from_uain, uain_from_text
-from openresource.primitives.errors import InvalidInput
-from openresource.primitives.keys import checksum_address, is_address
 
 
 @click.group(epilog="\b\nExample:  openresource bond add 5\n          openresource bond show")
@@ -28,7 +27,7 @@ def bond() -> None:
 def show_bond(provider: str | None, home: str | None, node_url: str | None, as_json: bool) -> None:
     """Show the bond and the record of PROVIDER; by default this home's wallet."""
     place = Home(home)
-    address = _address(provider) if provider else place.address()
+    address = address_of(provider) if provider else place.address()
 
     async def looking() -> dict[str, Any]:
         from openresource.client.bonds import bond_of
@@ -77,7 +76,7 @@ def add(
     """Put AMOUNT of AIN into the bond of this home's wallet."""
     amount_uain = uain_from_text(amount)
     place = Home(home)
-    target = _address(provider) if provider else place.address()
+    target = address_of(provider) if provider else place.address()
 
     async def adding() -> dict[str, Any]:
         from openresource.client.bonds import add_to_bond, bond_of
@@ -136,26 +135,14 @@ def withdraw(amount: str, home: str | None, node_url: str | None, dry_run: bool,
             return {**plan, "tx_hash": tx_hash, "returns_at_ms": at_ms}
 
     outcome = run(asking())
-    show(outcome, as_json=as_json, text=lambda: _withdrawn_text(outcome))
-
-
-def _withdrawn_text(outcome: dict[str, Any]) -> str:
-    from openresource.cli.times import until_text
-
-    amount = text_from_uain(outcome["withdrawn_uain"])
-    if outcome["dry_run"]:
-        return f"Would ask for {amount} AIN; {text_from_uain(max(0, outcome['bond_uain']))} AIN would stay."
-    return f"{amount} AIN come back {until_text(outcome['returns_at_ms'])}."
+    show(outcome, as_json=as_json, text=lambda: withdrawn_text(outcome, outcome["bond_uain"]))
 
 
 def _text(outcome: dict[str, Any]) -> str:
-    from openresource.cli.times import moment_text, until_text
+    from openresource.cli.times import moment_text
 
     lines = [f"{outcome['provider']}: a bond of {text_from_uain(outcome['bond_uain'])} AIN"]
-    lines += [
-        f"  {text_from_uain(one['amount_uain'])} AIN come back {until_text(one['at_ms'])}"
-        for one in outcome["leaving"]
-    ]
+    lines += leaving_lines(outcome["leaving"])
     if outcome["since_ms"]:
         count = outcome["claims"]
         lines.append(
@@ -165,9 +152,3 @@ def _text(outcome: dict[str, Any]) -> str:
     else:
         lines.append("  no claim yet")
     return "\n".join(lines)
-
-
-def _address(text: str) -> str:
-    if not is_address(text):
-        raise InvalidInput(f"{text} is not an address.", remedy="An address is 0x and 40 hex digits.")
-    return checksum_address(text)

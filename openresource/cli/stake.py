@@ -4,12 +4,11 @@ from typing import Any
 
 import click
 
+from openresource.cli.deposits import address_of, leaving_lines, withdrawn_text
 from openresource.cli.output import dry_run_option, home_option, json_option, network_node_option, show
 from openresource.cli.session import chain_of, key_of, run
 from openresource.client.homes import Home
 from openresource.primitives.amounts import text_from_uain, uain_from_text
-from openresource.primitives.errors import InvalidInput
-from openresource.primitives.keys import checksum_address, is_address
 
 
 @click.group(epilog="\b\nExample:  openresource stake add 5\n          openresource stake show")
@@ -28,9 +27,7 @@ def stake() -> None:
 def show_stake(address: str | None, home: str | None, node_url: str | None, as_json: bool) -> None:
     """Show the stake of ADDRESS; by default this home's wallet."""
     place = Home(home)
-    if address and not is_address(address):
-        raise InvalidInput(f"{address} is not an address.", remedy="An address is 0x and 40 hex digits.")
-    owner = checksum_address(address) if address else place.address()
+    owner = address_of(address) if address else place.address()
 
     async def looking() -> dict[str, Any]:
         from openresource.client.stakes import all_stake_uain, stake_of
@@ -121,28 +118,13 @@ def withdraw(amount: str, home: str | None, node_url: str | None, dry_run: bool,
             return {**plan, "tx_hash": tx_hash, "returns_at_ms": at_ms}
 
     outcome = run(asking())
-    show(outcome, as_json=as_json, text=lambda: _withdrawn_text(outcome))
-
-
-def _withdrawn_text(outcome: dict[str, Any]) -> str:
-    from openresource.cli.times import until_text
-
-    amount = text_from_uain(outcome["withdrawn_uain"])
-    if outcome["dry_run"]:
-        return f"Would ask for {amount} AIN; {text_from_uain(max(0, outcome['stake_uain']))} AIN would stay."
-    return f"{amount} AIN come back {until_text(outcome['returns_at_ms'])}."
+    show(outcome, as_json=as_json, text=lambda: withdrawn_text(outcome, outcome["stake_uain"]))
 
 
 def _text(outcome: dict[str, Any]) -> str:
-    from openresource.cli.times import until_text
-
     lines = [f"{outcome['address']}: a stake of {text_from_uain(outcome['stake_uain'])} AIN"]
     if outcome["all_stake_uain"]:
         share = outcome["stake_uain"] / outcome["all_stake_uain"]
         all_stake = text_from_uain(outcome["all_stake_uain"])
         lines.append(f"  {share:.1%} of all {all_stake} AIN that are staked")
-    lines += [
-        f"  {text_from_uain(one['amount_uain'])} AIN come back {until_text(one['at_ms'])}"
-        for one in outcome["leaving"]
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *leaving_lines(outcome["leaving"])])
