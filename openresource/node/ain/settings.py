@@ -106,7 +106,8 @@ class AinSettings:
             int(early) if is_integer_text(early) and len(early) < 16 else None,
         )
         stake = environment.get("STAKE", "")
-        if parameters.get("SYNC_MODE") not in SYNC_MODES:
+        # A script that hands on a variable which nobody has set leaves it empty.
+        if parameters.get("SYNC_MODE") not in (*SYNC_MODES, ""):
             raise SyncModeUnknown(value=str(parameters.get("SYNC_MODE"))[:40])
         return cls(
             parameters=parameters,
