@@ -343,9 +343,14 @@ class Signers:
             size = len(piece.records) * ADDRESS_BYTES
             if len(process.received) < size:
                 break
+            try:
+                found = addresses(bytes(process.received[:size]))
+            except UnicodeDecodeError:
+                self._fail(process, "it says something else")
+                return
             process.pieces.popleft()
             process.in_flight -= len(piece.records)
-            self._note(piece, addresses(bytes(process.received[:size])))
+            self._note(piece, found)
             del process.received[:size]
             self._restart_seconds = RESTART_SECONDS
         self._hand_out()

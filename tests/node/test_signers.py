@@ -312,6 +312,47 @@ def test_a_process_that_cannot_be_started_is_done_without(monkeypatch: pytest.Mo
     asyncio.run(run())
 
 
+BABBLER = """#!{python}
+import socket, sys
+
+with socket.socket(fileno=int(sys.argv[-1])) as channel:
+    channel.sendall(b"\\x01")
+    while channel.recv(65536):
+        channel.sendall(b"\\xff" * 42 * 64)
+"""
+
+
+def test_a_process_that_says_something_else_is_not_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    babbler = tmp_path / "babbler"
+    babbler.write_text(BABBLER.format(python=sys.executable))
+    babbler.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(babbler))
+
+    async def run() -> None:
+        signers = Signers(1)
+        numbers = range(60)
+        reasons: list[str] = []
+        fail = signers._fail
+
+        def fail_aloud(process: Any, reason: str) -> None:
+            reasons.append(reason)
+            fail(process, reason)
+
+        monkeypatch.setattr(signers, "_fail", fail_aloud)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                while not reasons:
+                    found = await signers.recover([record_of(number) for number in numbers])
+                    assert found == [signer_of(number) for number in numbers]
+            assert reasons == ["it says something else"] and signers.pids == []
+        finally:
+            signers.close()
+
+    asyncio.run(run())
+
+
 def test_another_loop_finds_them_as_if_new() -> None:
     signers = Signers(1)
 
