@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from openresource.ledger.nodes import (
     NODE_BYTES,
@@ -19,9 +18,7 @@ from openresource.ledger.nodes import (
     radix_label,
 )
 from openresource.primitives.encoding import property_order, utf16_length
-from openresource.primitives.numbers import NUMBERS, to_double
-
-_TEXTS_AND_BOOLEANS: Final = (str, bool)
+from openresource.primitives.numbers import to_double
 
 
 class Claims:
@@ -191,9 +188,9 @@ def number_child(branch: Branch, target: Node) -> None:
 
 def leaf(value: object) -> object:
     """A leaf's value as the tree keeps it: numbers are doubles, written as integers where that is exact."""
-    if value is None or isinstance(value, _TEXTS_AND_BOOLEANS):
+    if value is None or isinstance(value, (str, bool)):
         return value
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return to_double(value)
     raise TypeError(f"the tree holds no {type(value).__name__}")
 

@@ -24,7 +24,6 @@ from openresource.ledger.urls import is_whitelisted
 from openresource.ledger.verdicts import Auth
 from openresource.primitives.encoding import property_order
 from openresource.primitives.errors import Refusal
-from openresource.primitives.numbers import NUMBERS
 from openresource.primitives.paths import format_path
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class FunctionCall:
     def number(self, *labels: str) -> float | int:
         """A number of the working state; 0 if there is none."""
         value = self.context.state.read_value(labels)
-        return value if isinstance(value, NUMBERS) and not isinstance(value, bool) else 0
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
 
     def has(self, *labels: str) -> bool:
         """Whether there is anything at labels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openresource.ledger.nodes import NOTHING, Branch, Node
 from openresource.primitives.hashing import hash_message, hash_plain_message
-from openresource.primitives.numbers import NUMBERS, number_text
+from openresource.primitives.numbers import number_text
 
 
 def node_hash(top: Node) -> bytes:
@@ -38,7 +38,7 @@ def leaf_hash(value: object) -> bytes:
         return hash_message(value)
     if isinstance(value, bool):
         return hash_message("true" if value else "false")
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return hash_message(number_text(value))
     raise TypeError(f"the tree holds no {type(value).__name__}")
 

@@ -37,20 +37,30 @@ from openresource.primitives.numbers import to_double
 MISTAKES_KEPT_MAX: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
 class Inserted:
     """What became of a transaction; `result` is the object that clients see."""
 
-    transaction: Transaction
-    result: dict[str, Any]
-    # Every write in order, labels with the root first. Empty if the transaction failed.
-    changes: tuple[Change, ...]
-    # False: it breaks a pre-check (or the block is full); nothing happened and it may not enter this block.
-    is_included: bool
-    # True: it was undone (only its fee stays); it is in the block all the same when `is_included`.
-    has_failed: bool
-    # Its place among the block's transactions, -1 if not included.
-    position: int
+    __slots__ = ("changes", "has_failed", "is_included", "position", "result", "transaction")
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        result: dict[str, Any],
+        changes: tuple[Change, ...],
+        is_included: bool,
+        has_failed: bool,
+        position: int,
+    ) -> None:
+        self.transaction: Transaction = transaction
+        self.result: dict[str, Any] = result
+        # Every write in order, labels with the root first. Empty if the transaction failed.
+        self.changes: tuple[Change, ...] = changes
+        # False: it breaks a pre-check (or the block is full); nothing happened and it may not enter this block.
+        self.is_included: bool = is_included
+        # True: it was undone (only its fee stays); it is in the block all the same when `is_included`.
+        self.has_failed: bool = has_failed
+        # Its place among the block's transactions, -1 if not included.
+        self.position: int = position
 
 
 @dataclass(frozen=True, slots=True)

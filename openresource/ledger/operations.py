@@ -51,7 +51,7 @@ from openresource.ledger.transactions import (
 )
 from openresource.ledger.verdicts import Auth, Verdict
 from openresource.primitives.errors import Refusal
-from openresource.primitives.numbers import NUMBERS, is_number, number_text, to_double
+from openresource.primitives.numbers import is_number, number_text, to_double
 from openresource.primitives.paths import (
     ambiguous_prefix,
     format_path,
@@ -388,7 +388,7 @@ def js_text(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return number_text(value)
     if isinstance(value, list):
         return ",".join("" if item is None else js_text(item) for item in value)

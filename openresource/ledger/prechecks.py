@@ -25,7 +25,7 @@ from openresource.ledger.results import (
 from openresource.ledger.state import State
 from openresource.ledger.transactions import ORDERED_BY_TIME_NONCE, Transaction
 from openresource.primitives.encoding import js_json
-from openresource.primitives.numbers import NUMBERS, is_integer, is_number, number_text
+from openresource.primitives.numbers import is_integer, is_number, number_text
 
 _APP_DEPENDENT: Final = frozenset(("manage_app", "payments", "staking"))
 
@@ -64,7 +64,7 @@ def is_billing_user(billing: str, address: str, state: State) -> bool:
 def balance_of(account: str, state: State) -> float | int:
     """The balance of an account as the tree has it; 0 if there is none."""
     balance = state.value_node(balance_labels(account))
-    return balance if isinstance(balance, NUMBERS) and not isinstance(balance, bool) else 0
+    return balance if isinstance(balance, (int, float)) and not isinstance(balance, bool) else 0
 
 
 def _check_gas_price(transaction: Transaction, context: TxContext) -> Result | None:
@@ -155,7 +155,7 @@ def _apps_depended_on(labels: list[list[str]]) -> list[str]:
 
 
 def _number_of(value: object) -> float | int:
-    return value if isinstance(value, NUMBERS) and not isinstance(value, bool) else 0
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
 
 
 def _refused(code: int, message: str) -> Result:

@@ -36,7 +36,7 @@ from openresource.ledger.verdicts import (
 )
 from openresource.ledger.views import find, in_property_order, plain
 from openresource.primitives.encoding import js_json
-from openresource.primitives.numbers import NUMBERS, SCALARS, is_number, number_text
+from openresource.primitives.numbers import is_number, number_text
 from openresource.primitives.paths import format_path, parse_path
 from openresource.primitives.values import object_height, object_size, size_of
 
@@ -208,7 +208,7 @@ def plain_of(value: object, meter: Meter, depth: int = 0) -> Any:
     meter.spend(1)
     if value is None or value is UNDEFINED:
         return None
-    if isinstance(value, SCALARS):
+    if isinstance(value, (str, int, float)):
         return value
     if depth > NESTING_MAX:
         raise RuleExhausted("the value is nested too deep")
@@ -236,7 +236,7 @@ def _context_of(options: object, outer: EvalContext) -> EvalContext:
     """The times that evalRule's options name; what they leave out is missing inside."""
     times = [own_member(options, name) for name in ("timestamp", "blockNumber", "blockTime")]
     found: list[float | int | None] = [
-        time if isinstance(time, NUMBERS) and not isinstance(time, bool) else None for time in times
+        time if isinstance(time, (int, float)) and not isinstance(time, bool) else None for time in times
     ]
     return EvalContext(found[0], found[1], found[2], outer.lower_case_names_from)
 

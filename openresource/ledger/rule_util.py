@@ -30,7 +30,6 @@ from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import is_hex_text
 from openresource.primitives.keys import checksum_address, is_address, is_checksum_address
 from openresource.primitives.numbers import (
-    NUMBERS,
     count_decimals,
     is_decimal_text,
     is_finite,
@@ -97,7 +96,7 @@ def text_of(value: object, meter: Meter) -> str:
 
 def is_at_most(one: object, other: object) -> bool:
     """Whether both are numbers and the first is not the greater."""
-    return isinstance(one, NUMBERS) and isinstance(other, NUMBERS) and one <= other
+    return isinstance(one, (int, float)) and isinstance(other, (int, float)) and one <= other
 
 
 def is_finite_number(value: object) -> bool:
@@ -253,7 +252,10 @@ def _is_serv_acnt_name(environment: Environment, this: object, arguments: list[o
     number = arguments[1]
     first = environment.context.lower_case_names_from
     is_lower_only = (
-        first is not None and isinstance(number, NUMBERS) and not isinstance(number, bool) and number >= first
+        first is not None
+        and isinstance(number, (int, float))
+        and not isinstance(number, bool)
+        and number >= first
     )
     return is_service_account(arguments[0], is_lower_only)
 
@@ -324,7 +326,7 @@ def _string_or_empty(meter: Meter, this: object, arguments: list[object]) -> obj
 @member("countDecimals", 1)
 def _count_decimals(meter: Meter, this: object, arguments: list[object]) -> object:
     value = arguments[0]
-    if isinstance(value, NUMBERS) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return count_decimals(value) if is_finite(value) else 0
     if value is None or value is UNDEFINED:
         raise RuleThrow("Cannot read properties of null or undefined (reading 'toString')")
@@ -465,7 +467,7 @@ def _validate_service_config(meter: Meter, this: object, arguments: list[object]
     if not is_dict(staking) or keys_of(staking) != ["lockup_duration"]:
         return False
     duration = own_member(staking, "lockup_duration")
-    return is_integer(duration) and isinstance(duration, NUMBERS) and duration >= 0
+    return is_integer(duration) and isinstance(duration, (int, float)) and duration >= 0
 
 
 @member("validateRestFunctionsUrlWhitelistData", 4)
@@ -482,4 +484,4 @@ def _validate_url_whitelist(environment: Environment, this: object, arguments: l
     urls = reader.get(f"/developers/rest_functions/url_whitelist/{user}")
     count = len(keys_of(urls)) if is_dict(urls) else 0
     most = reader.parameter("resource", "max_function_urls_per_developer")
-    return isinstance(most, NUMBERS) and count < most
+    return isinstance(most, (int, float)) and count < most

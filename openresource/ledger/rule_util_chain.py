@@ -27,7 +27,6 @@ from openresource.ledger.rules.values import (
     strict_equals,
     to_number,
 )
-from openresource.primitives.numbers import NUMBERS
 
 # All members of util: importing this module has registered the last of them.
 UTIL_MEMBERS: Final[dict[str, Function]] = UTIL
@@ -45,7 +44,7 @@ def _whitelist_size(reader: Reader, name: str) -> int:
 
 
 def _is_positive(value: object) -> bool:
-    return is_finite_number(value) and isinstance(value, NUMBERS) and value > 0
+    return is_finite_number(value) and isinstance(value, (int, float)) and value > 0
 
 
 # Consensus

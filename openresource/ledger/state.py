@@ -12,7 +12,7 @@ from openresource.ledger.state_reader import StateReader
 from openresource.ledger.tree import Tree
 from openresource.ledger.views import find, plain
 from openresource.primitives.limits import LABEL_LENGTH_MAX
-from openresource.primitives.numbers import NUMBERS, is_number
+from openresource.primitives.numbers import is_number
 
 VALUES: Final = "values"
 APPS: Final = "apps"
@@ -270,7 +270,7 @@ class State:
         is_any = False
         for app, _ in apps.children():
             stake = self.value_node(("staking", app, "balance_total"))
-            if not isinstance(stake, NUMBERS) or isinstance(stake, bool) or not stake > 0:
+            if not isinstance(stake, (int, float)) or isinstance(stake, bool) or not stake > 0:
                 total += self.app_bytes(app)
                 is_any = True
         return total if is_any else None
@@ -278,12 +278,12 @@ class State:
     def app_stake(self, app: str) -> float | int:
         """The stake of an app."""
         stake = self.value_node(("staking", app, "balance_total"))
-        return stake if isinstance(stake, NUMBERS) and not isinstance(stake, bool) else 0
+        return stake if isinstance(stake, (int, float)) and not isinstance(stake, bool) else 0
 
     def app_stakes_total(self) -> float | int:
         """The stakes of all apps but consensus."""
         total = self.value_node(("staking", "balance_total_sum"))
-        if isinstance(total, NUMBERS):
+        if isinstance(total, (int, float)):
             return total - self.app_stake("consensus")
         staking = self.value_node(("staking",))
         total_of_apps: float | int = 0

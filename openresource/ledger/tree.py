@@ -199,6 +199,8 @@ class Tree(View):
     def write(self, labels: Sequence[str], value: object) -> None:
         """Set what lies at a full path; None, or an object without children, deletes it and what becomes empty."""
         assert labels, "the root itself is never written"
+        # The items of a list are found sooner than those of any sequence.
+        way: list[str] = labels if isinstance(labels, list) else list(labels)
         claims = self._claims
         fresh = build(value, claims)
         root = _claimed(self.root, claims)
@@ -208,19 +210,19 @@ class Tree(View):
         branches: list[Branch] = []
         starts: list[int] = []
         branch = root
-        last = len(labels) - 1
+        last = len(way) - 1
         level = 0
         while True:
             branches.append(branch)
             starts.append(len(path) - 1)
-            target = place(branch, labels[level], path, claims)
+            target = place(branch, way[level], path, claims)
             if level == last:
                 break
             below = target.value
             if not isinstance(below, Branch):
                 break
-            if below.token < claims.floor and target.label != labels[level] and not self._joins_always:
-                _relabel(path, labels[level])
+            if below.token < claims.floor and target.label != way[level] and not self._joins_always:
+                _relabel(path, way[level])
             below = _claimed(below, claims)
             target.value = below
             path.append(below)
@@ -230,14 +232,14 @@ class Tree(View):
         if fresh is None:
             self._remove(path, branches, starts, level)
         else:
-            self._attach(path, branches, starts, labels, level, fresh)
+            self._attach(path, branches, starts, way, level, fresh)
 
     def _attach(
         self,
         path: list[Node],
         branches: list[Branch],
         starts: list[int],
-        labels: Sequence[str],
+        labels: list[str],
         level: int,
         fresh: object,
     ) -> None:

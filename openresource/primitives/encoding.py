@@ -17,7 +17,7 @@ import msgspec
 
 from openresource.primitives.errors import Refusal
 from openresource.primitives.limits import JSON_BYTES_MAX, JSON_DEPTH_MAX
-from openresource.primitives.numbers import NUMBERS, number_text, to_double
+from openresource.primitives.numbers import number_text, to_double
 
 Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
@@ -208,7 +208,7 @@ def _write_json(value: Any, parts: list[str], is_sorted: bool, depth: int) -> No
         parts.append("false")
     elif isinstance(value, str):
         parts.append(_json_string(value))
-    elif isinstance(value, NUMBERS):
+    elif isinstance(value, (int, float)):
         parts.append(number_text(value) if math.isfinite(to_double(value)) else "null")
     elif isinstance(value, dict):
         if depth > JSON_DEPTH_MAX:

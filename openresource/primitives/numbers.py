@@ -8,9 +8,6 @@ from typing import Any, Final
 from openresource.primitives.limits import SAFE_INTEGER_MAX
 
 MS_PER_DAY: Final = 86_400_000
-# For isinstance: `int | float` would be made anew at every call.
-NUMBERS: Final = (int, float)
-SCALARS: Final = (str, int, float)
 
 # Below this magnitude a number is written without an exponent, from 10^-6 upwards.
 _PLAIN_DIGITS_MAX: Final = 21
@@ -60,6 +57,12 @@ def number_text(value: int | float) -> str:
 
 def count_decimals(value: int | float) -> int:
     """How many digits after the decimal point a number needs when written without an exponent."""
+    if isinstance(value, int):
+        return 0
+    # Python's digits are JavaScript's; only where the exponent begins differs.
+    _, point, digits = repr(value).partition(".")
+    if point and "e" not in digits:
+        return 0 if digits == "0" else len(digits)
     text = number_text(value)
     mantissa, _, exponent = text.partition("e")
     _, _, fraction = mantissa.partition(".")

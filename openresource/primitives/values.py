@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from openresource.primitives.encoding import property_order, utf16_length
 from openresource.primitives.limits import LABEL_LENGTH_MAX
-from openresource.primitives.numbers import NUMBERS, is_finite
+from openresource.primitives.numbers import is_finite
 from openresource.primitives.paths import format_path, valid_label
-
-_TEXTS_AND_BOOLEANS: Final = (str, bool)
 
 
 def valid_value(value: Any, length_max: int = LABEL_LENGTH_MAX) -> str | None:
@@ -26,13 +24,13 @@ def size_of(value: Any) -> int:
         return 2 * utf16_length(value)
     if isinstance(value, bool):
         return 4
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return 8
     total = 0
     if isinstance(value, dict):
         for key, item in value.items():
             total += 2 * utf16_length(key) + size_of(item)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, (list, tuple)):
         for item in value:
             total += size_of(item)
     return total
@@ -75,9 +73,9 @@ def deep_equal(one: Any, other: Any) -> bool:
 
 def _is_valid(value: Any, length_max: int, labels: list[str]) -> bool:
     """Checks depth first; on failure `labels` is the place of the first offence."""
-    if value is None or isinstance(value, _TEXTS_AND_BOOLEANS):
+    if value is None or isinstance(value, (str, bool)):
         return True
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return is_finite(value)
     if not isinstance(value, dict) or not value:
         return False

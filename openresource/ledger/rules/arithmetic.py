@@ -14,7 +14,7 @@ from openresource.ledger.rules.values import (
     to_numeric,
     to_uint32,
 )
-from openresource.primitives.numbers import NUMBERS, to_double
+from openresource.primitives.numbers import to_double
 
 # Python writes integers of up to 4,300 digits.
 BIG_BITS_MAX: Final = 12_000
@@ -118,7 +118,7 @@ def negate(value: object, meter: Meter) -> object:
     number = to_numeric(value, meter)
     if isinstance(number, BigInteger):
         return BigInteger(-number.number)
-    assert isinstance(number, NUMBERS)
+    assert isinstance(number, (int, float))
     if isinstance(number, int) and number != 0:
         return -number
     return -float(number)
@@ -141,7 +141,7 @@ def _operands(one: object, other: object, meter: Meter) -> tuple[object, object]
 
 
 def _doubles(left: object, right: object) -> tuple[float | int, float | int]:
-    assert isinstance(left, NUMBERS) and isinstance(right, NUMBERS)
+    assert isinstance(left, (int, float)) and isinstance(right, (int, float))
     return left, right
 
 

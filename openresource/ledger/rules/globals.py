@@ -25,7 +25,7 @@ from openresource.ledger.rules.values import (
     to_uint32,
 )
 from openresource.primitives.limits import SAFE_INTEGER_MAX
-from openresource.primitives.numbers import NUMBERS, is_integer, to_double
+from openresource.primitives.numbers import is_integer, to_double
 
 
 def _get_value(environment: Environment, this: object, arguments: list[object]) -> object:
@@ -73,12 +73,12 @@ def _is_integer(meter: Meter, this: object, arguments: list[object]) -> object:
 
 def _is_safe_integer(meter: Meter, this: object, arguments: list[object]) -> object:
     value = arguments[0]
-    return isinstance(value, NUMBERS) and is_integer(value) and abs(value) <= SAFE_INTEGER_MAX
+    return isinstance(value, (int, float)) and is_integer(value) and abs(value) <= SAFE_INTEGER_MAX
 
 
 def _is_finite(meter: Meter, this: object, arguments: list[object]) -> object:
     value = arguments[0]
-    return isinstance(value, NUMBERS) and is_number(value) and math.isfinite(value)
+    return isinstance(value, (int, float)) and is_number(value) and math.isfinite(value)
 
 
 def _is_nan(meter: Meter, this: object, arguments: list[object]) -> object:

@@ -15,7 +15,7 @@ from openresource.ledger.rules.meter import Meter
 from openresource.ledger.rules.numerals import big_integer_of_text, number_of_text
 from openresource.ledger.rules.regex_matcher import Program
 from openresource.ledger.rules.text import is_before, joined
-from openresource.primitives.numbers import NUMBERS, number_text, to_double
+from openresource.primitives.numbers import number_text, to_double
 
 NESTING_MAX: Final = 60
 NAN: Final = float("nan")
@@ -139,7 +139,7 @@ def type_of(value: object) -> str:
         return "string"
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return "number"
     if value is UNDEFINED:
         return "undefined"
@@ -157,12 +157,14 @@ def is_number(value: object) -> bool:
 
 def is_object(value: object) -> bool:
     """Whether a value is an object rather than a primitive."""
-    return not (value is None or value is UNDEFINED or isinstance(value, str | int | float | BigInteger))
+    if value is None or value is UNDEFINED or isinstance(value, (str, int, float)):
+        return False
+    return not isinstance(value, BigInteger)
 
 
 def is_dict(value: object) -> bool:
     """Whether a value is an object that is neither null nor an array nor a function."""
-    return is_object(value) and not isinstance(value, list | Match | Function)
+    return is_object(value) and not isinstance(value, (list, Match, Function))
 
 
 def array_items(value: object) -> list[object] | None:
@@ -180,8 +182,8 @@ def strict_equals(one: object, other: object) -> bool:
         return not (isinstance(one, float) and one != one)
     if isinstance(one, bool) or isinstance(other, bool):
         return False
-    if isinstance(one, NUMBERS):
-        return isinstance(other, NUMBERS) and one == other
+    if isinstance(one, (int, float)):
+        return isinstance(other, (int, float)) and one == other
     if isinstance(one, BigInteger):
         return isinstance(other, BigInteger) and one.number == other.number
     return False
@@ -221,7 +223,7 @@ def loose_equals(one: object, other: object, meter: Meter) -> bool:
 
 def is_less(one: object, other: object, meter: Meter) -> int:
     """Whether one < other: 1 yes, 0 no, -1 neither because there is no order (NaN)."""
-    if isinstance(one, NUMBERS) and isinstance(other, NUMBERS):
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return -1 if one != one or other != other else (1 if one < other else 0)
     left = to_primitive(one, False, meter)
     right = to_primitive(other, False, meter)
@@ -241,7 +243,7 @@ def to_number(value: object, meter: Meter) -> float | int:
     """The conversion to a number."""
     if isinstance(value, bool):
         return 1 if value else 0
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return value
     if isinstance(value, str):
         return number_of_text(value)
@@ -296,7 +298,7 @@ def to_string(value: object, meter: Meter, depth: int = 0) -> str:
         return "undefined"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, NUMBERS):
+    if isinstance(value, (int, float)):
         return number_text(value)
     if isinstance(value, BigInteger):
         return str(value.number)
@@ -412,7 +414,7 @@ def deep_equals(one: object, other: object, meter: Meter, depth: int = 0) -> boo
         if not isinstance(one, list) or not isinstance(other, list) or len(one) != len(other):
             return False
         return all(deep_equals(left, right, meter, depth + 1) for left, right in zip(one, other, strict=True))
-    if not isinstance(one, dict | StateObject) or not isinstance(other, dict | StateObject):
+    if not isinstance(one, (dict, StateObject)) or not isinstance(other, (dict, StateObject)):
         return False
     keys = keys_of(one)
     other_keys = keys_of(other)
@@ -444,7 +446,7 @@ def _order(one: object, other: object) -> int:
     """-1, 0 or 1 for less, equal, greater; 2 if there is no order. Python compares int and float exactly."""
     left = one.number if isinstance(one, BigInteger) else one
     right = other.number if isinstance(other, BigInteger) else other
-    assert isinstance(left, NUMBERS) and isinstance(right, NUMBERS)
+    assert isinstance(left, (int, float)) and isinstance(right, (int, float))
     if left != left or right != right:
         return 2
     if left == right:
@@ -457,7 +459,7 @@ def add(one: object, other: object, meter: Meter) -> object:
     if isinstance(one, str) and isinstance(other, str):
         return concatenate(one, other, meter)
     if is_number(one) and is_number(other):
-        assert isinstance(one, NUMBERS) and isinstance(other, NUMBERS)
+        assert isinstance(one, (int, float)) and isinstance(other, (int, float))
         return sum_of(one, other)
     left = to_primitive(one, False, meter)
     right = to_primitive(other, False, meter)
