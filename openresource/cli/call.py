@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from openresource.cli.inputs import Given, given
 from openresource.cli.output import (
     Progress,
     dry_run_option,
@@ -98,14 +99,9 @@ def call(
     if allowed and allow is None:
         usage_error("--allow-service says what an allowance may be spent on: give one with --allow AMOUNT.")
     allowance = None if allow is None else checked_allowance(uain_from_text(allow), depth, allowed)
-    method, pairs = _method_and_pairs(words)
-    if input_file is not None and pairs:
-        usage_error("Give the inputs as key=value or in --input, not both.")
     caller = Caller(
         service,
-        method,
-        pairs,
-        input_file,
+        given(words, input_file),
         max_price,
         deadline_seconds,
         as_json,
@@ -122,9 +118,7 @@ class Caller:
     def __init__(
         self,
         service: str,
-        method: str | None,
-        pairs: tuple[str, ...],
-        input_file: str | None,
+        words: Given,
         max_price: str | None,
         deadline_seconds: float,
         as_json: bool,
@@ -135,9 +129,8 @@ class Caller:
     ) -> None:
         self._allowance = allowance
         self._service = service
-        self._method = method
-        self._pairs = pairs
-        self._input_file = input_file
+        self._method = words.method
+        self._words = words
         self._max_price_uain = None if max_price is None else uain_from_text(max_price)
         self._deadline_seconds = deadline_seconds
         self._as_json = as_json
@@ -188,13 +181,12 @@ class Caller:
             note(f"It calls {', '.join(declared.services)}, which you have not allowed: {usual}{depth}")
 
     async def _inputs(self, client: Any) -> dict[str, Any]:
-        from openresource.cli.inputs import inputs_from, whole_input
-
-        if self._input_file is not None:
-            return whole_input(self._input_file)
+        if self._words.file is not None:
+            # A file is read without asking anybody what a method takes.
+            return self._words.inputs({})
         choice = await client.directory.choose(self._service)
         interface = await client.directory.interface(choice.program)
-        return inputs_from(self._pairs, interface.method(self._method, choice.service).input)
+        return self._words.inputs(interface.method(self._method, choice.service).input)
 
     async def _say_price(self, client: Any, plan: Any) -> None:
         choice, offers = await client.quote(self._service)
@@ -297,13 +289,6 @@ def why_lines(considered: Any, failed: Any) -> list[str]:
         risk = f"; it may charge {text_from_uain(one.at_risk_uain)} AIN yet" if one.at_risk_uain else ""
         lines.append(f"  failed       {one.provider}  {one.reason}{risk}")
     return lines
-
-
-def _method_and_pairs(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """The first word names the method unless it is an input."""
-    if words and "=" not in words[0]:
-        return words[0], words[1:]
-    return None, words
 
 
 def _for_screen(text: str) -> str:

@@ -8,9 +8,11 @@ import base64
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openresource.cli.output import usage_error
 from openresource.primitives.encoding import parse_json
 from openresource.primitives.errors import Refusal
 
@@ -31,11 +33,26 @@ class InputTooLarge(Refusal):
     way_out = "Send less at once."
 
 
-def method_and_pairs(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A method and its inputs as somebody typed them: in words, or all in one file."""
+
+    method: str | None
+    pairs: tuple[str, ...]
+    file: str | None
+
+    def inputs(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs by name, typed as the method's schema says."""
+        return whole_input(self.file) if self.file is not None else inputs_from(self.pairs, schema)
+
+
+def given(words: tuple[str, ...], file: str | None) -> Given:
     """The first word names the method unless it is an input."""
-    if words and "=" not in words[0]:
-        return words[0], words[1:]
-    return None, words
+    is_named = bool(words) and "=" not in words[0]
+    pairs = words[1:] if is_named else words
+    if file is not None and pairs:
+        usage_error("Give the inputs as key=value or in --input, not both.")
+    return Given(words[0] if is_named else None, pairs, file)
 
 
 def whole_input(file: str) -> dict[str, Any]:

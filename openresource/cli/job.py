@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from openresource.cli.inputs import Given, given
 from openresource.cli.output import (
     DEADLINE,
     DONE,
@@ -93,18 +94,12 @@ def run_job(
 
     What is not spent of the budget comes back. With --json: a line when the first result is there, one with the verdict.
     """
-    from openresource.cli.inputs import method_and_pairs
     from openresource.market.jobs.policies import read_policy
 
-    method, pairs = method_and_pairs(words)
-    if input_file is not None and pairs:
-        usage_error("Give the inputs as key=value or in --input, not both.")
     read_policy(policy)
     asking = Asking(
         service,
-        method,
-        pairs,
-        input_file,
+        given(words, input_file),
         policy,
         None if budget is None else uain_from_text(budget),
         deadline_seconds,
@@ -298,9 +293,7 @@ class Asking:
     def __init__(
         self,
         service: str,
-        method: str | None,
-        pairs: tuple[str, ...],
-        input_file: str | None,
+        words: Given,
         policy: str,
         budget_uain: int | None,
         deadline_seconds: float,
@@ -309,9 +302,8 @@ class Asking:
         as_json: bool,
     ) -> None:
         self._service = service
-        self._method = method
-        self._pairs = pairs
-        self._input_file = input_file
+        self._method = words.method
+        self._words = words
         self._policy = policy
         self._budget_uain = budget_uain
         self._deadline_seconds = deadline_seconds
@@ -348,17 +340,12 @@ class Asking:
 
     async def _plan(self, client: Any) -> tuple[dict[str, Any], int, dict[str, Any]]:
         """The inputs, the budget, and both in words; a budget beyond the limit of one call is refused."""
-        from openresource.cli.inputs import inputs_from, whole_input
         from openresource.client.channels import OverSpendingLimit
         from openresource.client.jobs import default_budget_uain
 
         choice = await client.directory.choose(self._service)
         method = (await client.directory.interface(choice.program)).method(self._method, choice.service)
-        inputs = (
-            whole_input(self._input_file)
-            if self._input_file is not None
-            else inputs_from(self._pairs, method.input)
-        )
+        inputs = self._words.inputs(method.input)
         placements = await client.directory.placements(choice)
         budget_uain = self._budget_uain
         if budget_uain is None:
