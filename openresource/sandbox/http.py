@@ -19,6 +19,7 @@ from typing import Any, Final
 from openresource.sandbox.doorways import Broken, Doorway, Ended
 from openresource.sandbox.driver import (
     JSON_TYPE,
+    LINES_TYPE,
     OutputTooLarge,
     ProgramCall,
     ProgramCrashed,
@@ -45,7 +46,7 @@ BROKEN_LOOKS_MAX: Final = 3
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 # By which a program asks the broker for the call that it works on.
 SECRET_HEADER: Final = "OpenResource-Call"
-STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
+STREAM_TYPES: Final = ("text/event-stream", LINES_TYPE)
 
 _TARGET = re.compile(r"/[!-~]{0,8191}")
 _CONTENT_TYPE = re.compile(r"[ -~]{0,255}")
@@ -246,18 +247,29 @@ class HttpChannel:
     ) -> None:
         status, headers, keeps = await _head(connection)
         content_type = headers.get(b"content-type", b"application/octet-stream").decode("latin-1")[:255]
+        plain_type = content_type.partition(";")[0].strip().lower()
         is_answer = status < 300 or outgoing.wraps
         streams = (
             is_answer
             and not outgoing.wraps
-            and (call.method in self._streaming or content_type.partition(";")[0].strip() in STREAM_TYPES)
+            and (call.method in self._streaming or plain_type in STREAM_TYPES)
         )
+        lines = Lines() if streams and plain_type == LINES_TYPE else None
+        if lines is not None:
+            content_type = LINES_TYPE
         if streams:
             ticket.begin_stream(status, content_type)
         body = bytearray()
         bytes_max = self._bytes_max if is_answer else REFUSAL_BYTES_MAX
         async for part in _body(connection, status, headers, outgoing.verb):
-            if streams:
+            if lines is not None:
+                if lines.size + len(part) > bytes_max:
+                    self._on_fault(OutputTooLarge(what="answer", bytes_max=bytes_max))
+                    return
+                for line in lines.take(part):
+                    ticket.chunk(line)
+                await ticket.drained()
+            elif streams:
                 ticket.chunk(part)
                 await ticket.drained()
             else:
@@ -279,6 +291,8 @@ class HttpChannel:
         else:
             connection.close()
         if streams:
+            for line in lines.rest() if lines is not None else ():
+                ticket.chunk(line)
             ticket.end()
         elif outgoing.wraps:
             ticket.answer(200, JSON_TYPE, wrapped(status, headers, bytes(body)))
@@ -351,6 +365,29 @@ class HttpChannel:
             finally:
                 connection.close()
         return True
+
+
+class Lines:
+    """The lines of a body, each one whole, as others take a chunk of them for one value; empty ones say nothing."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+        self.size = 0
+
+    def take(self, part: bytes) -> list[bytes]:
+        """The lines that end in a part, which may be cut anywhere."""
+        first, *following = part.split(b"\n")
+        if not following:
+            self._begun.append(part)
+            self.size += len(part)
+            return []
+        *whole, begun = b"".join((*self._begun, first)), *following
+        self._begun, self.size = [begun], len(begun)
+        return [line + b"\n" for line in whole if line.strip()]
+
+    def rest(self) -> list[bytes]:
+        """The last line, where the program did not end it."""
+        return self.take(b"\n")
 
 
 async def _head(connection: Connection) -> tuple[int, dict[bytes, bytes], bool]:

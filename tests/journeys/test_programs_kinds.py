@@ -66,7 +66,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header("content-type", "application/x-ndjson")
                 self.end_headers()
                 for number in range(asked["count"]):
-                    self.wfile.write(f"{number}\\n".encode())
+                    # What is written at once is no line: each ends with the next one, the last one never.
+                    self.wfile.write(b"\\n" * bool(number) + str(number).encode())
                     self.wfile.flush()
                     time.sleep(0.005)
             case "/refuse":

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from openresource.market.manifests import parse_manifest
 from openresource.market.schemas import check_schema
 from openresource.sandbox.driver import ProgramCall, ProgramRefused
+from openresource.sandbox.http import Lines
 from openresource.sandbox.openapi import OPERATIONS_MAX, read_openapi
 from openresource.sandbox.requests import Outgoing, Requests, wrapped
 
@@ -177,3 +178,17 @@ def test_a_document_that_makes_no_sense_gives_what_makes_sense(content: bytes) -
 def test_a_very_long_document_is_cut() -> None:
     paths = {f"/p{number}": {"get": {}} for number in range(OPERATIONS_MAX * 2)}
     assert len(read_openapi(json.dumps({"openapi": "3", "paths": paths}).encode())[0]) == OPERATIONS_MAX
+
+
+@given(
+    st.lists(st.sampled_from([b"\n", b"\r", b" ", b"1", b"ab"]), max_size=20).map(b"".join),
+    st.lists(st.integers(0, 40), max_size=6),
+)
+def test_lines_are_the_same_wherever_their_bytes_are_cut(body: bytes, cuts: list[int]) -> None:
+    lines, found, begin = Lines(), [], 0
+    for cut in (*sorted(cuts), len(body)):
+        found += lines.take(body[begin:cut])
+        assert lines.size <= len(body)
+        begin = max(begin, cut)
+    found += lines.rest()
+    assert found == [line + b"\n" for line in body.split(b"\n") if line.strip()]
