@@ -144,12 +144,17 @@ def test_one_buyer_with_many_calls_does_not_keep_another_one_out(on_a_street: An
                 await buyer.call(service.name, text=name, deadline_seconds=60)
                 ended.append(name)
 
-            calls = [asyncio.ensure_future(one(greedy, "greedy")) for _ in range(14)]
-            await until(lambda: len(next(iter(shop.offers)).lane._queues.get(greedy.home.address(), ())) > 8)
+            def queue(buyer: AsyncClient) -> int:
+                return len(next(iter(shop.offers)).lane._queues.get(buyer.home.address(), ()))
+
+            calls = [asyncio.ensure_future(one(greedy, "greedy")) for _ in range(40)]
+            await until(lambda: queue(greedy) > 8)
             calls.append(asyncio.ensure_future(one(modest, "modest")))
+            await until(lambda: queue(modest) > 0 or "modest" in ended)
+            before = len(ended)
             await asyncio.gather(*calls)
-            # Its call came last and was not the last to be served.
-            assert ended.index("modest") < 10
+            # Of all those who waited longer only a few are served before it: who is at work, and whose turn it is.
+            assert ended.index("modest") <= before + 3
 
     on_a_street(story)
 
