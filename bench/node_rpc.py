@@ -265,7 +265,9 @@ class Measure:
             wire = node.signed(node.senders[0], {"type": "SET_VALUE", "ref": path, "value": number})
             tx_hash = wire.pop("hash")
             started = time.perf_counter()
-            node.call("ain_sendSignedTransaction", wire)
+            answer = node.call("ain_sendSignedTransaction", wire)
+            if answer["result"]["code"] != ACCEPTED_CODE:
+                raise Unmeasured(f"a write is refused: {str(answer)[:300]}")
             while node.call("ain_get", {"type": "GET_VALUE", "ref": path}) != number:
                 if time.perf_counter() - started > FINAL_SECONDS_MAX:
                     raise Unmeasured("a write that was sent is not seen")
