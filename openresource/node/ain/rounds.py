@@ -266,7 +266,9 @@ class Rounds:
         try:
             self.chain.add_vote(vote, self._now_ms())
         except Refusal as refusal:
-            _log.info("a vote is refused", extra={"facts": {"reason": str(refusal)}})
+            # One's own means that this chain does not go on, such as one whose services have used up their state.
+            level = logging.WARNING if is_kept else logging.INFO
+            _log.log(level, "a vote is refused", extra={"facts": {"reason": str(refusal)}})
             return
         if not is_kept:
             self._unkept[vote_hash] = {"vote": vote}
