@@ -5,8 +5,7 @@ Who signed is found out by `Signers`, in processes of their own when there is mu
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final
+from typing import Any
 
 from openresource.ledger.machine import Inserted
 from openresource.ledger.transactions import (
@@ -17,27 +16,17 @@ from openresource.ledger.transactions import (
     signed_transaction,
 )
 from openresource.node.engine import AlreadyReceived, DiskFull, Engine, NodeBusy, NodeStopping
+from openresource.node.listed import DoorRefusal, checked_in_turns
 from openresource.node.rpc import Answer, Params, answer, refused
 from openresource.primitives.errors import Refusal
 from openresource.primitives.values import size_of
 
 TRANSACTION_BYTES_MAX = 100_000
 BATCH_LIST_MAX = 50
-# Others must not wait for the checks of a whole list.
-CHECKED_PER_TURN: Final = 10
 
 # The codes of one transaction, and of one in a list: size, missing, format, signature.
 _SINGLE = (30301, 30302, 30303, 30304)
 _LISTED = (30403, 30404, 30405, 30406)
-
-
-class DoorRefusal(Exception):
-    """A transaction that never reaches the chain, with the code and message that clients know."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class Submission:
@@ -92,16 +81,7 @@ class Submission:
 
     async def _listed(self, listed: list[Any]) -> list[Transaction]:
         """The transactions of a list; the first element with anything wrong is the one that is told about."""
-        claims: list[ClaimedTransaction] = []
-        trouble: DoorRefusal | None = None
-        for index, wire in enumerate(listed):
-            try:
-                claims.append(self._checked(wire, index))
-            except DoorRefusal as refusal:
-                trouble = refusal
-                break
-            if index % CHECKED_PER_TURN == CHECKED_PER_TURN - 1:
-                await asyncio.sleep(0)
+        claims, trouble = await checked_in_turns(listed, self._checked)
         signers = await self._engine.signers.recover([claimed.record for claimed in claims])
         found = [
             _signed(claimed, address, index)

@@ -7,5 +7,5 @@ in `adapters` (bubblewrap, confined, gvisor, oci, wasm and others) start process
 
 Open `driver.py` first (the seam), then `instances.py` (one running program), then `pool.py` (kept warm). `drivers.py`
 chooses a driver for each program, `views.py` is what a program sees, `egress.py` its one way to a network, and
-`seccomp.py` lists the system calls that no program may make. `guest/` runs inside.
+`seccomp.py` lists the system calls that no program may make, `folders.py` removes what killed processes left. `guest/` runs inside.
 """

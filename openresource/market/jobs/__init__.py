@@ -5,7 +5,8 @@ It never does I/O, reads a clock or draws chance: blocks and secrets are argumen
 
 `policies.py` reads what a buyer asks for, `draws.py` and `turns.py` are who may work and whom the lot falls on, `verdicts.py`
 decides from executions alone, `comparators.py` whether two outputs agree, `settlement.py` where the money goes. What stands
-on the chain is in `entries.py`, `requests.py`, `executions.py` and `states.py`; papers that prove a fault in `faults.py`.
+on the chain is in `entries.py`, `requests.py`, `executions.py` and `states.py`; papers that prove a fault in `faults.py`,
+and why a step is not taken in `refusals.py`.
 """
 
 from __future__ import annotations

@@ -160,8 +160,12 @@ class StateSync:
     async def fetch_state(self) -> None:
         """Returns when the chain stands at a snapshot of a peer, or a peer has none; asks one peer after the other."""
         asked = ""
+        is_told = False
         while True:
             addresses = self._peers.addresses()
+            if not addresses and not is_told:
+                is_told = True
+                _log.info("waiting for a peer who hands over a state; PEER_CANDIDATE_JSON_RPC_URL names one")
             if addresses:
                 after = addresses.index(asked) + 1 if asked in addresses else 0
                 asked = addresses[after % len(addresses)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from openresource.ledger.transactions import (
@@ -17,6 +16,7 @@ from openresource.ledger.transactions import (
 from openresource.node.ain.chain import SERVING
 from openresource.node.ain.parameters import NodeParameters
 from openresource.node.ain.served import ServedNode
+from openresource.node.listed import DoorRefusal, checked_in_turns
 from openresource.node.rpc import Answer, Params, answer, refused
 from openresource.primitives.errors import Refusal
 from openresource.primitives.hashing import hash_transaction
@@ -27,22 +27,11 @@ from openresource.primitives.values import size_of
 TRANSACTION_BYTES_MAX: Final = 100_000
 BATCH_LIST_MAX: Final = 50
 INVALID_SIGNATURE: Final = 10703
-# Others must not wait for the checks of a whole list.
-CHECKED_PER_TURN: Final = 10
 NOT_TAKEN: Final[dict[str, Any]] = {"tx_hash": None, "result": False}
 
 # The codes of one transaction, and of one in a list: size, missing, format, signature.
 _SINGLE: Final = (30301, 30302, 30303, 30304)
 _LISTED: Final = (30403, 30404, 30405, 30406)
-
-
-class DoorRefusal(Exception):
-    """A transaction that never reaches the chain, with the code and message that clients know."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class LateRefusal(Exception):
@@ -119,16 +108,7 @@ class Submission:
 
     async def _all_checked(self, listed: list[Any]) -> list[Transaction | LateRefusal]:
         """The transactions of a list; the first element with anything wrong is the one that is told about."""
-        claims: list[_Checked] = []
-        trouble: DoorRefusal | None = None
-        for index, wire in enumerate(listed):
-            try:
-                claims.append(self._checked(wire, index))
-            except DoorRefusal as refusal:
-                trouble = refusal
-                break
-            if index % CHECKED_PER_TURN == CHECKED_PER_TURN - 1:
-                await asyncio.sleep(0)
+        claims, trouble = await checked_in_turns(listed, self._checked)
         found = await self._signed(claims, is_listed=True)
         if trouble is not None:
             raise trouble
