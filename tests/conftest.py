@@ -17,6 +17,25 @@ settings.register_profile("new-examples", deadline=None, derandomize=False, prin
 settings.load_profile("new-examples" if "OPENRESOURCE_NEW_EXAMPLES" in os.environ else "openresource")
 
 
+# Real processes, browsers and shells on a machine that also does other things. Attacks and deaths at random instants
+# are not among them: there, once is enough.
+PLAYED_AGAIN = {"journey", "browser", "tutorial"}
+NEVER_PLAYED_AGAIN = {"kill", "sandbox", "vectors"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A journey that fails is played once more; the summary tells of both (docs/decisions/0038)."""
+    if not config.pluginmanager.hasplugin("rerunfailures"):
+        return
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if marks & PLAYED_AGAIN and not marks & NEVER_PLAYED_AGAIN:
+            # One that hung is not played again, as its clock is not wound up twice.
+            again = pytest.mark.flaky(reruns=1, reruns_delay=2, rerun_except="from pytest-timeout")
+            item.add_marker(again)
+
+
 def _reports(terminalreporter: Any) -> list[Any]:
     return [
         report for kind in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(kind, [])
@@ -32,6 +51,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(line)
         if total == 0:
             terminalreporter.write_line("Vector tests were asked for, and not one case ran.", red=True)
+    unsteady = terminalreporter.stats.get("rerun", [])
+    if unsteady:
+        terminalreporter.section("failed once and was played again")
+        for report in unsteady:
+            terminalreporter.write_line(report.nodeid)
+            terminalreporter.write_line(report.longreprtext)
     clients = [
         str(value)
         for report in _reports(terminalreporter)

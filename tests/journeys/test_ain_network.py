@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from openresource.ledger.transactions import sign_transaction
 from openresource.ledger.tree import Tree
 from openresource.node.ain.configurations import configuration_of
@@ -21,6 +23,8 @@ from tests.support.ain_nodes import RunningNode, ain_nodes, wait_for_block
 from tests.support.ain_traces import Http
 from tests.support.websocket import Socket
 from tests.vectors_support import load_vectors
+
+pytestmark = pytest.mark.journey
 
 EPOCH_MS = 300
 SECONDS_MAX = 40.0

@@ -17,7 +17,7 @@ from openresource.adapters.grpc.door import ProviderDoor
 from openresource.adapters.grpc.messages import own_methods
 from openresource.adapters.grpc.servers import Incoming
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(60)]
 COUNT = 200_000
 STEP_SECONDS = 0.01
 
