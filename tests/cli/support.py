@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import queue
 import random
-import select
 import signal
 import socket
 import subprocess
@@ -22,12 +23,15 @@ import pytest
 
 from openresource.cli.main import main
 from openresource.client.homes import Home
+from tests.support.pipes import Lines
+from tests.support.ports import hold_port, port_of
 
 COMMAND_SECONDS_MAX = 120.0
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
 # From the port that `up` is given: the chain, pages, the plain address, three providers.
 UP_PORT_OFFSETS = (0, 1, 2, 10, 11, 12)
+_held: list[socket.socket] = []
 
 MANIFEST = """
 name = "{name}"
@@ -148,31 +152,40 @@ class Serving:
             text=True,
             env=environment(),
         )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._out, self._err = Lines(self._process.stdout), Lines(self._process.stderr)
         self.facts = self._ready()
 
     def _ready(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         ends = time.monotonic() + READY_SECONDS_MAX
-        while time.monotonic() < ends:
-            readable, _, _ = select.select([self._process.stdout], [], [], 1.0)
-            line = self._process.stdout.readline() if readable else ""
-            if line and (facts := json.loads(line)).get("ready"):
-                return dict(facts)
-            if readable and not line:
-                break
+        with contextlib.suppress(queue.Empty):
+            while line := self._out.next(ends - time.monotonic()):
+                if (facts := json.loads(line)).get("ready"):
+                    return dict(facts)
         self.kill()
-        assert self._process.stderr is not None
-        raise AssertionError(f"it did not become ready: {self._process.stderr.read()[-4000:]}")
+        raise AssertionError(f"it did not become ready: {self._err.rest(STOP_SECONDS_MAX)[-4000:]}")
+
+    def next_line(self) -> str:
+        """What it says next, waited for."""
+        try:
+            return self._out.next(READY_SECONDS_MAX)
+        except queue.Empty:
+            raise AssertionError("it says nothing") from None
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def stop(self) -> Outcome:
-        """SIGTERM, and what it said until the end."""
+        """SIGTERM, and all that it said."""
         if self._process.poll() is None:
             self._process.terminate()
-        out, err = self._process.communicate(timeout=STOP_SECONDS_MAX)
-        return Outcome(self._process.returncode, out, err)
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        said = (one.rest(STOP_SECONDS_MAX) for one in (self._out, self._err))
+        return Outcome(self._process.returncode, *said)
 
     def kill(self) -> None:
         self._process.kill()
@@ -213,17 +226,19 @@ def funded_home(folder: Path, node_home: Path, node_url: str, amount: str = "5")
 
 
 def free_up_port() -> int:
-    """A port for `up` whose neighbours are free as well."""
+    """A port for `up` that stays free for it until this process ends, and so do its neighbours."""
     for _ in range(200):
-        base = random.randrange(20_000, 60_000)
-        sockets = [socket.socket() for _ in UP_PORT_OFFSETS]
+        # Below those that connections go out from.
+        base = random.randrange(20_000, 32_000)
+        holders: list[socket.socket] = []
         try:
-            for offset, one in zip(UP_PORT_OFFSETS, sockets, strict=True):
-                one.bind(("127.0.0.1", base + offset))
-            return base
+            for offset in UP_PORT_OFFSETS:
+                holders.append(hold_port(base + offset))
+                port_of(holders[-1])
         except OSError:
+            for holder in holders:
+                holder.close()
             continue
-        finally:
-            for one in sockets:
-                one.close()
+        _held.extend(holders)
+        return base
     raise AssertionError("no free ports")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import select
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from tests.journeys.push_stage import Repository, Stage, figures, stage
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
-LINE_SECONDS_MAX = 60.0
 INTERVAL_SECONDS = 0.2
 
 
@@ -29,11 +27,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def next_line(watch: Serving) -> dict[str, Any]:
     """The next thing that a watch says."""
-    out = watch._process.stdout
-    assert out is not None
-    readable, _, _ = select.select([out], [], [], LINE_SECONDS_MAX)
-    assert readable, "the watch says nothing"
-    return dict(json.loads(out.readline()))
+    return dict(json.loads(watch.next_line()))
 
 
 def test_a_repository_is_published_by_its_address(scene: Stage) -> None:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from openresource.client.chain import Chain, set_value
 from openresource.node.homes import NodeHome
 from openresource.primitives.amounts import ain_number
 from openresource.primitives.keys import PrivateKey, generate_key, private_key_from_hex
+from tests.support.ports import hold_port, port_of
 
-START_SECONDS_MAX = 30.0
-STOP_SECONDS_MAX = 20.0
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 60.0
 
 
 class NodeDidNotStart(Exception):
@@ -45,7 +47,10 @@ class NodeProcess:
         """`parameters` go into the genesis document: {"market": {"channel_lifetime_ms": 5_000}}."""
         self.home = home
         self._parameters = parameters
-        self.port = 0
+        # Held until nobody knows this node any more: killed and started again, it finds its port free.
+        holder = hold_port()
+        self.port = port_of(holder)
+        weakref.finalize(self, holder.close)
         self.genesis_hash = ""
         self.log_file = home / "node.log"
         self._process: subprocess.Popen[bytes] | None = None
