@@ -94,7 +94,7 @@ async def running_door(folder: Path, **options: Any) -> AsyncIterator[tuple[Engi
         server = Server("127.0.0.1", 0)
         door = Door(engine, content, "0.0.0", LOCAL_NAMES)
         await server.start(door.application, door.lane)
-        chain = Chain(f"http://127.0.0.1:{server.port}", timeout_seconds=5)
+        chain = Chain(f"http://127.0.0.1:{server.port}", timeout_seconds=60)
         try:
             yield engine, chain
         finally:

@@ -30,7 +30,7 @@ from tests.support.ain_nodes import free_ports
 from tests.vectors_support import load_vectors
 
 ACCOUNTS = load_vectors("ain/genesis/test_accounts.json")["others"]
-SECONDS_MAX = 30.0
+SECONDS_MAX = 60.0
 
 
 def key_of(index: int) -> PrivateKey:

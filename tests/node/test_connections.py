@@ -252,7 +252,13 @@ class Line:
 async def lined(line: Line, ways: TwoWays, lanes: Lanes | None) -> AsyncIterator[Connection]:
     """A connection on a line."""
     config = Config(
-        ways.application, ws="none", lifespan="off", interface="asgi3", proxy_headers=False, log_config=None
+        ways.application,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
+        log_config=None,
+        timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
     )
     config.load()
     made = Connection(config, ServerState(), {}, asyncio.get_running_loop(), lanes=lanes, heads={})

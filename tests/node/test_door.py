@@ -34,7 +34,7 @@ def test_a_client_submits_waits_and_reads_at_both_levels(tmp_path: Path) -> None
     async def story(engine: Any, chain: Chain) -> None:
         submitted = await chain.submit(set_value("/apps/x/a", {"b": 1}), ALICE)
         assert await chain.read("/apps/x/a/b", "pending") == 1
-        info = await chain.wait_final(submitted.tx_hash, deadline_seconds=10)
+        info = await chain.wait_final(submitted.tx_hash, deadline_seconds=60)
         assert (info.state, info.height, info.index, info.is_final) == ("FINALIZED", 1, 0, True)
         assert await chain.read("/apps/x/a") == {"b": 1}
         assert await chain.read("/apps/x/a", 0) is None

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_a_paper_of_a_real_node_proves_a_balance_now_and_in_the_past() -> None:
 def test_a_home_in_use_a_taken_port_and_a_newer_store_are_refused_in_words(tmp_path: Path) -> None:
     def refusal_of(*arguments: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "openresource.node", *arguments]
-        done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr
         error: dict[str, Any] = json.loads(done.stdout)["error"]
@@ -118,21 +119,21 @@ def test_a_home_that_lost_its_producer_key_is_refused(tmp_path: Path) -> None:
         node.stop()
         (node.home / "node" / "producer.json").unlink()
         command = [sys.executable, "-m", "openresource.node", "--home", str(node.home), "--port", "0"]
-        done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         assert json.loads(done.stdout)["error"]["code"] == "wrong-producer"
 
 
 def test_a_graceful_stop_is_quick_even_with_readers_and_keeps_everything() -> None:
     async def story() -> None:
         async with local_node() as node:
-            chain = node.chain(timeout_seconds=1)
+            chain, hasty = node.chain(), node.chain(timeout_seconds=1)
             alice = await node.funded_key(5 * AIN)
             async with aclosing(chain.events("/transfer", since=0, away_seconds_max=0.2)) as stream:
                 assert (await anext(stream)).kind == "WRITE"
                 submitted = await chain.submit(transfer(alice, node.funding_key.address, "a", AIN), alice)
                 assert await asyncio.to_thread(node.stop) == 0
             with pytest.raises(NodeAway) as away:
-                await chain.status()
+                await hasty.status()
             assert node.url in away.value.message
             node.start()
             info = await chain.transaction(submitted.tx_hash)
@@ -176,12 +177,17 @@ def test_whatever_was_said_to_be_final_survives_kill_9(seed: int) -> None:
 
         await asyncio.gather(*[one_writer(key, writer) for writer, key in enumerate(keys)])
 
+    async def once(seconds: float, attempt: Callable[[], Awaitable[Any]], doing: str) -> Any:
+        return await attempt()
+
     async def story() -> None:
         async with local_node() as node:
             keys = [await node.funded_key(AIN) for _ in range(4)]
             target = (await node.funded_key(AIN)).address
             final: dict[str, int] = {}
-            chain = node.chain(timeout_seconds=2)
+            chain = node.chain(timeout_seconds=60)
+            # Whoever waits for the node to come back would go on writing then.
+            chain._wire.within = once  # type: ignore[method-assign]
             writing = asyncio.create_task(write_until_killed(chain, keys, target, final))
             async with asyncio.timeout(60):
                 while not final and not writing.done():

@@ -52,6 +52,13 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process is given up for what a test is about, and not for a machine that has much else to do."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS_MAX", 2 * WAIT_SECONDS_MAX)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 2 * WAIT_SECONDS_MAX)
+
+
 @contextlib.asynccontextmanager
 async def busy(processes: int) -> AsyncIterator[Signers]:
     """Signers whose processes have started because there was much to do."""

@@ -180,7 +180,7 @@ def test_readers_see_new_blocks_while_the_writer_goes_on(home: Path) -> None:
             assert reader.stdout.readline().split() == [str(number - 1), str(number)]
             add_block(store, tree, {"values/a": number + 1})
         reader.stdin.close()
-        assert reader.wait(timeout=30) == 0
+        assert reader.wait(timeout=60) == 0
 
 
 def test_a_newer_format_is_refused(home: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_confirmed(tmp_path: Path) -
         finally:
             writer.kill()
             rest = writer.stdout.read()
-            writer.wait(timeout=30)
+            writer.wait(timeout=SECONDS_MAX)
             writer.stdout.close()
         # The last line may be cut; only whole ones were confirmed.
         for line in rest.splitlines(keepends=True):
