@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from openresource.provider.policies import Policy
 from openresource.provider.service import Provider, Settings
 from tests.provider.support import Purse, key_of
 from tests.support.network import NodeProcess, local_node
+from tests.support.ports import hold_port, port_of
 
 MANIFEST = """
 name = "{name}"
@@ -92,8 +94,9 @@ class Market:
     publisher: PrivateKey
     provider_key: PrivateKey
     providers: list[Provider]
+    holders: list[socket.socket] = field(default_factory=list)
 
-    async def publish(self, folder: Path, *, wait_seconds: float = 30.0) -> tuple[Prepared, Any]:
+    async def publish(self, folder: Path, *, wait_seconds: float = 60.0) -> tuple[Prepared, Any]:
         """Publishes a folder and waits until a provider answered its test call."""
         bench = SandboxBench(find_drivers(), self.folder / "cache")
         prepared = await prepare(folder, bench)
@@ -103,14 +106,23 @@ class Market:
             await publisher.wait_placed(prepared, publication, deadline_seconds=wait_seconds)
         return prepared, publication
 
+    def keep_port(self, folder: Path) -> None:
+        """A provider of this folder finds its port free, whenever it comes back and whoever else looks for one."""
+        file = folder / "port"
+        if not file.exists():
+            self.holders.append(hold_port())
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(port_of(self.holders[-1])))
+
     async def provide(self, folder: str = "provider", **options: Any) -> Provider:
         """Starts a provider in this process."""
+        self.keep_port(self.folder / folder)
         settings = Settings(
             folder=self.folder / folder,
             **{
                 "policy": Policy("list", publishers=frozenset([self.publisher.address])),
                 "cache": self.folder / "cache",
-                "drain_seconds": 5.0,
+                "drain_seconds": 60.0,
                 **options,
             },
         )
@@ -135,9 +147,11 @@ async def open_market(folder: Path, **options: Any) -> AsyncIterator[Market]:
         finally:
             for provider in market.providers:
                 await provider.stop()
+            for holder in market.holders:
+                holder.close()
 
 
-async def until(condition: Any, seconds: float = 20.0) -> Any:
+async def until(condition: Any, seconds: float = 60.0) -> Any:
     """Waits for a condition, which may be asynchronous, and gives what it said."""
     async with asyncio.timeout(seconds):
         while True:
@@ -211,6 +225,6 @@ async def open_raw_buyer(
     state = await chain.read(f"/channels/{channel}/state")
     purse = Purse(channel, key=key, secret=secrets.token_bytes(32), network=await chain.domain())
     trust = ssl.create_default_context(cafile=str(certificate))
-    http = httpx2.AsyncClient(base_url=placement["endpoint"], verify=trust, trust_env=False, timeout=30)
+    http = httpx2.AsyncClient(base_url=placement["endpoint"], verify=trust, trust_env=False, timeout=60)
     path = f"/services/{market.publisher.address}/{name}/{program}"
     return RawBuyer(key, purse, path, http, state["ask_uain"] + state["royalty_uain"])

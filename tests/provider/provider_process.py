@@ -26,7 +26,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 folder=arguments.folder,
                 policy=Policy("list", publishers=frozenset([arguments.publisher])),
                 cache=arguments.folder / "cache",
-                drain_seconds=5.0,
+                drain_seconds=60.0,
             ),
             key=key_of("provider"),
             chain=chain,

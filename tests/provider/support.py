@@ -401,7 +401,7 @@ async def open_shop(folder: Path, offer: Offer | None = None, **options: Any) ->
     gateway.endpoint = f"https://127.0.0.1:{server.port}"
     await server.start()
     trust = ssl.create_default_context(cafile=str(identity.path))
-    http = httpx2.AsyncClient(base_url=gateway.endpoint, verify=trust, trust_env=False, timeout=20)
+    http = httpx2.AsyncClient(base_url=gateway.endpoint, verify=trust, trust_env=False, timeout=60)
     try:
         yield Shop(desk, offer, calls, server, http, Purse(name))
     finally:

@@ -69,7 +69,7 @@ def at_a_desk(
         finally:
             await desk.close()
 
-    return asyncio.run(asyncio.wait_for(body(), 30))
+    return asyncio.run(asyncio.wait_for(body(), 60))
 
 
 async def begin(desk: Desk, purse: Purse, sequence: int, header: bytes = b"", program: str = PROGRAM) -> Any:
@@ -364,7 +364,7 @@ def test_everything_is_there_again_after_a_kill(tmp_path: Path) -> None:
         assert answer.body == b'"answer 5"'
         await again.close()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_a_snapshot_says_the_same_in_fewer_bytes(tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_a_full_disk_charges_nothing_and_the_state_stays_what_the_disk_says(tmp_
         assert tab_of(again, purse).spent_uain == PRICE * 2
         await again.close()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_a_claim_closes_the_nonce_and_the_next_one_begins_with_the_rest(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_a_claim_that_may_be_on_its_way_survives_a_kill(tmp_path: Path) -> None:
         assert await begin(again, purse, 2, purse.header(PRICE * 2)) is None
         await again.close()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_an_answer_whose_time_is_over_is_not_computed_or_charged_again(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_claim_that_was_refused_is_not_sent_again_with_those_that_wait(
             clock_ms=desk.clock,
         )
         running = asyncio.ensure_future(sender.run())
-        left = await sender.settle_all(10)
+        left = await sender.settle_all(60)
         assert [account.name for account in left] == [bad]
         account = desk.admission.known_account(good)
         assert account is not None and account.tab.nonce == 1
@@ -92,7 +92,7 @@ def test_a_claim_that_was_refused_is_not_sent_again_with_those_that_wait(
         await asyncio.wait([running])
         await desk.close()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_channels_that_events_announce_are_bounded_too(
@@ -108,4 +108,4 @@ def test_channels_that_events_announce_are_bounded_too(
         assert [account.name for account in desk.admission.accounts] == [f"{BUYER.address}/{'aa' * 8}"]
         await desk.close()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), 60))

@@ -16,6 +16,7 @@ from openresource.market.placements import sign_test_call
 from openresource.market.receipts import check_receipt, next_receipts_hash, receipt_digest
 from openresource.market.services import Permissions
 from openresource.market.vouchers import NO_RECEIPTS, session_hash
+from openresource.provider import lanes
 from openresource.sandbox.driver import (
     LINES_TYPE,
     ProgramCall,
@@ -335,7 +336,8 @@ def test_bodies_together_have_a_bound_as_they_come_before_payment(tmp_path: Path
     at_a_shop(tmp_path, work)
 
 
-def test_overload_is_said_before_any_work(tmp_path: Path) -> None:
+def test_overload_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "WAITING_SECONDS_MAX", 60.0)
     gate = asyncio.Event()
 
     async def waits(call: ProgramCall) -> ProgramReply:

@@ -28,20 +28,22 @@ from openresource.provider.jobs import Jobs
 from openresource.provider.metrics import Metrics
 from openresource.provider.offers import Offer, Offers
 from openresource.sandbox.driver import ProgramCall, ProgramReply
+from tests.provider.market import until
 from tests.provider.support import PUBLISHER, key_of, make_offer
 from tests.support.job_chain import NETWORK, JobChain
 
 BOND_UAIN = 5_000_000
 BUYER = key_of("buyer")
 ENDPOINT = "https://127.0.0.1:9000"
-QUICK = Settings(
-    lease_ms=4_000, gather_ms=300, secret_ms=2_000, audit_ms=4_000, reveal_ms=2_000, stagger_ms=50
-)
+# Turns come quickly, and nobody is late, however slow the machine is.
+PATIENT = Settings(lease_ms=60_000, gather_ms=60_000, secret_ms=60_000, stagger_ms=50)
+# Leave time for another lease within a job's two minutes.
+TWO_LEASES = Settings(lease_ms=30_000, secret_ms=60_000, stagger_ms=50)
 
 Program = Callable[[ProgramCall], Awaitable[ProgramReply]]
 
 
-def run(test: Callable[[], Awaitable[None]], seconds: float = 15) -> None:
+def run(test: Callable[[], Awaitable[None]], seconds: float = 120) -> None:
     asyncio.run(asyncio.wait_for(test(), seconds))
 
 
@@ -154,7 +156,7 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(
-    folder: Path, *, settings: Settings = QUICK, bond_uain: int = BOND_UAIN, **programs: Program
+    folder: Path, *, settings: Settings = PATIENT, bond_uain: int = BOND_UAIN, **programs: Program
 ) -> AsyncIterator[Stage]:
     keys = {name: key_of(name) for name in programs}
     chain = JobChain({key.address: bond_uain for key in keys.values()}, settings)
@@ -233,7 +235,7 @@ def test_a_liar_is_refuted_by_referees_and_slashed_and_nobody_is_answered_with_a
     async def body() -> None:
         async with stage(tmp_path, ann=shout, ben=shout, cat=shout, liar=lie) as here:
             liar = here.workers["liar"].key.address
-            for number in range(20):
+            for number in range(60):
                 handle = await here.buyer.run("echo", inputs={"text": f"soup {number}"}, policy="audited:1")
                 try:
                     assert (await handle.result()).value == f"SOUP {number}"
@@ -299,13 +301,14 @@ def test_a_run_whose_lease_is_lost_is_stopped_and_another_provider_finishes_the_
         return sleep
 
     async def body() -> None:
-        # So short a lease that the call's own deadline does not end the work before the chain does.
-        quick = Settings(lease_ms=700, stagger_ms=50)
-        async with stage(tmp_path, settings=quick, ann=sleeper("ann"), ben=sleeper("ben")) as here:
+        async with stage(tmp_path, settings=TWO_LEASES, ann=sleeper("ann"), ben=sleeper("ben")) as here:
             handle = await here.buyer.run("echo", inputs={"text": "soup"}, policy="audited:0")
+            await until(lambda: asked)
+            here.chain.ahead_ms += TWO_LEASES.lease_ms
             result = await handle.result()
+            await until(lambda: stopped)
             winner = here.name_of(result.view.winners[0])
-            assert result.value == "SOUP" and stopped and winner not in stopped
+            assert result.value == "SOUP" and winner not in stopped
             lost = here.workers[stopped[0]].key.address
             assert result.view.executions[lost]["is_over"]
 
@@ -341,16 +344,24 @@ def test_what_this_machine_alone_cannot_do_is_never_bound_to(tmp_path: Path) -> 
         raise OutOfMemory(memory_bytes=1, stderr="")
 
     async def body() -> None:
-        async with stage(
-            tmp_path, settings=Settings(lease_ms=700, stagger_ms=50), ann=weak, ben=shout
-        ) as here:
-            for _ in range(6):
+        async with stage(tmp_path, settings=TWO_LEASES, ann=weak, ben=shout) as here:
+            given_up = here.workers["ann"].metrics
+            # Each has the first turn in every second job.
+            for _ in range(60):
                 handle = await here.buyer.run("echo", inputs={"text": "soup"}, policy="audited:0")
-                result = await handle.result()
+                ending = asyncio.create_task(handle.result())
+                async with asyncio.timeout(60):
+                    while not (
+                        ending.done() or given_up.value("openresource_jobs_total", 'outcome="given_up"')
+                    ):
+                        await asyncio.sleep(0.005)
+                if not ending.done():
+                    here.chain.ahead_ms += TWO_LEASES.lease_ms
+                result = await ending
                 assert result.value == "SOUP" and here.name_of(result.view.winners[0]) == "ben"
                 if len(result.view.executions) == 2:
                     return
-            raise AssertionError("ann never had her turn in six jobs")
+            raise AssertionError("ann never had her turn")
 
     run(body)
 
@@ -397,6 +408,10 @@ def test_who_copies_a_commitment_cannot_open_it_and_pays(tmp_path: Path) -> None
                                 return dict(record)
                         await asyncio.sleep(0.005)
 
+            def is_revealed_by(count: int) -> bool:
+                runs = here.chain._record(handle.id)["executions"].values()
+                return sum("revealed_at_ms" in run for run in runs) == count
+
             while True:
                 with contextlib.suppress(TransactionRefused):
                     # Not before its turn, like everybody.
@@ -408,6 +423,8 @@ def test_who_copies_a_commitment_cannot_open_it_and_pays(tmp_path: Path) -> None
             copied = {name: shown[name] for name in ("status", "digest", "salt")}
             with pytest.raises(TransactionRefused, match="do not open"):
                 await write("reveals", copied)
+            await until(lambda: is_revealed_by(2))
+            here.chain.ahead_ms += PATIENT.reveal_ms
             result = await handle.result()
             assert result.value == "SOUP" and copier.address not in result.view.winners
             assert dict(result.view.verdict or {})["punished"] == {copier.address: "no_reveal"}

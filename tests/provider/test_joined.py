@@ -49,7 +49,7 @@ from openresource.sandbox.links import (
 
 MANIFEST = 'name = "x"\n[run]\nkind = "python"\nentry = "x:y"\n'
 RELEASE = Release(Path("/"), parse_manifest(MANIFEST), program="bafy")
-LIMITS = Limits(output_bytes=100_000, startup_seconds=5.0)
+LIMITS = Limits(output_bytes=100_000, startup_seconds=60.0)
 
 
 class Stage:
@@ -229,7 +229,7 @@ def test_calls_streams_and_failures_come_as_they_were(tmp_path: Path) -> None:
             await calling
         assert (await link.receive()).kind == CANCEL
         await link.send(DONE, head.number, {})
-        await asyncio.wait_for(instance.until_free(0), 5)
+        await asyncio.wait_for(instance.until_free(0), 60)
         # A machine that goes with a call on it.
         calling = asyncio.create_task(instance.call(ProgramCall("m", "/m", b"")))
         await link.receive()
@@ -258,7 +258,7 @@ def test_a_place_is_free_when_the_program_over_there_is_done_with_it(tmp_path: P
         with pytest.raises(Overloaded):
             await instance.call(ProgramCall("m", "/m", b""))
         await link.send(DONE, head.number, {})
-        await asyncio.wait_for(instance.until_free(0), 5)
+        await asyncio.wait_for(instance.until_free(0), 60)
         # A stream that is left early, with parts of it still on their way.
         calling = asyncio.create_task(instance.call(ProgramCall("m", "/m", b"")))
         head = await link.receive()
@@ -271,6 +271,7 @@ def test_a_place_is_free_when_the_program_over_there_is_done_with_it(tmp_path: P
         assert (await link.receive()).kind == CANCEL and instance.in_flight == 1
         await link.send(DONE, head.number, {})
         await leaving
+        await asyncio.wait_for(instance.until_free(0), 60)
         assert instance.in_flight == 0
         with pytest.raises(StopAsyncIteration):
             await anext(reply.body)

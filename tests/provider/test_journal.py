@@ -30,7 +30,7 @@ payloads = some.lists(some.binary(min_size=1, max_size=80), max_size=12)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
+    return asyncio.run(asyncio.wait_for(work, 60))
 
 
 async def written(path: Path, records: list[bytes], **options: Any) -> None:

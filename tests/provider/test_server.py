@@ -41,7 +41,7 @@ def with_a_server(folder: Path, work: Callable[[GatewayServer, ssl.SSLContext], 
         finally:
             await listening.stop(1)
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_keep_alive_and_head_and_pipelining(tmp_path: Path) -> None:

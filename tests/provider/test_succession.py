@@ -72,7 +72,7 @@ class Scene:
         return self.offers.find(self.old.publisher, self.old.name, PROGRAM) is not None
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

@@ -1,6 +1,7 @@
 """A chain that knows jobs alone: the job machine behind the few calls that providers and requesters make, in memory.
 
-It keeps its own time, which follows the real one, and does what is due when it is asked anything.
+It keeps its own time, which follows the real one, ahead of it where a test says so, and does what is due when it is asked
+anything.
 """
 
 from __future__ import annotations
@@ -60,13 +61,15 @@ class JobChain:
         self.slashes: list[Any] = []
         # A test that takes the node away sets this.
         self.is_away = False
+        # A test that lets time pass adds to this.
+        self.ahead_ms = 0
         self._due: list[tuple[int, str, str]] = []
         self._readers: list[asyncio.Queue[Event]] = []
         self._beacon = b"\0" * 32
         self.height = 1
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return time.time_ns() // 1_000_000 + self.ahead_ms
 
     # What providers and requesters ask.
 
