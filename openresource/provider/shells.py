@@ -51,6 +51,7 @@ TEND_SECONDS: Final = 0.5
 RIGHT_LOOK_SECONDS: Final = 5.0
 ANNOUNCE_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
+GOODBYE_SECONDS: Final = 5.0
 REFUSALS_A_MINUTE_MAX: Final = 60
 # Of a command that is longer the trail has the beginning and the length.
 COMMAND_CHARACTERS_KEPT: Final = 4_096
@@ -188,6 +189,9 @@ class Shells:
                 await self._chain.submit_final([operation], self._key, deadline_seconds=ANNOUNCE_SECONDS)
             except (NodeAway, BadAnswer, TransactionDropped, TransactionNotFinal) as refusal:
                 log.warning("could not tell the chain that this machine is closed: %s", refusal.message)
+        if self._tasks:
+            # Their computers have stopped, so that what is left of them is little.
+            await asyncio.wait(self._tasks, timeout=GOODBYE_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         self.audit.write("closed")
@@ -286,6 +290,8 @@ class Shells:
                 self.audit.write("failed", session=number, address=address, reason=problem.message)
             raise
         visit = Visit(self, guest, shell, number, key, is_terminal=terminal is not None)
+        # Who was shown out while the door was opening is told why.
+        visit.why = guest.why
         # One step: whoever counts sessions in between would let one too many in.
         guest.opening -= 1
         guest.visits.add(visit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -65,6 +66,12 @@ class Stage:
     server: ShellServer
     owner: Person
     machine: PrivateKey
+    # How far the machine's clock is ahead of ours.
+    ahead_ms: int = 0
+
+    def change(self, **changes: Any) -> None:
+        """The machine has other settings from now on."""
+        self.shells.settings = replace(self.shells.settings, **changes)
 
     async def person(self, *, known: bool = True) -> Person:
         """A new wallet; the chain knows its key."""
@@ -121,13 +128,14 @@ async def open_stage(folder: Path, **changes: Any) -> AsyncIterator[Stage]:
         )
         release = prepare_computer(folder / "computer")
         sandbox = await asyncio.to_thread(find_drivers().for_program, release.manifest, LEVEL_MIN)
+        stages: list[Stage] = []
         shells = Shells(
             settings,
             chain=chain,
             key=machine,
             network=await chain.domain(),
             sandbox=sandbox,
-            clock_ms=clock_ms,
+            clock_ms=lambda: clock_ms() + sum(stage.ahead_ms for stage in stages),
         )
         await shells.open()
         host_key = load_or_make_key(settings.folder / "host_key")
@@ -139,14 +147,15 @@ async def open_stage(folder: Path, **changes: Any) -> AsyncIterator[Stage]:
             offer = MachineOffer(shells.machine, settings.owner, endpoint, public.text, "")
             await shells.announce(endpoint, public, offer)
             await vouch_for_key(chain, owner.wallet, public_key_of(owner.key))
-            yield Stage(node, chain, shells, server, owner, machine)
+            stages.append(Stage(node, chain, shells, server, owner, machine))
+            yield stages[0]
         finally:
             await server.stop()
             await shells.close()
 
 
 def on_a_stage(
-    folder: Path, work: Callable[[Stage], Awaitable[Any]], *, seconds: float = 100.0, **changes: Any
+    folder: Path, work: Callable[[Stage], Awaitable[Any]], *, seconds: float = 170.0, **changes: Any
 ) -> Any:
     """Plays on a stage of its own."""
 
@@ -158,10 +167,12 @@ def on_a_stage(
 
 
 async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Waits for a condition, and gives what it said."""
+    """Waits for a condition, which may be asynchronous, and gives what it said."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
+        if inspect.isawaitable(found):
+            found = await found
         if found:
             return found
         await asyncio.sleep(0.05)

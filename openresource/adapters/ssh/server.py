@@ -334,9 +334,9 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         finally:
             if feeding is not None:
                 feeding.cancel()
-                await asyncio.gather(feeding, return_exceptions=True)
             if self._visit is not None:
-                await self._visit.leave()
+                # A client that closes the channel meanwhile ends this task, and must not end the goodbye.
+                self._shells.keep(asyncio.create_task(_leave(self._visit, feeding)))
 
     async def _carry(self, visit: Visit) -> Ended | None:
         """What the session says goes to the guest, no faster than it is taken."""
@@ -418,6 +418,12 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             f"Your home is memory ({settings.limits.disk_bytes >> 20} MiB), kept until "
             f"{settings.linger_seconds / 60:.0f} minutes after your last session. There is no network.\n"
         )
+
+
+async def _leave(visit: Visit, feeding: asyncio.Task[None] | None) -> None:
+    if feeding is not None:
+        await asyncio.gather(feeding, return_exceptions=True)
+    await visit.leave()
 
 
 def _refuse_environment(packet: Any) -> bool:

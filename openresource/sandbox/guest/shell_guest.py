@@ -292,6 +292,10 @@ class Computer:
         if session.reading is None:
             return
         number, since = session.reading
+        if session.status is not None:
+            # What lies in its pipes was said before its end, however late somebody asks for it.
+            for descriptor in list(session.readers):
+                self.read_from(session, descriptor)
         said: dict[str, Any] = {}
         for name, tail in session.tail.items():
             if tail:
