@@ -127,9 +127,11 @@ class Accounts:
         self._watchers += 1
         lines: dict[tuple[str, str], Event] = {}
         try:
-            # The page learns at once that it is being told.
+            since = await self._next_height()
+            # The page learns at once that it is being told, and from now on nothing escapes it.
             yield self._drawn(lines)
-            async with aclosing(self._site.chain.events(f"/apps/{app}", pending=True)) as events:
+            stream = self._site.chain.events(f"/apps/{app}", since=since, pending=True)
+            async with aclosing(stream) as events:
                 async for event in events:
                     if event.kind == "block":
                         continue
@@ -141,6 +143,13 @@ class Accounts:
                     yield self._drawn(lines)
         finally:
             self._watchers -= 1
+
+    async def _next_height(self) -> int | None:
+        """The block that comes next; unknown where the node is away, and then what comes first counts."""
+        try:
+            return (await self._site.chain.status()).height + 1
+        except Refusal:
+            return None
 
     def _drawn(self, lines: dict[tuple[str, str], Event]) -> bytes:
         events = list(reversed(lines.values()))

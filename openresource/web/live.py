@@ -63,13 +63,17 @@ class Live:
         async for version in feed.changes():
             frame = await self._head(version)
             if view == "jobs" and jobs_version != feed.jobs_version and not feed.trouble:
-                jobs_version = feed.jobs_version
-                frame += await self._job_rows(jobs_version)
+                known_version = feed.jobs_version
+                if rows := await self._job_rows(known_version):
+                    jobs_version = known_version
+                    frame += rows
             if view in ("front", "blocks"):
                 frame += await self._part(view, version)
             if view == "services" and market_version != feed.market_version and not feed.trouble:
-                market_version = feed.market_version
-                frame += await self._services(query)
+                known_version = feed.market_version
+                if services := await self._services(query):
+                    market_version = known_version
+                    frame += services
             yield frame
 
     async def _job_frames(self, job: str) -> AsyncIterator[bytes]:

@@ -22,7 +22,7 @@ SWITCHES = (
     "--no-proxy-server",
 )
 DESK, PHONE = 1280, 390
-WAIT_MS = 30_000
+WAIT_MS = 60_000
 # What a page shows by events takes longer on a busy machine; the condition is the same.
 expect.set_options(timeout=WAIT_MS)
 

@@ -31,7 +31,7 @@ entry = "service:Studio"
 
 [resources]
 memory = "128Mi"
-timeout_s = 20
+timeout_s = 60
 
 [[methods]]
 name = "work"

@@ -100,7 +100,8 @@ def test_a_stream_appears_while_the_program_still_speaks(
     with opened(browser, pages.facts["url"]) as page:
         go(page, pages, f"{market.service}?method=spell")
         page.get_by_label("Text", exact=True).fill("slowly, letter by letter")
-        page.get_by_label("Pause ms").fill("120")
+        # Long enough that a page which is slow to show it still sees the program speak.
+        page.get_by_label("Pause ms").fill("600")
         page.get_by_role("button", name="Call for").click()
         expect(page.locator("#stream")).to_contain_text("slow")
         assert page.locator("#answer .receipt").count() == 0
@@ -219,8 +220,13 @@ def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(
 def test_hashes_are_copied_whole(browser: Browser, pages: Serving, market: Market) -> None:
     with opened(browser, pages.facts["url"]) as page:
         go(page, pages, market.service)
+        # The button says so for a moment only.
+        page.evaluate(
+            """() => new MutationObserver(() => { window.copied ||= document.querySelectorAll(".copy.copied").length; })
+                .observe(document.body, {subtree: true, attributeFilter: ["class"]})"""
+        )
         page.get_by_role("button", name="Copy 0x").first.click()
-        expect(page.locator(".copy.copied")).to_have_count(1)
+        page.wait_for_function("window.copied === 1")
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == market.provider.facts["provider"]
 

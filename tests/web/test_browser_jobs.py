@@ -137,7 +137,7 @@ def test_the_page_of_a_job_follows_it_to_its_end(browser: Browser, demo: Demo) -
         async with AsyncClient(demo.buyer, demo.node_url) as client:
             inputs = {"text": "Nobody reads this."}
             handle = await client.jobs.run(
-                "gist", "haiku", inputs, deadline_seconds=8, executors=(NOBODY,), budget_uain=500
+                "gist", "haiku", inputs, deadline_seconds=30, executors=(NOBODY,), budget_uain=500
             )
             return handle.id
 
@@ -146,7 +146,9 @@ def test_the_page_of_a_job_follows_it_to_its_end(browser: Browser, demo: Demo) -
         page.goto(f"{demo.pages}/jobs/{job}", wait_until="domcontentloaded")
         expect(page.locator("#job-way")).to_contain_text("It waits for a provider that takes it.")
         page.evaluate("window.stayed = true")
-        expect(page.locator("#job-way")).to_contain_text("Expired: nobody finished it before its deadline.")
+        expect(page.locator("#job-way")).to_contain_text(
+            "Expired: nobody finished it before its deadline.", timeout=120_000
+        )
         expect(page.locator("#job-side")).to_contain_text("what was not spent")
         expect(page.locator("#job-side")).to_contain_text("openresource job explain")
         assert page.evaluate("window.stayed") is True
