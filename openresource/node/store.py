@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +16,15 @@ from types import TracebackType
 from typing import Any, Final
 
 import lmdb
-import msgspec
 
 from openresource.ledger.records import NodeCache
 from openresource.ledger.tree import CACHED_NODES_MAX, Shape, Tree
 from openresource.ledger.views import View
-from openresource.primitives.encoding import utf8
 from openresource.primitives.errors import Refusal
 
 FORMAT: Final = 1
 MAP_BYTES: Final = 64 * 2**30
 READERS_MAX: Final = 126
-HISTORY_KEY_BYTES_MAX: Final = 480
 
 _TABLES: Final = (
     "nodes",
@@ -38,15 +34,9 @@ _TABLES: Final = (
     "transactions",
     "receipts",
     "events",
-    "history",
     "meta",
 )
 _FORMAT_KEY: Final = b"format"
-_HEIGHT_MAX: Final = 2**64 - 1
-_DIGEST_BYTES: Final = 32
-
-_encode: Any = msgspec.msgpack.Encoder().encode
-_decode: Any = msgspec.msgpack.Decoder().decode
 
 
 class HomeInUse(Refusal):
@@ -87,8 +77,6 @@ class BlockBatch:
     # In the block's order: hash and receipt of every transaction.
     transactions: Sequence[tuple[bytes, bytes]] = ()
     events: Sequence[bytes] = ()
-    # Leaves that changed, by their full paths; NOTHING is written as None.
-    history: Sequence[tuple[Sequence[str], object]] = ()
     meta: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -242,29 +230,6 @@ class Store:
             last, _ = page[-1]
             start = (int.from_bytes(last, "big") + 1).to_bytes(12, "big")
 
-    # History
-
-    def value_at(self, labels: Sequence[str], height: int) -> tuple[int, object] | None:
-        """The newest entry of a leaf at or before a height: when it was written and its value, None if deleted."""
-        for found in self.history(labels, height):
-            return found
-        return None
-
-    def history(self, labels: Sequence[str], height: int | None = None) -> Iterator[tuple[int, object]]:
-        """The entries of a leaf, the newest first, at or before a height."""
-        prefix = _history_prefix(labels)
-        newest = _HEIGHT_MAX if height is None else height
-        if newest < 0:
-            return
-        while True:
-            found = self._history_from(prefix, newest)
-            if found is None:
-                return
-            yield found
-            newest = found[0] - 1
-            if newest < 0:
-                return
-
     def meta(self, name: str) -> bytes | None:
         """A small fact about this home."""
         return self._get("meta", name.encode())
@@ -289,9 +254,6 @@ class Store:
         self._append_all(transaction, "receipts", receipts)
         events = [(_place(batch.height, index), event) for index, event in enumerate(batch.events)]
         self._append_all(transaction, "events", events)
-        for labels, value in batch.history:
-            key = _history_prefix(labels) + (_HEIGHT_MAX - batch.height).to_bytes(8, "big")
-            transaction.put(key, _packed(value), db=tables["history"])
         for name, fact in batch.meta.items():
             transaction.put(name.encode(), fact, db=tables["meta"])
 
@@ -331,18 +293,6 @@ class Store:
                     break
         return page
 
-    def _history_from(self, prefix: bytes, newest: int) -> tuple[int, object] | None:
-        with (
-            self._environment.begin() as transaction,
-            transaction.cursor(db=self._tables["history"]) as cursor,
-        ):
-            if not cursor.set_range(prefix + (_HEIGHT_MAX - newest).to_bytes(8, "big")):
-                return None
-            key, value = cursor.item()
-        if not key.startswith(prefix) or len(key) != len(prefix) + 8:
-            return None
-        return _HEIGHT_MAX - int.from_bytes(key[-8:], "big"), _unpacked(value)
-
 
 def _locked(home: Path) -> int:
     """Take the home's lock for as long as this process lives."""
@@ -381,26 +331,3 @@ def _refusal(error: Exception, home: Path, height: int) -> Refusal:
 
 def _place(height: int, index: int) -> bytes:
     return height.to_bytes(8, "big") + index.to_bytes(4, "big")
-
-
-def _history_prefix(labels: Sequence[str]) -> bytes:
-    """Path, a zero byte (which no label has), so that all heights of one path lie together; long paths are hashed."""
-    path = utf8("/".join(labels))
-    if len(path) + 9 > HISTORY_KEY_BYTES_MAX:
-        path = path[: HISTORY_KEY_BYTES_MAX - 9 - _DIGEST_BYTES] + hashlib.sha256(path).digest()
-    return path + b"\x00"
-
-
-def _packed(value: object) -> bytes:
-    """MessagePack; a text with lone surrogates, which it does not know, as bytes."""
-    try:
-        packed: bytes = _encode(value)
-    except UnicodeEncodeError:
-        assert isinstance(value, str)
-        packed = _encode(value.encode("utf-8", "surrogatepass"))
-    return packed
-
-
-def _unpacked(packed: bytes) -> object:
-    value: object = _decode(packed)
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import pytest
-from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from openresource.ledger.differences import leaf_differences
-from openresource.ledger.nodes import NOTHING, radix_label
 from openresource.ledger.proofs import check_proof, state_proof
 from openresource.ledger.tree import Tree
 from openresource.node.store import (
@@ -28,7 +24,6 @@ from openresource.node.store import (
     StoreDamaged,
     StoreTooNew,
 )
-from tests.support.trees import MemorySource
 
 LABELS = st.sampled_from(["a", "aa", "ab", "b", "0x61", "10", "c"])
 PATHS = st.lists(LABELS, min_size=1, max_size=3)
@@ -72,7 +67,6 @@ def test_a_new_home_is_empty(home: Path) -> None:
         assert store.place_of(b"x" * 32) is None and store.height_of(b"x" * 32) is None
         assert store.tree("canonical").root_hash() is None
         assert list(store.events(0)) == []
-        assert store.value_at(["values", "a"], 5) is None
     assert oct(home.stat().st_mode & 0o777) == "0o700"
 
 
@@ -220,88 +214,6 @@ def test_a_missing_node_and_a_broken_file_are_named(home: Path) -> None:
 def test_blocks_come_in_order(home: Path) -> None:
     with Store.open(home) as store, pytest.raises(AssertionError):
         store.append(BlockBatch(height=1, block_hash=b"x" * 32, block=b"", nodes=[], root_number=0))
-
-
-def test_history_finds_the_newest_value_at_or_before_a_height(home: Path) -> None:
-    long = ["values", *["label" * 20] * 6]
-    longer = [*long[:-1], "label" * 20 + "x"]
-    with Store.open(home) as store:
-        tree = store.tree("canonical")
-        history: list[list[tuple[list[str], object]]] = [
-            [(["values", "a"], 1), (long, "one"), (longer, "other")],
-            [],
-            [(["values", "a"], None), (["values", "a", "b"], 1.5)],
-            [(["values", "a"], "\ud800"), (long, "two")],
-        ]
-        for number, changes in enumerate(history):
-            add_block(store, tree, {"values/n": number}, history=changes)
-        assert [store.value_at(["values", "a"], height) for height in range(5)] == [
-            (0, 1),
-            (0, 1),
-            (2, None),
-            (3, "\ud800"),
-            (3, "\ud800"),
-        ]
-        assert list(store.history(["values", "a"])) == [(3, "\ud800"), (2, None), (0, 1)]
-        assert store.value_at(["values", "a", "b"], 1) is None
-        assert store.value_at(["values", "a", "b"], 2) == (2, 1.5)
-        assert list(store.history(long)) == [(3, "two"), (0, "one")]
-        assert list(store.history(longer)) == [(0, "other")]
-        assert store.value_at(["values"], 9) is None
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.tuples(PATHS, VALUES), max_size=4), min_size=1, max_size=5))
-@example([[(["a"], None), (["a"], {"b": 1})], [(["a"], None), (["0x61"], {"b": 1})]])
-def test_differences_lead_from_one_version_to_the_next(blocks: list[list[tuple[list[str], Any]]]) -> None:
-    source = MemorySource()
-    tree = Tree("canonical", source, cached_nodes_max=3)
-    tree.write(["values", "start"], 1)
-    source.take(tree)
-    tree.rebase()
-    flat = filed(leaves_of(tree.get([])))
-    for writes in blocks:
-        before = tree.freeze()
-        for path, value in writes:
-            tree.write(path, value)
-        tree.root_hash()
-        for labels, value in leaf_differences(before.root, tree.root):
-            ((place, value),) = filed([(tuple(labels), value)]).items()
-            if value is NOTHING:
-                del flat[place]
-            else:
-                assert place not in flat or flat[place] is not value
-                flat[place] = value
-        assert flat == filed(leaves_of(tree.get([])))
-        source.take(tree)
-        tree.rebase()
-
-
-def test_differences_skip_what_is_shared() -> None:
-    source = MemorySource()
-    tree = Tree("canonical", source, cached_nodes_max=2)
-    tree.write(["values"], {f"{number:04d}": {"x": number} for number in range(1_000)})
-    source.take(tree)
-    tree.rebase()
-    before = tree.freeze()
-    tree.write(["values", "0500", "x"], "new")
-    tree.root_hash()
-    source.loads = 0
-    assert list(leaf_differences(before.root, tree.root)) == [(["values", "0500", "x"], "new")]
-    assert source.loads < 40
-
-
-def filed(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[tuple[str, ...], Any]:
-    """Leaves by the places where they are filed, as which of two labels of one place is shown makes no difference."""
-    return {tuple(radix_label(label) for label in labels): value for labels, value in leaves}
-
-
-def leaves_of(value: Any, labels: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict):
-        for label, item in value.items():
-            yield from leaves_of(item, (*labels, label))
-    else:
-        yield labels, value
 
 
 def test_the_environment_is_as_careful_as_it_must_be(home: Path) -> None:
