@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from pathlib import Path
 
@@ -31,6 +32,20 @@ def test_what_breaks_is_found_and_told_with_its_seed(monkeypatch: pytest.MonkeyP
     found = run.run_inputs("rules", 1, 2_000)
     assert found.failures
     assert found.failures[0].startswith("rules, seed 1, input ")
+
+
+def test_a_run_leaves_no_trace_and_is_not_charged_for_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    was_disabled = logging.root.manager.disable
+    large = bytearray(200_000_000)
+    for at in range(0, len(large), 4_096):
+        large[at] = 1
+    del large
+    monkeypatch.setattr(run, "MEMORY_BYTES_MAX", 150_000_000)
+    found = run.run_inputs("rules", 1, 10)
+    assert found.failures == []
+    assert logging.root.manager.disable == was_disabled
 
 
 def test_an_answer_that_says_the_node_made_a_mistake_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
