@@ -24,7 +24,7 @@ def node() -> Iterator[NodeProcess]:
 
 @pytest.fixture
 def on_a_street(node: NodeProcess, tmp_path: Path) -> Callable[..., Any]:
-    def run(story: Callable[[Street], Awaitable[Any]], seconds: float = 120) -> Any:
+    def run(story: Callable[[Street], Awaitable[Any]], seconds: float = 170) -> Any:
         async def body() -> Any:
             async with open_street(node, tmp_path) as street:
                 return await story(street)

@@ -18,6 +18,7 @@ import json
 import os
 import secrets
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +55,7 @@ from openresource.provider.tls import load_or_make_identity, server_context
 from openresource.sandbox.driver import Limits, ProgramCall, ProgramFailed, ProgramReply
 from tests.provider.support import FunctionRunner
 from tests.support.network import NodeProcess
+from tests.support.ports import hold_port, port_of
 
 ASK_UAIN = 80
 ROYALTY_UAIN = 20
@@ -141,6 +143,9 @@ class Shop:
             metrics=metrics,
             clock_ms=clock_ms,
         )
+        self.lines = Lines(
+            Proofs(Directory(self.street.chain, kept_seconds=KEPT_SECONDS), self.street.network)
+        )
         calls = Calls(
             admission=self.admission,
             answers=answers,
@@ -149,7 +154,7 @@ class Shop:
             metrics=metrics,
             clock_ms=clock_ms,
             random_bytes=os.urandom,
-            lines=Lines(Proofs(Directory(self.street.chain, kept_seconds=KEPT_SECONDS), self.street.network)),
+            lines=self.lines,
         )
         self.offers = Offers()
         self.offers.put(self._offer())
@@ -164,8 +169,12 @@ class Shop:
         now = datetime.datetime.now(datetime.UTC)
         self.identity = load_or_make_identity(self.folder / "tls.pem", "127.0.0.1", now=now)
         context = server_context(self.identity)
+        if not self.port:
+            # Held until nobody knows this shop any more: whoever comes back finds its port free.
+            holder = hold_port()
+            self.port = port_of(holder)
+            weakref.finalize(self, holder.close)
         self.server = GatewayServer(self._app(gateway), context, "127.0.0.1", self.port)
-        self.port = self.server.port
         gateway.endpoint = self.endpoint
         await self.server.start()
         self._claiming = asyncio.create_task(self.claims.run())
@@ -228,7 +237,7 @@ class Shop:
             price=self.price,
             isolation="confined",
             runtime="",
-            limits=Limits(input_bytes=200_000, call_seconds=20.0),
+            limits=Limits(input_bytes=200_000, call_seconds=100.0),
             runner=self.runner,
             permissions=self.permissions,
             lane=Lane(self.capacity),
@@ -430,7 +439,7 @@ def change_receipts(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Chang
     return changing
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Waits for a condition, which may be asynchronous."""
     deadline = time.monotonic() + seconds
     while True:
@@ -441,6 +450,13 @@ async def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
             return found
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await asyncio.sleep(0.01)
+
+
+def time_passes(seconds: float) -> None:
+    """Whatever the loop was told to do within so many seconds is due now."""
+    loop = asyncio.get_running_loop()
+    before = loop.time
+    loop.time = lambda: before() + seconds  # type: ignore[method-assign]
 
 
 class Chunks:

@@ -44,7 +44,7 @@ def test_a_deposit_that_is_used_up_is_topped_up(on_a_street: Any) -> None:
 
 def test_a_channel_near_its_end_is_extended_again_and_again(tmp_path: Path) -> None:
     async def story() -> None:
-        parameters = {"market": {"channel_lifetime_ms": 4_000}}
+        parameters = {"market": {"channel_lifetime_ms": 16_000}}
         with local_node_process(tmp_path / "node", parameters=parameters) as node:
             async with open_street(node, tmp_path) as street:
                 service = await street.publish()
@@ -72,7 +72,7 @@ def test_what_is_left_in_an_expired_channel_comes_home_with_the_next_call(on_a_s
         async with await street.buyer(amount_uain=1_000) as buyer:
             choice, offers = await buyer.quote(service.name)
             held = await (await buyer.channels()).open(
-                choice, *offers[0], deposit_uain=1_000, lifetime_ms=1_200
+                choice, *offers[0], deposit_uain=1_000, lifetime_ms=5_000
             )
             assert await buyer.balance() == 0
             expires_at_ms = held.purse.expires_at_ms

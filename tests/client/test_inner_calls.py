@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openresource.client import AsyncClient
+from openresource.client import AsyncClient, calls, inner_calls, outcomes
 from openresource.client.calls import (
     AnswerNotReceipted,
     Exchange,
@@ -29,8 +29,6 @@ from openresource.sandbox.driver import (
     ProgramReply,
 )
 from tests.client.street import PRICE_UAIN, Shop, Street, change_receipts, new_key, shout
-
-pytestmark = pytest.mark.timeout(120)
 
 Run = Callable[..., Any]
 Composed = Callable[[ProgramCall], Awaitable[ProgramReply]]
@@ -209,8 +207,10 @@ def test_what_is_the_buyers_alone_is_not_lent_to_programs_unless_it_is_named(on_
 
 
 def test_a_child_that_fails_refuses_or_is_full_is_a_no_to_the_program_and_costs_nothing(
-    on_a_street: Run,
+    on_a_street: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calls, "FULL_SECONDS_MAX", 3.0)
+
     async def story(street: Street) -> None:
         async def failing(call: ProgramCall) -> ProgramReply:
             raise ProgramFailed(reason="it cannot")
@@ -224,7 +224,7 @@ def test_a_child_that_fails_refuses_or_is_full_is_a_no_to_the_program_and_costs_
         nobody = await street.publish()
         names = [failing_shop.service.full_name, full.service.full_name, nobody.full_name]
         names += [good.service.full_name, f"{new_key().address}/missing"]
-        shop = await parent(street, composed(*names, deadline_seconds=4))
+        shop = await parent(street, composed(*names, deadline_seconds=60))
         async with await street.buyer() as buyer:
             answer = await call(buyer, shop)
             assert answer.value == ["program-failed", "overloaded", "no-provider", "HI", "no-such-service"]
@@ -237,20 +237,22 @@ def test_a_child_that_fails_refuses_or_is_full_is_a_no_to_the_program_and_costs_
 
 
 def test_a_child_whose_provider_dies_in_the_middle_is_a_no_and_its_price_is_kept_back(
-    on_a_street: Run,
+    on_a_street: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outcomes, "VANISHED_SECONDS_MAX", 2.0)
+
     async def story(street: Street) -> None:
         (good,) = await children(street, 1)
         began = asyncio.Event()
 
         async def dying(call: ProgramCall) -> ProgramReply:
             began.set()
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
             return reply("")
 
         mortal = await street.open(await street.publish(), dying)
         names = (mortal.service.full_name, good.service.full_name)
-        shop = await parent(street, composed(*names, deadline_seconds=3))
+        shop = await parent(street, composed(*names, deadline_seconds=60))
         async with await street.buyer() as buyer:
             calling = asyncio.create_task(call(buyer, shop, Allowance(2 * PRICE_UAIN)))
             await began.wait()
@@ -331,7 +333,7 @@ def test_the_provider_dies_between_two_inner_calls_and_comes_back(on_a_street: R
             first = await ask(call, one.service.full_name, "a")
             if len(runs) == 1:
                 had_first.set()
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
             return reply([first, await ask(call, one.service.full_name, "b")])
 
         shop = await parent(street, program)
@@ -474,17 +476,22 @@ def test_a_stream_may_call_others_while_it_goes_on(on_a_street: Run) -> None:
     on_a_street(story)
 
 
-def test_what_a_program_did_not_wait_for_is_paid_and_shown_all_the_same(on_a_street: Run) -> None:
+def test_what_a_program_did_not_wait_for_is_paid_and_shown_all_the_same(
+    on_a_street: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inner_calls, "GRACE_SECONDS", 60.0)
+
     async def story(street: Street) -> None:
         began = asyncio.Event()
+        left: list[asyncio.Task[Any]] = []
 
         async def slow(call: ProgramCall) -> ProgramReply:
             began.set()
-            await asyncio.sleep(1.0)
+            # It has an answer when nobody asks for it any more.
+            await asyncio.wait(left)
             return await shout(call)
 
         child = await street.open(await street.publish(), slow)
-        left: list[Any] = []
 
         async def hasty(call: ProgramCall) -> ProgramReply:
             left.append(asyncio.create_task(ask(call, child.service.full_name)))

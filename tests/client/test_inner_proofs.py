@@ -29,14 +29,20 @@ from openresource.primitives.keys import PrivateKey
 from openresource.provider import inner_calls
 from openresource.provider.inner_calls import ANSWER_BYTES_MAX
 from openresource.sandbox.driver import InnerRequest, ProgramCall, ProgramReply
-from tests.client.street import Shop, Street, new_key, shout
+from tests.client.street import Shop, Street, new_key, shout, until
 
-pytestmark = pytest.mark.timeout(120)
 Run = Callable[..., Any]
 
 
 def reply(value: Any) -> ProgramReply:
     return ProgramReply(200, "application/json", json.dumps(value).encode(), cpu_ms=1, wall_ms=1)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody counts as gone who only has a slow machine."""
+    monkeypatch.setattr(inner_calls, "CALLER_SECONDS_MAX", 120.0)
+    monkeypatch.setattr(inner_calls, "LINE_SECONDS_MAX", 60.0)
 
 
 @dataclass
@@ -91,7 +97,7 @@ async def opened(street: Street) -> AsyncIterator[Scene]:
     trust = ssl.create_default_context(cafile=str(shop.identity.path))
     async with (
         await street.buyer() as buyer,
-        httpx2.AsyncClient(base_url=shop.endpoint, verify=trust, trust_env=False, timeout=30) as http,
+        httpx2.AsyncClient(base_url=shop.endpoint, verify=trust, trust_env=False, timeout=60) as http,
     ):
         yield Scene(street, shop, child, buyer, http, secrets.token_hex(32))
 
@@ -229,10 +235,14 @@ def test_a_program_whose_caller_is_silent_is_told_so(
     async def story(street: Street) -> None:
         async with opened(street) as scene:
             assert (await scene.call()).json()["code"] == "caller-gone"
+            monkeypatch.setattr(inner_calls, "CALLER_SECONDS_MAX", 120.0)
             # One who listens is waited for.
             calling = asyncio.create_task(scene.call())
             asked = (await scene.asks()).json()
             listening = asyncio.create_task(scene.asks(after=1, run=asked["run"]))
+            (line,) = scene.shop.lines._lines.values()
+            await until(lambda: line.listeners)
+            monkeypatch.setattr(inner_calls, "CALLER_SECONDS_MAX", 0.0)
             await asyncio.sleep(1.5)
             assert not calling.done()
             await scene.hand_in(1, asked["run"], {"error": {"code": "enough"}}, OpenResource_Refused="1")

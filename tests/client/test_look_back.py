@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
-from openresource.client import AsyncClient
+from openresource.client import AsyncClient, calls
 from openresource.client.homes import Home
 from tests.client.street import PRICE_UAIN, Service, Shop, Slowly, Street, channel_names, purse_of, until
 
 pytestmark = pytest.mark.journey
 
 ANSWERED, OPEN = 3, 2
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start looks back to the end, whatever else the machine has to do."""
+    monkeypatch.setattr(calls, "LOOK_BACK_SECONDS_MAX", 60.0)
 
 
 async def killed_with_calls_open(street: Street, service: Service, home: Home) -> Shop:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+import selectors
+from collections.abc import AsyncIterator, Callable, Coroutine
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from openresource.client import services
 from openresource.client.services import Directory
 from openresource.market.placements import Placement, placement_record
 from openresource.primitives.cids import file_cid
@@ -19,7 +23,49 @@ PROVIDER = generate_key(b"provider".ljust(32, b".")).address
 SERVICE = f"{PUBLISHER}/hello"
 PROGRAMS = [file_cid(str(number).encode()) for number in range(3)]
 KEPT_SECONDS = 0.05
-ROUNDS = 300
+ROUNDS = 3_000
+
+
+class Waiting(selectors.DefaultSelector):
+    """Waits for nothing: what would be waited for has passed at once."""
+
+    passed_seconds = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        found = super().select(None if timeout is None else 0)
+        if not found and timeout is not None:
+            self.passed_seconds += max(0.0, timeout)
+        return found
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Its time goes on only while everybody waits, so that no machine is too slow for a test of moments."""
+
+    def __init__(self) -> None:
+        self.waiting = Waiting()
+        super().__init__(self.waiting)
+
+    def time(self) -> float:
+        return self.waiting.passed_seconds
+
+
+async def passes(seconds: float) -> None:
+    """Returns when so much time has gone by."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    loop.call_later(seconds, over.set_result, None)
+    await over
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Coroutine[Any, Any, None]], None]:
+    def running(story: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            clock = SimpleNamespace(monotonic=runner.get_loop().time)
+            monkeypatch.setattr(services, "time", clock)
+            runner.run(story)
+
+    return running
 
 
 class Market:
@@ -53,7 +99,7 @@ class Market:
     async def read(self, path: str, at: object = "final") -> Any:
         self.reads += 1
         value = self._value(path.strip("/").split("/"))
-        await asyncio.sleep(self.delay_seconds)
+        await passes(self.delay_seconds)
         return value
 
     async def children(self, path: str, at: object = "final") -> AsyncIterator[str]:
@@ -77,7 +123,7 @@ class Market:
         return value
 
 
-def test_whatever_is_chosen_while_versions_come_and_go_is_run_by_somebody() -> None:
+def test_whatever_is_chosen_while_versions_come_and_go_is_run_by_somebody(run: Any) -> None:
     async def story() -> None:
         random, market = Random(7), Market()
         directory = Directory(market, kept_seconds=KEPT_SECONDS)  # type: ignore[arg-type]
@@ -87,9 +133,9 @@ def test_whatever_is_chosen_while_versions_come_and_go_is_run_by_somebody() -> N
             while True:
                 new = random.choice([one for one in PROGRAMS if one != market.latest])
                 market.before, market.latest = market.latest, new
-                await asyncio.sleep(random.random() * KEPT_SECONDS)
+                await passes(random.random() * KEPT_SECONDS)
                 market.statuses[new] = "PLACED"
-                await asyncio.sleep(2.5 * KEPT_SECONDS)
+                await passes(2.5 * KEPT_SECONDS)
                 for program in PROGRAMS:
                     if program != new:
                         market.statuses[program] = "GONE"
@@ -97,26 +143,28 @@ def test_whatever_is_chosen_while_versions_come_and_go_is_run_by_somebody() -> N
         swapping = asyncio.create_task(swaps())
         try:
             for _ in range(ROUNDS):
+                # An answer is always a little older than what follows from it.
+                market.delay_seconds = random.random() * 0.02 * KEPT_SECONDS
                 choice = await directory.choose(SERVICE)
                 assert await directory.placements(choice), "what was chosen is run"
-                await asyncio.sleep(random.random() * 0.2 * KEPT_SECONDS)
+                await passes(random.random() * 0.2 * KEPT_SECONDS)
         finally:
             swapping.cancel()
 
-    asyncio.run(story())
+    run(story())
 
 
-def test_what_a_version_was_chosen_by_is_not_older_than_what_is_asked_about_it_next() -> None:
+def test_what_a_version_was_chosen_by_is_not_older_than_what_is_asked_about_it_next(run: Any) -> None:
     async def story() -> None:
         market = Market()
         directory = Directory(market, kept_seconds=0.2)  # type: ignore[arg-type]
         market.before, market.latest = market.latest, PROGRAMS[1]
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         # Each read takes a while, so the answers about the one version and about all of them end one after the other.
         market.delay_seconds = 0.02
         assert (await directory.choose(SERVICE)).program == PROGRAMS[0]
         market.delay_seconds = 0.0
-        await asyncio.sleep(0.255 - (time.monotonic() - began))
+        await passes(0.255 - (asyncio.get_running_loop().time() - began))
         await directory.choose(SERVICE)
         market.statuses[PROGRAMS[1]] = "PLACED"
         while True:
@@ -124,12 +172,12 @@ def test_what_a_version_was_chosen_by_is_not_older_than_what_is_asked_about_it_n
             assert await directory.placements(choice), "what was chosen is run"
             if choice.program == PROGRAMS[1]:
                 return
-            await asyncio.sleep(0.001)
+            await passes(0.001)
 
-    asyncio.run(story())
+    run(story())
 
 
-def test_what_has_been_so_for_the_promised_time_is_what_the_next_call_gets() -> None:
+def test_what_has_been_so_for_the_promised_time_is_what_the_next_call_gets(run: Any) -> None:
     async def story() -> None:
         market = Market()
         directory = Directory(market, kept_seconds=KEPT_SECONDS)  # type: ignore[arg-type]
@@ -140,16 +188,16 @@ def test_what_has_been_so_for_the_promised_time_is_what_the_next_call_gets() -> 
             await directory.choose(SERVICE)
             market.statuses[new] = "PLACED"
             # Somebody asks all the time, so that there is always something kept.
-            ends = time.monotonic() + KEPT_SECONDS
-            while time.monotonic() < ends:
+            ends = asyncio.get_running_loop().time() + KEPT_SECONDS
+            while asyncio.get_running_loop().time() < ends:
                 await directory.choose(SERVICE)
-                await asyncio.sleep(0.002)
+                await passes(0.002)
             assert (await directory.choose(SERVICE)).program == new
 
-    asyncio.run(story())
+    run(story())
 
 
-def test_an_answer_that_is_long_in_coming_is_not_waited_for_by_those_who_ask_later() -> None:
+def test_an_answer_that_is_long_in_coming_is_not_waited_for_by_those_who_ask_later(run: Any) -> None:
     async def story() -> None:
         market = Market()
         directory = Directory(market, kept_seconds=KEPT_SECONDS)  # type: ignore[arg-type]
@@ -158,16 +206,16 @@ def test_an_answer_that_is_long_in_coming_is_not_waited_for_by_those_who_ask_lat
         await asyncio.sleep(0)
         market.before, market.latest = market.latest, PROGRAMS[1]
         market.statuses[PROGRAMS[1]] = "PLACED"
-        await asyncio.sleep(KEPT_SECONDS)
+        await passes(KEPT_SECONDS)
         market.delay_seconds = 0.0
         assert (await directory.choose(SERVICE)).program == PROGRAMS[1]
         await early
         assert (await directory.choose(SERVICE)).program == PROGRAMS[1], "the late answer does not count"
 
-    asyncio.run(story())
+    run(story())
 
 
-def test_many_callers_share_the_questions_of_one() -> None:
+def test_many_callers_share_the_questions_of_one(run: Any) -> None:
     async def story() -> None:
         market = Market()
         directory = Directory(market, kept_seconds=10.0)  # type: ignore[arg-type]
@@ -175,4 +223,4 @@ def test_many_callers_share_the_questions_of_one() -> None:
         await asyncio.gather(*(directory.choose(SERVICE) for _ in range(50)))
         assert market.reads <= 4
 
-    asyncio.run(story())
+    run(story())

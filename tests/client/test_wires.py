@@ -127,7 +127,7 @@ def test_a_provider_with_the_pinned_key_is_spoken_to(tmp_path):
     async def journey():
         async with TlsServer(tmp_path) as server:
             wire = Wire(placement_at(server.endpoint, pin(server.key)), NETWORK)
-            status, _, body = await wire.request("GET", "/", headers={}, seconds=5, bytes_max=100)
+            status, _, body = await wire.request("GET", "/", headers={}, seconds=60, bytes_max=100)
             await wire.close()
             assert (status, body) == (200, b"hi")
 
@@ -139,7 +139,7 @@ def test_nothing_is_sent_to_a_provider_with_another_key(tmp_path):
         async with TlsServer(tmp_path) as server:
             wire = Wire(placement_at(server.endpoint, bytes(32)), NETWORK)
             with pytest.raises(TlsKeyNotPinned):
-                await wire.request("POST", "/", body=b"secret", headers={}, seconds=5, bytes_max=100)
+                await wire.request("POST", "/", body=b"secret", headers={}, seconds=60, bytes_max=100)
             await wire.close()
             assert server.received == b""
 
@@ -155,7 +155,7 @@ def test_a_provider_that_is_away_is_named():
     async def journey():
         wire = Wire(placement_at("https://127.0.0.1:1", bytes(32)), NETWORK)
         with pytest.raises(ProviderAway) as refusal:
-            await wire.request("GET", "/", headers={}, seconds=5, bytes_max=100)
+            await wire.request("GET", "/", headers={}, seconds=60, bytes_max=100)
         assert refusal.value.endpoint == "https://127.0.0.1:1"
 
     asyncio.run(journey())
