@@ -44,14 +44,14 @@ import os, socket, urllib.request, urllib.error
 class Program:
     def fetch(self, url: str) -> str:
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=60) as answer:
                 return answer.read().decode()
         except urllib.error.HTTPError as refused:
             return f"refused {refused.code} {refused.read().decode()}"
 
     def tunnel(self, target: str, send: str) -> str:
         host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as wire:
+        with socket.create_connection((host, int(port)), timeout=60) as wire:
             wire.sendall(f"CONNECT {target} HTTP/1.1\\r\\nHost: {target}\\r\\n\\r\\n".encode())
             head = wire.recv(4096)
             if b" 200 " not in head.split(b"\\r\\n")[0]:
@@ -202,7 +202,7 @@ async def test_bytes_time_and_connections_are_bounded() -> None:
 
     async with _serving(pours) as pouring, _serving(is_silent) as silent:
         targets = [f"localhost:{pouring}", f"localhost:{silent}"]
-        limits = EgressLimits(connections=2, bytes=1 << 20, connection_seconds=0.3, idle_seconds=5)
+        limits = EgressLimits(connections=2, bytes=1 << 20, connection_seconds=60, idle_seconds=60)
         async with EgressProxy(targets, private_hosts=["localhost"], limits=limits) as proxy:
             answer = await _asked(proxy, f"CONNECT localhost:{pouring} HTTP/1.1\r\n\r\n".encode())
             assert len(answer) <= 1 << 20
@@ -210,8 +210,20 @@ async def test_bytes_time_and_connections_are_bounded() -> None:
             assert [one.verdict for one in proxy.log] == ["cut: too many bytes"] * 2
         async with EgressProxy(targets, private_hosts=["localhost"], limits=limits) as proxy:
             asked = f"CONNECT localhost:{silent} HTTP/1.1\r\n\r\n".encode()
-            answers = await asyncio.gather(*[_asked(proxy, asked) for _ in range(4)], return_exceptions=True)
-            assert sum(isinstance(answer, bytes) and b"200" in answer for answer in answers) == 2
+            async with contextlib.AsyncExitStack() as held:
+                for _ in range(limits.connections):
+                    reader, writer = await asyncio.open_unix_connection(proxy.folder / "egress.sock")
+                    held.callback(writer.close)
+                    writer.write(asked)
+                    assert b" 200 " in await reader.readline()
+                answers = await asyncio.gather(
+                    *[_asked(proxy, asked) for _ in range(2)], return_exceptions=True
+                )
+                assert not any(isinstance(answer, bytes) and b"200" in answer for answer in answers)
+        short = replace(limits, connection_seconds=0.3)
+        async with EgressProxy(targets, private_hosts=["localhost"], limits=short) as proxy:
+            for _ in range(2):
+                await _asked(proxy, asked)
             assert [one.verdict for one in proxy.log] == ["cut: too long"] * 2
 
 

@@ -33,7 +33,7 @@ from openresource.sandbox.driver import KindNotServed, Limits, ProgramCall, Prog
 pytestmark = pytest.mark.sandbox
 DIGEST = "sha256:" + "7" * 64
 IMAGE = f"registry.example.org/sums@{DIGEST}"
-LIMITS = Limits(memory_bytes=64 << 20, disk_bytes=1 << 20, cpu=0.5, startup_seconds=20.0)
+LIMITS = Limits(memory_bytes=64 << 20, disk_bytes=1 << 20, cpu=0.5, startup_seconds=60.0)
 WORKLOAD = Workload("or-1", IMAGE, LIMITS, environment={"LANG": "C"}, command=("serve",), health="/healthz")
 VARIANTS = {
     "plain": WORKLOAD,

@@ -23,7 +23,7 @@ PROGRAM = """
 import urllib.request, urllib.error
 def fetch(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.read().decode()
     except urllib.error.HTTPError as problem:
         return f"status {problem.code}"

@@ -91,7 +91,7 @@ class FakeSandbox:
         return self.instances[-1]
 
 
-def call(method: str = "echo", body: bytes = b"hi", seconds: float = 5.0) -> ProgramCall:
+def call(method: str = "echo", body: bytes = b"hi", seconds: float = 60.0) -> ProgramCall:
     return ProgramCall(method, "/", body, deadline_seconds=seconds)
 
 
@@ -285,7 +285,7 @@ def test_draining_lets_calls_end_and_takes_no_more() -> None:
         made = pool(sandbox, now)
         working = asyncio.ensure_future(made.call(call("wait")))
         await until(lambda: bool(sandbox.instances) and len(sandbox.instances[0].gates) == 1)
-        draining = asyncio.ensure_future(made.drain(5))
+        draining = asyncio.ensure_future(made.drain(60))
         await asyncio.sleep(0)
         with pytest.raises(PoolClosed):
             await made.call(call())

@@ -26,7 +26,7 @@ print(found.why_not)
 
 
 def test_programs_whose_extra_is_missing_are_refused_by_its_name() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     assert "openresource[grpc]" in done.stdout and "openresource[wasm]" in done.stdout
 
@@ -37,5 +37,5 @@ def test_programs_of_other_kinds_cost_no_import_of_extras() -> None:
         "from openresource.cli.sandboxes import find_drivers\nfind_drivers()\n"
         "print([name for name in ('grpc', 'google.protobuf', 'wasmtime') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=150)
     assert done.stdout.strip() == "[]", done.stderr

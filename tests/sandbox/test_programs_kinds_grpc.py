@@ -23,7 +23,7 @@ from openresource.sandbox.releases import load_manifest
 from openresource.sandbox.tongues import add_tongue
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hello-grpc"
-LIMITS = Limits(memory_bytes=512 << 20, concurrency=4, call_seconds=10.0, startup_seconds=60.0)
+LIMITS = Limits(memory_bytes=512 << 20, concurrency=4, call_seconds=60.0, startup_seconds=60.0)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def run(driver: Wasm, folder: Path, calls: list[tuple[Any, ...]], **limits: Any)
     """Start a module, make calls, stop it."""
 
     async def work() -> list[Any]:
-        chosen = {"memory_bytes": 16 << 20, "disk_bytes": 4 << 20, "call_seconds": 10.0, **limits}
+        chosen = {"memory_bytes": 16 << 20, "disk_bytes": 4 << 20, "call_seconds": 60.0, **limits}
         instance = await driver.start(load_release(folder), Limits(**chosen))
         try:
             return [await one(instance, *call) for call in calls]

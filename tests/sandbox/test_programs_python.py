@@ -14,7 +14,7 @@ Run = Callable[..., Any]
 
 MODULE = 'name = "m"\n[run]\nkind = "python"\nentry = "tool:*"\n'
 BATCHES = (
-    'name = "b"\n[run]\nkind = "python"\nentry = "tool:Model"\nbatch = {size = 4, wait_ms = 300}\n'
+    'name = "b"\n[run]\nkind = "python"\nentry = "tool:Model"\nbatch = {size = 4, wait_ms = WAIT}\n'
     "[resources]\nconcurrency = 8\n"
 )
 ASYNC = 'name = "a"\n[run]\nkind = "python"\nentry = "tool:Service"\n[resources]\nconcurrency = 4\n'
@@ -67,11 +67,22 @@ def test_programs_with_batches_answer_concurrent_calls_by_one(run: Run) -> None:
         "        return [n * times for n in numbers]\n"
         "    def seen(self) -> list[int]: return self.sizes\n"
     )
-    outcome = run(
+    # Four of them are a whole batch, which waits for nobody else.
+    whole = run(
         {"tool.py": source},
         [
             {"together": [{"call": "double", "input": {"numbers": [n, n + 1]}} for n in (1, 3, 5, 7)]},
             {"call": "seen"},
+        ],
+        manifest=BATCHES.replace("WAIT", "10_000"),
+        concurrency=8,
+    )
+    first, seen = whole["replies"]
+    assert values(first) == [[2, 4], [6, 8], [10, 12], [14, 16]]
+    assert values([seen]) == [[8]]
+    outcome = run(
+        {"tool.py": source},
+        [
             {"together": [{"call": "double", "input": {"numbers": [n]}} for n in (1, 13, 2)]},
             {
                 "together": [
@@ -80,14 +91,11 @@ def test_programs_with_batches_answer_concurrent_calls_by_one(run: Run) -> None:
             },
             {"call": "double", "input": {"numbers": ["x"]}},
             {"call": "double", "input": {}},
-            {"call": "seen"},
         ],
-        manifest=BATCHES,
+        manifest=BATCHES.replace("WAIT", "300"),
         concurrency=8,
     )
-    first, seen, unlucky, mixed, wrong, missing, _ = outcome["replies"]
-    assert values(first) == [[2, 4], [6, 8], [10, 12], [14, 16]]
-    assert values([seen]) == [[8]]
+    unlucky, mixed, wrong, missing = outcome["replies"]
     assert values(unlucky) == [[2], "ProgramRefused", [4]]
     assert values(mixed) == [[2], [3], [2]]
     assert wrong["error"] == missing["error"] == "ProgramRefused"
@@ -96,7 +104,9 @@ def test_programs_with_batches_answer_concurrent_calls_by_one(run: Run) -> None:
 
 def test_programs_that_declare_batches_and_have_no_fitting_method_do_not_start(run: Run) -> None:
     outcome = run(
-        {"tool.py": "class Model:\n    def one(self, text: str) -> str: return text\n"}, [], manifest=BATCHES
+        {"tool.py": "class Model:\n    def one(self, text: str) -> str: return text\n"},
+        [],
+        manifest=BATCHES.replace("WAIT", "300"),
     )
     assert outcome["error"]["error"] == "ProgramDidNotStart"
     assert "batch" in outcome["error"]["text"]
@@ -106,10 +116,11 @@ def test_programs_with_asynchronous_methods_share_one_loop_and_end_with_their_ca
     source = (
         "import asyncio\n"
         "class Service:\n"
-        "    async def setup(self):\n        self.loop = asyncio.get_running_loop()\n        self.met = asyncio.Event()\n        self.ended = []\n"
+        "    async def setup(self):\n        self.loop = asyncio.get_running_loop()\n        self.met = asyncio.Event()\n        self.sleeps = asyncio.Event()\n        self.ended = []\n"
         "    async def wait(self) -> bool:\n        await self.met.wait()\n        return asyncio.get_running_loop() is self.loop\n"
         "    async def meet(self) -> str:\n        self.met.set()\n        return 'met'\n"
-        "    async def sleep(self) -> str:\n        try:\n            await asyncio.sleep(60)\n        finally:\n            self.ended.append('sleep')\n        return 'late'\n"
+        "    async def asleep(self) -> bool: return await self.sleeps.wait()\n"
+        "    async def sleep(self) -> str:\n        try:\n            self.sleeps.set()\n            await asyncio.sleep(600)\n        finally:\n            self.ended.append('sleep')\n        return 'late'\n"
         "    async def drip(self):\n        try:\n            n = 0\n            while True:\n                yield n\n                n += 1\n                await asyncio.sleep(0.001)\n"
         "        finally:\n            self.ended.append('drip')\n"
         "    def plain(self) -> list[str]: return sorted(self.ended)\n"
@@ -119,8 +130,8 @@ def test_programs_with_asynchronous_methods_share_one_loop_and_end_with_their_ca
         [
             {"together": [{"call": "wait"}, {"call": "wait"}, {"call": "meet"}]},
             {"call": "drip", "take": 3},
-            {"call": "sleep", "abandon_after": 0.2},
-            {"until_free": 10},
+            {"call": "sleep", "abandon_when": {"call": "asleep"}},
+            {"until_free": 60},
             {"call": "plain"},
         ],
         manifest=ASYNC,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,10 +83,19 @@ async def live(sandbox: Sandbox, folder: Path) -> None:
                 if not isinstance(started, BaseException):
                     await started.stop()
 
+    async def until(condition: Callable[[], bool]) -> None:
+        """What was given up may take a moment to go."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                while not condition():
+                    await asyncio.sleep(0.05)
+
     await lives()
+    await until(lambda: not list(Path(tempfile.gettempdir()).glob("openresource-program-*")))
     before = traces()
     for _ in range(3):
         await lives()
+    await until(lambda: traces() == before)
     assert traces() == before, f"{before} became {traces()}"
 
 
@@ -104,7 +115,7 @@ def test_sandbox_lives_leave_no_trace(sandbox: Sandbox, tmp_path: Path) -> None:
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=170,
         )
     assert child.returncode == 0, child.stderr
 
@@ -124,7 +135,7 @@ def test_sandbox_a_pool_replaces_what_dies(sandbox: Sandbox, tmp_path: Path) -> 
                 assert how == "crash"
         usage = await pool.usage()
         assert usage.bytes_out > 0 and usage.peak_rss_bytes > 0
-        await pool.drain(5)
+        await pool.drain(60)
 
     asyncio.run(main())
 
@@ -148,7 +159,7 @@ def test_sandbox_a_uid_is_taken_over_without_its_past(
         await instance.stop()
 
     asyncio.run(main())
-    assert left.wait(10) == -signal.SIGKILL
+    assert left.wait(60) == -signal.SIGKILL
 
 
 if __name__ == "__main__":

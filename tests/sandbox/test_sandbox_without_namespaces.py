@@ -12,7 +12,7 @@ from tests.sandbox.workers import IS_ROOT, LIMITS, ROOT, SECRET, Worker, worker
 
 pytestmark = pytest.mark.sandbox
 IDENTITIES = ["root", "plain"] if IS_ROOT else ["plain"]
-ATTACK = {"call": "attack", "deadline": 20.0}
+ATTACK = {"call": "attack", "deadline": 90.0}
 
 
 @pytest.fixture(scope="module", params=IDENTITIES)

@@ -25,12 +25,22 @@ from openresource.sandbox.proc import descendants
 from openresource.sandbox.releases import load_release
 from openresource.sandbox.zygotes import zygote_pid
 
-LEFT_SECONDS_MAX = 5.0
+LEFT_SECONDS_MAX = 60.0
 BODY_CHARACTERS_MAX = 100_000
+# What this process has made for programs.
+_folders: list[Path] = []
+_make_folder = tempfile.mkdtemp
+
+
+def _noted_folder(*arguments: Any, **options: Any) -> str:
+    made = _make_folder(*arguments, **options)
+    _folders.append(Path(made))
+    return made
 
 
 async def main() -> None:
     """Answer jobs until standard input ends."""
+    tempfile.mkdtemp = _noted_folder
     drivers: dict[str, Sandbox] = {
         "bubblewrap": Bubblewrap(),
         "confined": Confined(),
@@ -57,6 +67,9 @@ async def main() -> None:
 async def run(sandbox: Sandbox, job: dict[str, Any]) -> dict[str, Any]:
     """Start a program, take its steps, stop it, and look what is left."""
     before = set(descendants(os.getpid()))
+    _asked.clear()
+    _answered.clear()
+    _folders.clear()
     with tempfile.TemporaryDirectory(prefix="openresource-test-") as name:
         folder = Path(name)
         for path, text in job["files"].items():
@@ -91,11 +104,12 @@ async def run(sandbox: Sandbox, job: dict[str, Any]) -> dict[str, Any]:
     while (left := set(descendants(os.getpid())) - before) and time.monotonic() < began + LEFT_SECONDS_MAX:
         await asyncio.sleep(0.01)
     outcome["left"] = [_command(pid) for pid in left]
+    outcome["folders"] = [str(folder) for folder in _folders if folder.exists()]
     return outcome
 
 
 async def take(instance: Instance, step: dict[str, Any]) -> Any:
-    """One step: a call, several at once, a stream cut short, a wait for the end."""
+    """One step: a call, several at once, one that is left alone, a stream cut short, a wait for the end."""
     if "together" in step:
         return await asyncio.gather(*(take(instance, part) for part in step["together"]))
     if "until_dead" in step:
@@ -106,12 +120,23 @@ async def take(instance: Instance, step: dict[str, Any]) -> Any:
     if "until_free" in step:
         await asyncio.wait_for(instance.until_free(0), step["until_free"])
         return {"free": True}
+    if "abandon_when" in step:
+        # As soon as another call has told that this one has begun.
+        task = asyncio.create_task(_call(instance, step))
+        told = await _call(instance, step["abandon_when"])
+        task.cancel()
+        return {"abandoned": True, "told": told}
     if "abandon_after" in step:
         task = asyncio.create_task(_call(instance, step))
         await asyncio.sleep(step["abandon_after"])
         task.cancel()
         return {"abandoned": True}
     return await _call(instance, step)
+
+
+# The labels of calls that have asked for something, and of those that are over, in one program's life.
+_asked: set[str] = set()
+_answered: set[str] = set()
 
 
 class Echo:
@@ -125,8 +150,13 @@ class Echo:
         return {"budget_uain": 7, "label": self._label}
 
     async def ask(self, request: InnerRequest) -> InnerAnswer:
-        """Wait as long as is asked for, then say who was asked."""
-        await asyncio.sleep(request.input.get("seconds", 0))
+        """Wait until those have asked who are named, and those are answered who are named, then say who was asked."""
+        _asked.add(self._label)
+        while not (
+            _asked.issuperset(request.input.get("asked", ()))
+            and _answered.issuperset(request.input.get("answered", ()))
+        ):
+            await asyncio.sleep(0.01)
         if request.service == "refuses":
             raise InvalidInput(what="input", reason="it was to be refused")
         output = {"for": self._label, "service": request.service, "input": request.input}
@@ -140,7 +170,7 @@ async def _call(instance: Instance, step: dict[str, Any]) -> dict[str, Any]:
         step.get("path", f"/{step['call']}"),
         body,
         content_type=step.get("content_type", "application/json"),
-        deadline_seconds=step.get("deadline", 20.0),
+        deadline_seconds=step.get("deadline", 60.0),
         http_method=step.get("http_method", "POST"),
         asker=Echo(step["asks_for"]) if "asks_for" in step else None,
     )
@@ -163,6 +193,8 @@ async def _call(instance: Instance, step: dict[str, Any]) -> dict[str, Any]:
         return {"status": reply.status, "type": reply.content_type, "chunks": chunks}
     except Refusal as refusal:
         return _error(refusal)
+    finally:
+        _answered.add(step.get("asks_for", ""))
 
 
 def _error(refusal: Refusal) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -16,8 +17,6 @@ import openresource
 from openresource.sandbox.launching import LAUNCHER, memory_file
 
 ROOT = Path(openresource.__file__).parent.parent
-# Processes are counted per user: test processes that run side by side must not share one.
-PLAIN_UID = 61_501 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 STAGE = "/mnt"
 IS_ROOT = os.geteuid() == 0
 IDENTITIES = ("root", "plain") if IS_ROOT else ("plain",)
@@ -33,8 +32,24 @@ LIMITS: dict[str, Any] = {
     "memory_bytes": 256 << 20,
     "disk_bytes": 8 << 20,
     "processes": 32,
-    "startup_seconds": 30.0,
+    "startup_seconds": 60.0,
 }
+
+
+def _own_uid() -> tuple[int, socket.socket]:
+    """A user that no other test process of this machine has: processes are counted per user."""
+    for number in range(61_501, 61_600):
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            # The kernel gives the name back when this process ends.
+            holder.bind(f"\0openresource-test-uid-{number}")
+            return number, holder
+        except OSError:
+            holder.close()
+    raise AssertionError("every user for tests is taken")
+
+
+PLAIN_UID, _uid_holder = _own_uid()
 
 
 class Worker:
