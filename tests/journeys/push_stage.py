@@ -256,7 +256,7 @@ class Load:
         self._thread.join()
         return self.calls
 
-    def answered(self, count: int, seconds: float = 30.0) -> None:
+    def answered(self, count: int, seconds: float = 60.0) -> None:
         """Waits until so many more calls have ended."""
         wanted = len(self.calls) + count
         wait_until(lambda: len(self.calls) >= wanted, seconds, f"{count} calls")

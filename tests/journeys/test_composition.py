@@ -115,7 +115,7 @@ def test_a_letter_goes_through_two_other_services_and_the_receipts_are_a_tree(sc
     endpoint = scene.provider.facts["endpoint"]
     known = {}
     for receipt in (answer["receipt_id"], *(one["receipt_id"] for one in answer["inner"])):
-        with urllib.request.urlopen(f"{endpoint}/receipts/{receipt}", context=trust, timeout=30) as reply:
+        with urllib.request.urlopen(f"{endpoint}/receipts/{receipt}", context=trust, timeout=60) as reply:
             known[receipt] = receipt_from_json(json.load(reply))
     with scene.client() as client:
         network = client._run(client.asynchronous.network())

@@ -125,7 +125,7 @@ def test_a_push_says_what_it_does_in_order_with_its_durations(scene: Stage) -> N
 def said_by(url: str) -> object:
     """What the plain address answers."""
     request = urllib.request.Request(url, data=b'{"text": "a"}', headers={"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 

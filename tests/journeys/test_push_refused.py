@@ -12,7 +12,6 @@ import pytest
 
 from tests.cli.support import environment
 from tests.journeys.push_stage import (
-    PROGRAM,
     PUSH_SECONDS_MAX,
     Repository,
     Stage,
@@ -183,9 +182,10 @@ def test_going_back_in_history_makes_the_old_version_live_again(scene: Stage) ->
 
 
 def test_a_push_that_nobody_runs_in_time_leaves_the_version_before_chosen(scene: Stage) -> None:
-    made = scene.repository("patient", "main", "--deadline", "1")
+    made = scene.repository("patient")
     made.commit("one")
     assert made.push().code == 0
+    wait_for_a_provider(scene, made, "1")
     live, tip = scene.latest("patient"), scene.remote_tip("patient")
     scene.provider.send(signal.SIGSTOP)
     try:
@@ -199,10 +199,17 @@ def test_a_push_that_nobody_runs_in_time_leaves_the_version_before_chosen(scene:
     with scene.client() as client:
         assert client.call("patient", text="a").value == "one"
     # The same commit may be pushed again: it is published already and only chosen.
+    wait_for_a_provider(scene, made, "60")
     again = made.push()
     assert again.code == 0, again.said
     with scene.client() as client:
         assert client.call("patient", text="a").value == "two"
+
+
+def wait_for_a_provider(scene: Stage, work: Repository, seconds: str) -> None:
+    """From now on a push waits so long for somebody who runs it."""
+    told = scene.cli("publish", "--git", str(work.folder), "--deadline", seconds)
+    assert told.code == 0, told.err
 
 
 def test_a_push_that_is_broken_off_leaves_the_version_before_chosen(scene: Stage) -> None:
@@ -222,11 +229,11 @@ def test_a_push_that_is_broken_off_leaves_the_version_before_chosen(scene: Stage
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(lambda: scene.latest("broken") != live, 30, "the new version to be chosen")
+        wait_until(lambda: scene.latest("broken") != live, 60, "the new version to be chosen")
         # As Ctrl-C does: everybody in the terminal's group hears it.
         os.killpg(pushing.pid, signal.SIGINT)
-        assert pushing.wait(30) != 0
-        wait_until(lambda: scene.latest("broken") == live, 30, "the version before to be chosen again")
+        assert pushing.wait(60) != 0
+        wait_until(lambda: scene.latest("broken") == live, 60, "the version before to be chosen again")
     finally:
         scene.provider.send(signal.SIGCONT)
     assert scene.remote_tip("broken") == tip
@@ -238,20 +245,24 @@ def test_two_pushes_at_once_do_not_both_go_live(scene: Stage) -> None:
     made = scene.repository("crowded")
     made.commit("one")
     assert made.push().code == 0
-    slow = PROGRAM.format(word="two").replace("while", "sleep 2\nwhile")
-    made.commit("two", program=slow)
-    pushing = subprocess.Popen(
-        ["git", "push", "openresource", "main"],
-        cwd=made.folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    lock = scene.remote("crowded") / "push.lock"
-    wait_until(lock.exists, 30, "the first push to begin")
-    made.commit("three")
-    second = made.push()
+    live = scene.latest("crowded")
+    # Nobody runs what the first one publishes before the second one has come.
+    scene.provider.send(signal.SIGSTOP)
+    try:
+        made.commit("two")
+        pushing = subprocess.Popen(
+            ["git", "push", "openresource", "main"],
+            cwd=made.folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(lambda: scene.latest("crowded") != live, 60, "the first push to be published")
+        made.commit("three")
+        second = made.push()
+    finally:
+        scene.provider.send(signal.SIGCONT)
     assert second.code != 0 and "Another push to crowded" in second.said, second.said
     assert pushing.wait(60) == 0
     assert made.push().code == 0
@@ -311,6 +322,6 @@ def test_the_hook_is_ours_and_speaks_to_the_recorded_home(scene: Stage, work: Re
         ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PUSH_SECONDS_MAX,
     )
     assert done.returncode == 0, done.stderr

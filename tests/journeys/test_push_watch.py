@@ -104,7 +104,7 @@ def test_a_watch_that_ends_in_the_middle_leaves_the_version_before(scene: Stage)
         words = ("publish", f"file://{work.folder}", "--watch", "main", "--json")
         watch = Serving(*words, "--home", str(scene.publisher.folder), "--node", scene.node.url)
         assert "commit" in next_line(watch)
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while scene.latest("left") == live:
             assert time.monotonic() < ends
         ended = watch.stop()
