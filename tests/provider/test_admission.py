@@ -28,6 +28,7 @@ from openresource.market.vouchers import (
     VoucherTooOld,
 )
 from openresource.primitives.errors import InvalidInput, Refusal
+from openresource.provider import admission
 from openresource.provider.admission import (
     CallUndone,
     ChannelExpiresSoon,
@@ -403,7 +404,11 @@ def test_a_snapshot_says_the_same_in_fewer_bytes(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(body(), 60))
 
 
-def test_a_full_disk_charges_nothing_and_the_state_stays_what_the_disk_says(tmp_path: Path) -> None:
+def test_a_full_disk_charges_nothing_and_the_state_stays_what_the_disk_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The journal takes records again when this says so.
+    monkeypatch.setattr(admission, "RESUME_SECONDS", 3_600.0)
     is_full = False
 
     def small_disk(descriptor: int, data: Any, position: int) -> int:

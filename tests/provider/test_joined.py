@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import os
+import random
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from openresource.market.manifests import parse_manifest
+from openresource.provider import joined
 from openresource.provider.join_keys import load_or_make_secret
 from openresource.provider.joined import Hub, JoinedMachine
 from openresource.provider.tls import load_or_make_identity, server_context
+from openresource.sandbox import links
 from openresource.sandbox.budgets import Budget
 from openresource.sandbox.driver import (
     Limits,
@@ -50,6 +52,14 @@ from openresource.sandbox.links import (
 MANIFEST = 'name = "x"\n[run]\nkind = "python"\nentry = "x:y"\n'
 RELEASE = Release(Path("/"), parse_manifest(MANIFEST), program="bafy")
 LIMITS = Limits(output_bytes=100_000, startup_seconds=60.0)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, nobody is taken for silent."""
+    monkeypatch.setattr(links, "SILENCE_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(joined, "HELLO_SECONDS", 60.0)
+    monkeypatch.setattr(joined, "HANDSHAKE_SECONDS", 60.0)
 
 
 class Stage:
@@ -161,7 +171,7 @@ def test_what_a_machine_says_of_itself_is_bounded(tmp_path: Path, hello: dict[st
 @pytest.mark.parametrize(
     "data",
     [
-        os.urandom(200),
+        random.Random(7).randbytes(200),
         struct.pack(">IBI", 1 << 31, PART, 1),
         struct.pack(">IBI", 2, LOST, 1) + b"[]",
         struct.pack(">IBI", 0, 99, 1),

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.kill, pytest.mark.journey, pytest.mark.timeout(600)]
 
 KILLS = 6
 BUYERS = 4
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 120.0
 
 
 class ProviderProcess:

@@ -33,14 +33,15 @@ _make_folder = tempfile.mkdtemp
 
 
 def _noted_folder(*arguments: Any, **options: Any) -> str:
-    made = _make_folder(*arguments, **options)
-    _folders.append(Path(made))
-    return made
+    made = Path(_make_folder(*arguments, **options))
+    if made.name.startswith("openresource-program-"):
+        _folders.append(made)
+    return str(made)
 
 
 async def main() -> None:
     """Answer jobs until standard input ends."""
-    tempfile.mkdtemp = _noted_folder
+    tempfile.mkdtemp = _noted_folder  # type: ignore[assignment]
     drivers: dict[str, Sandbox] = {
         "bubblewrap": Bubblewrap(),
         "confined": Confined(),
