@@ -373,7 +373,11 @@ def _check_entry(manifest: Manifest, files: Mapping[str, bytes]) -> None:
     run = manifest.run
     if run.entry:
         module = run.entry.partition(":")[0].replace(".", "/")
-        if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
+        # A build installs a project whose sources lie in src.
+        installed = ["src"] if "pyproject.toml" in files or "setup.py" in files else []
+        folders = ["", *run.environment.get("PYTHONPATH", "").split(":"), *installed]
+        stems = [f"{folder.strip('/')}/{module}".lstrip("/") for folder in folders]
+        if not any(f"{stem}.py" in files or f"{stem}/__init__.py" in files for stem in stems):
             raise EntryMissing(entry=run.entry, file=f"{module}.py")
         return
     is_built = bool(manifest.build.language or manifest.build.command)

@@ -77,6 +77,15 @@ def test_an_unknown_language_and_a_missing_toolchain_say_what_to_do(
         )
 
 
+def test_a_project_whose_version_is_its_history_is_told_the_releases(tmp_path: Path) -> None:
+    project = '[build-system]\nrequires = ["hatchling", "hatch-vcs"]\n[project]\nname = "x"\ndynamic = ["version"]\n'
+    found = source(tmp_path, 'entry = "x:f"', {"pyproject.toml": project, "src/x/__init__.py": ""}, "python")
+    installs = find_languages().named("python").recipe.plan(found).steps[-1]
+    told = dict(installs.environment)
+    assert "--no-deps" in installs.words
+    assert told["SETUPTOOLS_SCM_PRETEND_VERSION"] == told["PDM_BUILD_SCM_VERSION"] == found.manifest.version
+
+
 def test_system_packages_are_asked_for_and_never_installed() -> None:
     if shutil.which("dpkg-query") is None:
         pytest.skip("this machine has no dpkg")

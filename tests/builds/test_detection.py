@@ -423,6 +423,23 @@ def test_the_server_that_a_procfile_starts_is_among_the_packages() -> None:
     assert found.files["requirements.txt"] == b"Flask\ngunicorn\n"
 
 
+@pytest.mark.parametrize("page", ["Procfile", "Dockerfile"])
+@pytest.mark.parametrize(
+    "beside", [{"boot.sh": "#!/bin/sh\ntrue\n"}, {"package.json": '{"scripts": {"start": "webpack"}}'}]
+)
+def test_a_python_server_is_built_as_python_whatever_lies_beside_it(
+    page: str, beside: dict[str, str | bytes]
+) -> None:
+    starts = {
+        "Procfile": "web: gunicorn shop:app\n",
+        "Dockerfile": 'CMD ["gunicorn", "-b", "0.0.0.0:$PORT", "shop:app"]\n',
+    }
+    run = run_of({page: starts[page], "shop.py": "from store import create\napp = create()\n",
+                  "requirements.txt": "flask\ngunicorn\n", **beside})  # fmt: skip
+    assert run["build.language"] == "python" and run["build.requirements"] == "requirements.txt"
+    assert run["kind"] == "http" and run["command"][:3] == ["python", "-m", "gunicorn"]
+
+
 def test_licences_are_recognised_by_their_names() -> None:
     assert license_of_word("Apache Software License") == "Apache-2.0"
     assert license_of_word("MIT OR Apache-2.0") == "MIT OR Apache-2.0"

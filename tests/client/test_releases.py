@@ -109,6 +109,22 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
         read_release(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "page", "beside"),
+    [
+        ("src", MANIFEST, "pyproject.toml"),
+        ("src", MANIFEST, "setup.py"),
+        ("code/py", MANIFEST + 'environment = {PYTHONPATH = "code/py"}\n', "notes.txt"),
+    ],
+)
+def test_an_entry_may_lie_where_its_import_begins(tmp_path: Path, place: str, page: str, beside: str) -> None:
+    files = {"openresource.toml": page, f"{place}/service.py": "class S: ...", beside: ""}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert read_release(tmp_path).manifest.run.entry == "service:S"
+
+
 def test_a_folder_that_is_too_large_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

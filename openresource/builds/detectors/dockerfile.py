@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from openresource.builds.command_words import for_sandbox, port_in, words_of
-from openresource.builds.detectors.procfile import language_of_command, with_runner
+from openresource.builds.detectors.procfile import base_of, language_of_command, with_runner
 from openresource.builds.detectors.python_apps import is_port
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding
@@ -62,11 +62,12 @@ def detect_dockerfile(files: Files, language: Detector) -> Finding | None:
     found = language(files)
     command = _usable(for_sandbox(words), files)
     if found is None:
-        return _by_command(name, docker, command)
+        return _by_command(files, name, docker, command)
     if not command or found.is_compiled or found.kind == "python":
         # A compiled program lies elsewhere here than in the image, and typed functions say more than a command.
         said = f"{found.because.rstrip('.')}; {name} is not needed for it."
         return replace(found, because=said)
+    found = base_of(files, found, command)
     port = 0 if port_in(command) else found.port or docker.port
     kind = "http" if docker.port or port_in(command) else found.kind
     return replace(
@@ -81,7 +82,7 @@ def detect_dockerfile(files: Files, language: Detector) -> Finding | None:
     )
 
 
-def _by_command(name: str, docker: _Dockerfile, command: tuple[str, ...]) -> Finding | None:
+def _by_command(files: Files, name: str, docker: _Dockerfile, command: tuple[str, ...]) -> Finding | None:
     language = language_of_command(command) or _language_of_image(docker.image)
     if not command or not language:
         return None

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from openresource.builds.command_words import PYTHON_MODULES, for_sandbox, words_of
+from openresource.builds.detectors.python_apps import python_finding
 from openresource.builds.files import Files
 from openresource.builds.findings import Finding
+from openresource.builds.python_code import python_sources
 from openresource.builds.python_packages import GENERATED_FILE
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,40}):\s*(\S.*)")
@@ -39,8 +41,7 @@ def detect_procfile(files: Files, language: Detector) -> Finding | None:
     ):
         # The line names what the other tool's build makes; ours lies elsewhere.
         words = (*found.command[:1], *words[1:])
-    base = Finding(language_of_command(words), "http", "") if found is None else found
-    base = with_runner(base, words)
+    base = with_runner(base_of(files, found, words), words)
     return replace(
         base,
         kind="http" if name == "web" else "cli",
@@ -52,6 +53,18 @@ def detect_procfile(files: Files, language: Detector) -> Finding | None:
         environment={name: value for name, value in base.environment.items() if name == "PYTHONPATH"},
         remarks=(*remarks, *base.remarks),
     )
+
+
+def base_of(files: Files, found: Finding | None, words: tuple[str, ...]) -> Finding:
+    """How a folder is built whose command is known: what was found in it, unless the command is of another language.
+
+    Beside an application that is made by a function of its own lie scripts, and pages that Node puts together.
+    """
+    language = language_of_command(words)
+    if found is not None and (found.language == language or language not in ("python", "node")):
+        return found
+    finding = Finding(language, "http", "")
+    return python_finding(files, python_sources(files), finding) if language == "python" else finding
 
 
 def with_runner(finding: Finding, words: tuple[str, ...]) -> Finding:

@@ -35,6 +35,7 @@ _HASH = re.compile(r"--hash[= ]sha256:[0-9a-f]{64}")
 _INCLUDE = re.compile(r"(?m)^\s*(?:-r|--requirement|-c|--constraint)[ =]?\s*(\S{1,200})")
 _LOCAL = re.compile(r"(?m)^\s*(?:-e\b|--editable\b|\./|\.\./|\.\s*$|file:)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+_PLAIN_VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,3}")
 _NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,60}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REQUIRES = re.compile(r">=\s*3\.([0-9]{1,2})|[~=]=\s*3\.([0-9]{1,2})")
@@ -80,7 +81,10 @@ class PythonRecipe:
         if installs_itself:
             assert installer is not None
             own_steps.append(
-                Step(_install(own, installer, ("--no-deps", "--target", WORK, "./")), environment=_index())
+                Step(
+                    _install(own, installer, ("--no-deps", "--target", WORK, "./")),
+                    environment=(*_index(), *_version_variables(source.manifest.version)),
+                )
             )
             path = (*path, "/app/bin")
         return Plan(
@@ -227,6 +231,14 @@ def _index() -> tuple[tuple[str, str], ...]:
         ("UV_HTTP_TIMEOUT", "120"), ("PIP_INDEX_URL", addresses[0]), ("PIP_EXTRA_INDEX_URL", further),
         ("PIP_CONFIG_FILE", "/dev/null"), ("PIP_DEFAULT_TIMEOUT", "120"),
     )  # fmt: skip
+
+
+def _version_variables(version: str) -> tuple[tuple[str, str], ...]:
+    """What tools that read a version out of a repository's history are told, as a release has no history."""
+    plain = _PLAIN_VERSION.match(version)
+    told = plain[0] if plain is not None else "0"
+    return (("SETUPTOOLS_SCM_PRETEND_VERSION", told), ("PBR_VERSION", told), ("PDM_BUILD_SCM_VERSION", told),
+            ("POETRY_DYNAMIC_VERSIONING_BYPASS", told))  # fmt: skip
 
 
 def _minor(own: Toolchain) -> str:
