@@ -26,6 +26,7 @@ from openresource.client.calls import (
     stream_values,
 )
 from openresource.client.chain import Chain, NodeRefused, Operation, TransactionRefused, set_value
+from openresource.client.envelopes import BUSY_STATUSES
 from openresource.client.releases import (
     Release,
     check_examples,
@@ -355,6 +356,9 @@ class Publisher:
                     try:
                         return await self._test(choice, placement, method)
                     except Refusal as refusal:
+                        if isinstance(refusal, TestCallTooEarly):
+                            # The chain said so a moment before the provider heard that it had.
+                            tried.discard((placement.provider, placement.at_ms))
                         failures[placement.provider] = refusal.message
                         self._progress(f"{placement.provider}: the test call failed: {refusal.message}")
                 patience_seconds = max(deadline_seconds, building_seconds if is_taken else 0.0)
@@ -415,7 +419,8 @@ class Publisher:
         finally:
             await wire.close()
         if status != 200:
-            raise TestCallRefused(_words_of(content) or f"It answered with status {status}.")
+            refused = TestCallTooEarly if status in BUSY_STATUSES else TestCallRefused
+            raise refused(_words_of(content) or f"It answered with status {status}.")
         content_type = answered.get("content-type", "").partition(";")[0]
         receipt_text = answered.get(RECEIPT_HEADER)
         if content_type == EVENTS_TYPE:
@@ -427,6 +432,10 @@ class Publisher:
 
 class TestCallRefused(Refusal):
     template = "The provider refused the test call."
+
+
+class TestCallTooEarly(TestCallRefused):
+    """The provider says that it will be ready, or have room, in a moment."""
 
 
 class NotReceipted(Refusal):
