@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import select
+import queue
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 from openresource.client.homes import Home
 from openresource.primitives.keys import PrivateKey
 from tests.support.network import NodeProcess
+from tests.support.pipes import Lines
 
 READY_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
@@ -52,7 +54,7 @@ class Child:
         self._command = command
         self._log = log
         self._says_ready = says_ready
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
         self.facts: dict[str, Any] = {}
 
     def add_words(self, *words: str) -> None:
@@ -70,6 +72,7 @@ class Child:
                 stderr=log,
                 cwd=ROOT,
                 env=environment,
+                text=True,
             )
         if self._says_ready:
             self._wait_ready()
@@ -96,20 +99,17 @@ class Child:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS_MAX)
-            if process.stdout is not None:
-                process.stdout.close()
 
     def _wait_ready(self) -> None:
         assert self._process is not None and self._process.stdout is not None
+        # All that it says is read, also what it says later.
+        out = Lines(self._process.stdout)
         ends = time.monotonic() + READY_SECONDS_MAX
-        while time.monotonic() < ends:
-            readable, _, _ = select.select([self._process.stdout], [], [], 1.0)
-            line = self._process.stdout.readline() if readable else b""
-            if line and (facts := json.loads(line)).get("ready"):
-                self.facts = facts
-                return
-            if readable and not line:
-                break
+        with contextlib.suppress(queue.Empty):
+            while line := out.next(ends - time.monotonic()):
+                if (facts := json.loads(line)).get("ready"):
+                    self.facts = facts
+                    return
         raise AssertionError(f"{self.name} did not become ready:\n{self.last_words()}")
 
     def last_words(self) -> str:

@@ -16,7 +16,7 @@ from tests.journeys.stage import command_line, wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.sandbox, pytest.mark.timeout(200)]
 BOND_UAIN = 20_000_000
-PARAMETERS = {"job_stagger_ms": 100, "job_gather_ms": 2_000, "job_reveal_ms": 5_000, "job_call_ms": 500}
+PARAMETERS = {"job_stagger_ms": 100, "job_gather_ms": 2_000, "job_reveal_ms": 60_000, "job_call_ms": 500}
 MANIFEST = """
 name = "sure"
 summary = "Has it said louder by several at once."
@@ -96,7 +96,7 @@ def test_a_program_has_something_done_by_a_quorum(tmp_path: Path) -> None:
 
         wait_until(lambda: asyncio.run(is_placed()), 60, "the program to be placed")
         try:
-            asyncio.run(asyncio.wait_for(ask(stage), 100))
+            asyncio.run(asyncio.wait_for(ask(stage), 150))
         except BaseException:
             print(stage.last_words())
             raise

@@ -42,7 +42,7 @@ PARAMETERS = {
     "job_gather_ms": 2_000,
     "job_secret_ms": 20_000,
     "job_audit_ms": 60_000,
-    "job_reveal_ms": 20_000,
+    "job_reveal_ms": 60_000,
     "job_referee_ms": 30_000,
     "job_call_ms": 500,
 }
@@ -154,7 +154,7 @@ def check_accounts(before: dict[str, int], after: dict[str, int], told: Counter[
 
 @pytest.mark.timeout(180)
 def test_a_leaseholder_that_is_killed_in_the_middle_is_replaced_and_the_job_finishes(tmp_path: Path) -> None:
-    with job_stage(tmp_path, parameters={"job_lease_ms": 4_000}) as stage:
+    with job_stage(tmp_path, parameters={"job_lease_ms": 15_000}) as stage:
         for name in ("one", "two"):
             stage.provide(name)
         publish(tmp_path, stage.homes["publisher"], stage.node.url)
@@ -165,7 +165,7 @@ def test_a_leaseholder_that_is_killed_in_the_middle_is_replaced_and_the_job_fini
 async def kill_in_the_middle(stage: JobStage) -> None:
     async with AsyncClient(stage.buyer, stage.node.url) as client:
         handle = await client.jobs.run(
-            stage.service, inputs={"text": "nap 2 hours"}, policy="audited:0", deadline_seconds=60
+            stage.service, inputs={"text": "nap 4 hours"}, policy="audited:0", deadline_seconds=120
         )
         victim = ""
         async for view in handle.events():
@@ -174,10 +174,10 @@ async def kill_in_the_middle(stage: JobStage) -> None:
                 stage.providers[victim].kill()
         result = await handle.result()
         winner = stage.name_of(result.view.winners[0])
-        assert result.value == "NAP 2 HOURS" and winner != victim
+        assert result.value == "NAP 4 HOURS" and winner != victim
         assert result.view.executions[stage.address(victim)]["is_over"]
         # The one that was killed comes back, and finds nothing to be punished for.
         await asyncio.to_thread(stage.providers[victim].start)
         explanation = await client.jobs.explain(handle.id)
         assert explanation.matches and "punished" not in explanation.verdict
-    wait_until(lambda: stage.providers[victim].is_running(), 5, "the victim to be back")
+    wait_until(lambda: stage.providers[victim].is_running(), 60, "the victim to be back")

@@ -17,7 +17,7 @@ from openresource.adapters.grpc.door import ProviderDoor
 from openresource.adapters.grpc.messages import own_methods
 from openresource.adapters.grpc.servers import Incoming
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 COUNT = 200_000
 STEP_SECONDS = 0.01
 
@@ -56,13 +56,13 @@ def test_a_bomb_of_empty_messages_does_not_stop_the_provider() -> None:
         reading = asyncio.create_task(door._input_of(own_methods(_descriptors())[0], [b"\x0a\x00" * COUNT]))
         longest = 0.0
         while not reading.done():
-            began = time.monotonic()
+            began = time.process_time()
             await asyncio.sleep(STEP_SECONDS)
-            longest = max(longest, time.monotonic() - began)
+            longest = max(longest, time.process_time() - began)
         return await reading, longest
 
-    began = time.monotonic()
+    began = time.process_time()
     text, longest = asyncio.run(work())
     assert text.count(b"{}") == COUNT
-    # It had several turns meanwhile, however slow this machine is.
-    assert longest < (time.monotonic() - began) / 2
+    # It had several turns meanwhile, however slow this machine is and whatever else it does.
+    assert longest < (time.process_time() - began) / 2
