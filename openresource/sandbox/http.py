@@ -41,7 +41,7 @@ IDLE_CONNECTIONS_MAX: Final = 8
 HEALTH_PAUSE_SECONDS: Final = 0.02
 DOCUMENT_SECONDS_MAX: Final = 10.0
 # How soon the kernel closes what waits at the port of a program that ends, and how often to look again.
-ENDING_SECONDS_MAX: Final = 0.5
+ENDING_SECONDS_MAX: Final = 2.0
 BROKEN_LOOKS_MAX: Final = 3
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 # By which a program asks the broker for the call that it works on.

@@ -36,7 +36,8 @@ from openresource.sandbox.tickets import Ticket
 from openresource.sandbox.tongues import Channel, Opening, opener_of
 from openresource.sandbox.watch import DESCRIPTORS_MAX, Watch
 
-LAST_WORDS_SECONDS: Final = 1.0
+# A busy machine takes a while to end a program that has gone; without its end nobody knows why it went.
+LAST_WORDS_SECONDS: Final = 5.0
 NUMBER_MAX: Final = 2**31
 # What runtimes say when memory has run out; Node and C++ end without an exception that we would see.
 OUT_OF_MEMORY_WORDS: Final = (

@@ -113,6 +113,7 @@ async def one(instance: Instance, method: str, value: Any, take: int = 0) -> Any
             chunks.append(json.loads(chunk))
             if len(chunks) == take:
                 await reply.body.aclose()
+                await asyncio.wait_for(instance.until_free(0), 60)
                 break
         return chunks
     except Refusal as refusal:

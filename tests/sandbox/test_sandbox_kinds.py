@@ -179,6 +179,13 @@ def test_sandbox_a_crash_is_typed_with_the_last_words(run: Run) -> None:
     assert not outcome["alive"]
 
 
+def test_sandbox_a_program_that_ends_slowly_is_waited_for_to_say_how(run: Run) -> None:
+    leaving = "import time; os.closerange(3, 250); time.sleep(1.2); os._exit(7)"
+    outcome = run({"program.py": ECHO.replace("os._exit(7)", leaving)}, [{"call": "leave"}])
+    assert outcome["replies"][0]["error"] == "ProgramCrashed"
+    assert "exit code 7" in outcome["replies"][0]["message"]
+
+
 def test_sandbox_a_deadline_ends_the_program(run: Run) -> None:
     outcome = run(*python({"call": "slow", "input": {"seconds": 60}, "deadline": 0.4}))
     assert outcome["replies"][0]["error"] == "ProgramTimedOut"

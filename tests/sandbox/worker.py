@@ -190,6 +190,8 @@ async def _call(instance: Instance, step: dict[str, Any]) -> dict[str, Any]:
             chunks.append(chunk.decode("utf-8", "replace"))
             if len(chunks) == step.get("take"):
                 await reply.body.aclose()
+                # The program gets a moment to notice; its place is free when it has.
+                await asyncio.wait_for(instance.until_free(0), 60)
                 break
         return {"status": reply.status, "type": reply.content_type, "chunks": chunks}
     except Refusal as refusal:
