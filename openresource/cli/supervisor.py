@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from openresource.primitives.errors import Refusal
 
-READY_SECONDS: Final = 60.0
+READY_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 40.0
 LINE_BYTES_MAX: Final = 1024 * 1024
 LINES_KEPT: Final = 200

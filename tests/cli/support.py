@@ -9,7 +9,6 @@ import os
 import queue
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,14 +23,13 @@ import pytest
 from openresource.cli.main import main
 from openresource.client.homes import Home
 from tests.support.pipes import Lines
-from tests.support.ports import hold_port, port_of
+from tests.support.ports import keep_port
 
 COMMAND_SECONDS_MAX = 120.0
-READY_SECONDS_MAX = 60.0
+READY_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0
 # From the port that `up` is given: the chain, pages, the plain address, three providers.
 UP_PORT_OFFSETS = (0, 1, 2, 10, 11, 12)
-_held: list[socket.socket] = []
 
 MANIFEST = """
 name = "{name}"
@@ -226,19 +224,14 @@ def funded_home(folder: Path, node_home: Path, node_url: str, amount: str = "5")
 
 
 def free_up_port() -> int:
-    """A port for `up` that stays free for it until this process ends, and so do its neighbours."""
+    """A port for `up` whose neighbours are free as well, and stay so."""
     for _ in range(200):
         # Below those that connections go out from.
         base = random.randrange(20_000, 32_000)
-        holders: list[socket.socket] = []
         try:
             for offset in UP_PORT_OFFSETS:
-                holders.append(hold_port(base + offset))
-                port_of(holders[-1])
+                keep_port(base + offset)
         except OSError:
-            for holder in holders:
-                holder.close()
             continue
-        _held.extend(holders)
         return base
     raise AssertionError("no free ports")

@@ -122,7 +122,7 @@ def test_a_program_that_fails_ends_its_job_and_nobody_is_paid(network: Network) 
 def test_a_job_that_nobody_can_finish_expires_with_its_own_exit_code(network: Network) -> None:
     # Whoever takes part in a quorum has a bond, and the one provider has none.
     done = network.run(
-        "job", "run", "shout", "shout", "text=hello", "--policy", "quorum:2/2", "--deadline", "4", "--json"
+        "job", "run", "shout", "shout", "text=hello", "--policy", "quorum:2/2", "--deadline", "15", "--json"
     )
     assert done.code == 4 and done.is_plain(), done.err
     if "status" in done.json:

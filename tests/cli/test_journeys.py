@@ -16,6 +16,7 @@ import pytest
 from openresource.client.homes import Home
 from tests.cli.support import Outcome, Serving, funded_home, run_cli, run_here, serving, write_program
 from tests.support.network import NodeProcess, local_node_process
+from tests.support.ports import hold_port
 
 pytestmark = pytest.mark.journey
 
@@ -257,12 +258,12 @@ def test_a_port_in_use_and_a_home_in_use_are_said(market: Market, tmp_path: Path
 def test_a_node_that_is_away_ends_in_exit_code_3(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create_wallet()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        away = f"http://127.0.0.1:{free.getsockname()[1]}"
-    for words in (["node", "status"], ["services"]):
-        outcome = run_cli(*words, "--home", str(home.folder), "--node", away)
-        assert outcome.code == 3 and "openresource up" in outcome.err and outcome.is_plain()
+    # Held, so that nobody else begins to listen there.
+    with hold_port() as silent:
+        away = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for words in (["node", "status"], ["services"]):
+            outcome = run_cli(*words, "--home", str(home.folder), "--node", away)
+            assert outcome.code == 3 and "openresource up" in outcome.err and outcome.is_plain()
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_a_publication_that_nobody_runs_in_time_stays_and_says_why(market: Marke
             'royalty = "0.0001"', 'royalty = "0.0001"\nprice_cap = "0.0001"'
         )
     )
-    late = market.cli("publish", str(folder), "--deadline", "5", home=market.publisher)
+    late = market.cli("publish", str(folder), "--deadline", "60", home=market.publisher)
     assert late.code == 4 and "cap" in late.err and "stays" in late.err and late.is_plain(), late.err
     assert lock not in late.err
     assert [one["name"] for one in market.cli("services", "patient", "--json").json] == ["patient"]

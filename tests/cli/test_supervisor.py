@@ -15,7 +15,7 @@ import pytest
 
 from openresource.cli.supervisor import Child, ChildDidNotStart, ChildEnded, Supervisor
 
-GONE_SECONDS_MAX = 20.0
+GONE_SECONDS_MAX = 60.0
 
 
 def module(folder: Path, name: str, source: str) -> None:

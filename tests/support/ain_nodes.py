@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.ain_traces import Http
+from tests.support.ports import keep_port
 from tests.vectors_support import load_vectors
 
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 60.0
 
 
 @dataclass(slots=True)
@@ -54,15 +54,8 @@ class RunningNode:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of which nobody has one now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of which nobody has one now, and nobody else gets one until long after."""
+    return [keep_port() for _ in range(count)]
 
 
 @contextlib.contextmanager
@@ -128,7 +121,7 @@ def stop(nodes: Sequence[RunningNode]) -> None:
             node.process.wait()
 
 
-def wait_for_block(node: RunningNode, number: int, seconds_max: float = 30.0) -> None:
+def wait_for_block(node: RunningNode, number: int, seconds_max: float = 60.0) -> None:
     """Wait until a block is final."""
     deadline = time.monotonic() + seconds_max
     http = Http(node.port)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections import deque
+
+KEPT_MAX = 90
+_kept: deque[socket.socket] = deque()
 
 
 def hold_port(port: int = 0) -> socket.socket:
@@ -29,3 +33,11 @@ def port_of(holder: socket.socket) -> int:
     if sys.platform != "linux":
         holder.close()
     return port
+
+
+def keep_port(port: int = 0) -> int:
+    """A port that is held without anybody having to give it back: so many later ones push it out."""
+    _kept.append(hold_port(port))
+    if len(_kept) > KEPT_MAX:
+        _kept.popleft().close()
+    return port_of(_kept[-1])
