@@ -15,11 +15,11 @@ import pytest
 from tests.support.ain_nodes import RunningNode, ain_nodes
 from tests.vectors_support import load_vectors
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 JOURNEYS = Path(__file__).with_name("ain_clients")
-DAY_SECONDS_MAX = 240
+DAY_SECONDS_MAX = 540
 CHECKS_MIN = 100
 # By default ten unpaid transactions of an account may wait; a day of quick tests has more.
 ENVIRONMENT = {"TX_POOL_SIZE_LIMIT_PER_ACCOUNT": "1000"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import select
+import queue
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from openresource.provider.service import Provider
 from openresource.provider.spread import JoinSettings
 from tests.cli.support import environment
 from tests.provider.market import Market, open_market, until, write_program
+from tests.support.pipes import Lines
 
 pytestmark = pytest.mark.journey
 READY_SECONDS_MAX = 60.0
@@ -78,39 +80,33 @@ class Joined:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                text=True,
                 env=environment({"OPENRESOURCE_CACHE": str(folder / "cache")}),
             )
+        assert self._process.stdout is not None
+        self._out = Lines(self._process.stdout)
 
     def said(self, member: str, text: str = "", seconds: float = READY_SECONDS_MAX) -> dict[str, Any]:
         """The next line with this member that contains the text."""
-        assert self._process.stdout is not None
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            readable, _, _ = select.select([self._process.stdout], [], [], 0.5)
-            if not readable:
-                continue
-            line = self._process.stdout.readline()
-            if not line:
-                break
-            facts = json.loads(line)
-            if member in facts and text in str(facts[member]):
-                return dict(facts)
+        with contextlib.suppress(queue.Empty):
+            while line := self._out.next(ends - time.monotonic()):
+                facts = json.loads(line)
+                if member in facts and text in str(facts[member]):
+                    return dict(facts)
         raise AssertionError(f"it did not say {member} {text}: {self._log.read_text()[-2000:]}")
 
     def kill(self) -> None:
         """kill -9."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(30)
+        self._process.wait(60)
 
     def stop(self) -> int:
         """SIGTERM."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(30)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        return code
+        return self._process.wait(60)
 
     def exit_code(self) -> int:
         """Waits for its own end."""
@@ -199,11 +195,11 @@ def test_fleet_join_a_machine_that_is_killed_loses_no_call(tmp_path: Path) -> No
             with joined(tmp_path / f"doomed-{round_number}", provider.join_key) as machine:
                 await asyncio.to_thread(machine.said, "join", "Joined")
                 await use_all(buyer, provider)
+                before = sum(account.tab.spent_uain for account in provider.admission.accounts)
                 calls = asyncio.gather(*(buyer.call("shout", "nap", seconds=1.5) for _ in range(3)))
                 await asyncio.sleep(0.5)
                 machine.kill()
                 # Calls that were over there are done again here; nothing is paid twice.
-                before = sum(account.tab.spent_uain for account in provider.admission.accounts)
                 answers = await calls
                 assert len(answers) == 3 and all(len(str(answer.value)) == 16 for answer in answers)
                 after = sum(account.tab.spent_uain for account in provider.admission.accounts)

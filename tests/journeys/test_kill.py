@@ -156,7 +156,7 @@ async def check_what_was_acknowledged(stage: Stage) -> None:
     ids = [answer["answer"] for answer in answers]
     assert len(set(ids)) == len(ids), "two answers came with one receipt"
     endpoints = {child.facts["provider"]: child.facts["endpoint"] for child in stage.providers}
-    async with httpx2.AsyncClient(verify=False, trust_env=False, timeout=30) as http:
+    async with httpx2.AsyncClient(verify=False, trust_env=False, timeout=60) as http:
         for answer in answers:
             shown = await http.get(f"{endpoints[answer['provider']]}/receipts/{answer['answer']}")
             assert shown.status_code == 200, f"the receipt {answer['answer']} is lost"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import queue
 import select
 import shlex
 import shutil
@@ -22,6 +24,7 @@ import pytest
 from openresource.client.homes import Home
 from tests.cli.support import Outcome, environment, funded_home, run_cli
 from tests.support.network import NodeProcess, local_node_process
+from tests.support.pipes import Lines
 
 pytestmark = pytest.mark.journey
 READY_SECONDS_MAX = 60.0
@@ -64,6 +67,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            text=True,
             env=environment({"SECRET_OF_THE_HOST": "swordfish"}),
         )
         try:
@@ -71,22 +75,17 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-            assert process.stdout is not None
-            process.stdout.close()
 
 
-def _opened(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+def _opened(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
+    out = Lines(process.stdout)
     ends = time.monotonic() + READY_SECONDS_MAX
-    while time.monotonic() < ends:
-        readable, _, _ = select.select([process.stdout], [], [], 1.0)
-        if not readable:
-            continue
-        line = process.stdout.readline()
-        assert line, "the provider has ended"
-        facts = json.loads(line)
-        if "shell" in facts:
-            return dict(facts)
+    with contextlib.suppress(queue.Empty):
+        while line := out.next(ends - time.monotonic()):
+            facts = json.loads(line)
+            if "shell" in facts:
+                return dict(facts)
     raise AssertionError("the machine did not open")
 
 

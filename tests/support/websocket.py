@@ -21,7 +21,7 @@ class Closed(Exception):
 class Socket:
     """One connection."""
 
-    def __init__(self, url: str, seconds_max: float = 10.0) -> None:
+    def __init__(self, url: str, seconds_max: float = 60.0) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._socket = socket.create_connection((parts.hostname, parts.port or 80), seconds_max)

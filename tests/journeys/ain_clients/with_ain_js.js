@@ -8,8 +8,8 @@ const Ain = require('@ainblockchain/ain-js').default;
 const { isDeepStrictEqual } = require('util');
 const { version } = require('@ainblockchain/ain-js/package.json');
 
-const FINAL_MS_MAX = 40000;
-const EVENT_MS_MAX = 20000;
+const FINAL_MS_MAX = 60000;
+const EVENT_MS_MAX = 60000;
 const MNEMONIC =
   'abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about';
 let checks = 0;
@@ -254,10 +254,15 @@ async function staking(ain, me, name) {
 }
 
 async function blocks(ain, nodeAddress, me, other) {
-  const sent = await ain.wallet.transfer({ to: other, value: 1, nonce: -1 });
-  const pending = await ain.getPendingTransactions();
+  let sent, pending, used;
+  const deadline = Date.now() + FINAL_MS_MAX;
+  do {
+    // On a machine that stood still meanwhile it may be final already.
+    sent = await ain.wallet.transfer({ to: other, value: 1, nonce: -1 });
+    pending = await ain.getPendingTransactions();
+    used = await ain.getTransactionPoolSizeUtilization();
+  } while (!(me in pending && used.used >= 1) && Date.now() < deadline);
   check('pending transactions', me in pending && Array.isArray(pending[me][0]), Object.keys(pending));
-  const used = await ain.getTransactionPoolSizeUtilization();
   check('pool utilization', used.limit === 1000 && used.used >= 1, used);
   const { number, index } = await final(ain, sent.tx_hash);
   const block = await ain.getBlockByNumber(number, true);
