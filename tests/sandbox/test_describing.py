@@ -6,10 +6,12 @@ import base64
 import dataclasses
 import datetime
 import enum
+import importlib
 import json
 import sys
 import typing
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
@@ -133,6 +135,30 @@ def test_parameters_that_callers_cannot_name_are_refused() -> None:
 
     with pytest.raises(TypeError, match="no name for callers"):
         describing.Method("by_place", by_place)
+
+
+def test_types_that_only_checkers_import_may_be_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """from __future__ import annotations
+import typing
+if typing.TYPE_CHECKING:
+    from elsewhere import Table
+class Shelf:
+    def get(self, name: str, beside: Table | None = None) -> list[Table]: return []
+    def put(self, *books: str) -> None: ...
+def misspelt(name: Tabel) -> str: return name
+"""
+    (tmp_path / "shelves_for_checkers.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("shelves_for_checkers")
+    monkeypatch.setitem(sys.modules, "shelves_for_checkers", module)
+    found = describing.methods_of(module.Shelf())
+    assert list(found) == ["get"], "callers cannot name what put takes"
+    properties = found["get"].describe()["input"]["properties"]
+    assert properties["name"] == {"type": "string"} and "type" not in properties["beside"]
+    with pytest.raises(TypeError, match="misspelt cannot be read"):
+        describing.Method("misspelt", module.misspelt)
 
 
 def test_answers_become_json() -> None:

@@ -240,7 +240,14 @@ def _untyped_library(files: Files, sources: list[Source]) -> Finding | None:
 
 
 def _methods_of(node: ast.ClassDef) -> list[str]:
-    return [part.name for part in node.body if isinstance(part, Function) and not part.name.startswith("_")]
+    return [
+        part.name
+        for part in node.body
+        if isinstance(part, Function)
+        and not part.name.startswith("_")
+        # Properties are no methods.
+        and not any(ast.unparse(word).endswith(("property", ".setter")) for word in part.decorator_list)
+    ]
 
 
 def detect_script(files: Files) -> Finding | None:

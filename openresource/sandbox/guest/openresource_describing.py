@@ -3,6 +3,7 @@
 Runs inside the sandbox with the standard library alone.
 """
 
+import ast
 import base64
 import binascii
 import collections.abc
@@ -13,6 +14,7 @@ import enum
 import inspect
 import pathlib
 import shutil
+import sys
 import tempfile
 import types
 import typing
@@ -40,6 +42,10 @@ class BadInput(Exception):
     """The caller's input does not fit; the message names the field."""
 
 
+class Nameless(TypeError):
+    """A parameter that callers cannot name."""
+
+
 class Method:
     """A callable that was described."""
 
@@ -50,7 +56,7 @@ class Method:
         self.is_stream = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         target = function if inspect.isroutine(function) else type(function).__call__
         try:
-            hints = typing.get_type_hints(target, include_extras=True)
+            hints = hints_of(target)
         except Exception as problem:
             raise TypeError(f"the types of {name} cannot be read: {problem}") from None
         self.returns = hints.pop("return", typing.Any)
@@ -62,7 +68,7 @@ class Method:
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.takes_anything = True
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-                raise TypeError(f"{name}: parameter {parameter.name} has no name for callers; drop / and *")
+                raise Nameless(f"{name}: parameter {parameter.name} has no name for callers; drop / and *")
             else:
                 hint = hints.get(parameter.name, typing.Any)
                 default = parameter.default
@@ -146,6 +152,47 @@ class Method:
         }
 
 
+def hints_of(target: typing.Any) -> typing.Any:
+    """The types of a function; one whose names its file imports for type checkers alone may be anything."""
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except NameError as problem:
+        if problem.name not in names_for_checkers(target):
+            raise
+    known = getattr(inspect.unwrap(target), "__globals__", {})
+    hints = {}
+    for name, annotation in target.__annotations__.items():
+        lone = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints.update(typing.get_type_hints(lone, globalns=known, include_extras=True))
+        except NameError as problem:
+            if problem.name not in names_for_checkers(target):
+                raise
+            hints[name] = typing.Any
+    return hints
+
+
+def names_for_checkers(target: typing.Any) -> typing.Any:
+    """What a function's file imports only where TYPE_CHECKING holds, which is never while it runs."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[target.__module__]))
+    except (OSError, TypeError, KeyError, SyntaxError):
+        return set()
+    blocks = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
+    ]
+    return {
+        alias.asname or alias.name.partition(".")[0]
+        for block in blocks
+        for part in block.body
+        for node in ast.walk(part)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+
+
 def methods_of(entry: typing.Any) -> typing.Any:
     """The methods of an entry: a function is one, an object or a module has its public ones."""
     if inspect.ismodule(entry):
@@ -153,9 +200,15 @@ def methods_of(entry: typing.Any) -> typing.Any:
     if inspect.isroutine(entry):
         return {entry.__name__: Method(entry.__name__, entry)}
     found = {}
+    nameless = []
     for name, function in inspect.getmembers(entry, callable):
         if not name.startswith("_") and name not in HIDDEN and inspect.isroutine(function):
-            found[name] = Method(name, function)
+            try:
+                found[name] = Method(name, function)
+            except Nameless as problem:
+                nameless.append(problem)
+    if nameless and not found:
+        raise nameless[0]
     if not found and callable(entry):
         found["call"] = Method("call", entry)
     if not found:
