@@ -26,7 +26,7 @@ license = "MIT"
 {run}
 [resources]
 memory = "128Mi"
-timeout_s = 2
+timeout_s = 6
 """
 PYTHON = """
 import os, time
@@ -46,7 +46,7 @@ class Program:
     def eat(self) -> int:
         return len(bytearray(1 << 30))
     def hang(self) -> str:
-        time.sleep(60)
+        time.sleep(600)
         return ""
 """
 
@@ -95,7 +95,7 @@ def door(scene: Scene) -> Iterator[tuple[str, str]]:
 
 def rpcs(url: str, service: str) -> dict[str, Any]:
     """What a stock client makes of a service's .proto."""
-    with urllib.request.urlopen(f"{url}/{service}/interface.proto", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}/{service}/interface.proto", timeout=60) as answer:
         text = answer.read()
     return read_methods(compile_proto({"service.proto": text}, "service.proto"))
 

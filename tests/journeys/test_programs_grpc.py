@@ -67,7 +67,7 @@ def test_programs_are_called_by_stock_grpc_clients_through_connect(scene: Scene)
         assert unfit.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with grpc.insecure_channel(address) as channel:
             with pytest.raises(grpc.RpcError) as unknown:
-                channel.unary_unary("/openresource.gone.Gone/Call")(b"", timeout=30)
+                channel.unary_unary("/openresource.gone.Gone/Call")(b"", timeout=60)
             assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 

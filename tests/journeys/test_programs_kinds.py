@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             case "/eat":
                 self.say(200, len(bytearray(1 << 30)))
             case "/hang":
-                time.sleep(60)
+                time.sleep(600)
 
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
@@ -103,7 +103,7 @@ for line in sys.stdin:
         case "eat":
             say(output=len(bytearray(1 << 30)))
         case "hang":
-            time.sleep(60)
+            time.sleep(600)
 """
 TOOL = """
 import os, signal, sys, time
@@ -121,7 +121,7 @@ match sys.argv[1:]:
     case ["eat"]:
         print(len(bytearray(1 << 30)))
     case ["hang"]:
-        time.sleep(60)
+        time.sleep(600)
 """
 TOOL_METHODS = """
 [[methods]]
@@ -249,7 +249,7 @@ def test_programs_of_each_kind_live_through_everything(scene: Scene, name: str) 
                 way,
                 refused.value.to_json(),
             )
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 120
             fine()
 
 

@@ -128,4 +128,4 @@ def test_programs_that_do_not_build_are_refused_with_the_lines_that_say_why(
             "The build of broken failed: a step ended with code 1. It said: broken.c:1:1: error"
         )
 
-    stage.run(asyncio.wait_for(journey(), 60))
+    stage.run(asyncio.wait_for(journey(), 150))

@@ -15,7 +15,7 @@ from openresource.client import AsyncClient
 from openresource.market.holds import DEFAULT_HOLD
 from openresource.market.tree_json import json_value
 from openresource.primitives.keys import generate_key
-from tests.journeys.push_stage import Repository, Stage, stage
+from tests.journeys.push_stage import Repository, Stage, stage, wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 
@@ -46,8 +46,14 @@ def test_rollbacks_lead_back_step_by_step_and_forth_by_name(scene: Stage) -> Non
         programs.append(scene.latest("steps")["program"])
     for program in programs[:3]:
         scene.until_gone("steps", program)
-    kept = json.loads((scene.folder / "provider" / "provider" / "releases.json").read_text())
-    assert kept[f"{scene.address}/steps"] == programs[1:]
+    releases = scene.folder / "provider" / "provider" / "releases.json"
+    # Written down when the chain knows already that the newest one is served.
+    kept = wait_until(
+        lambda: programs[3] in (kept := json.loads(releases.read_text())[f"{scene.address}/steps"]) and kept,
+        60,
+        "the newest release to be kept",
+    )
+    assert kept == programs[1:]
     folder = scene.folder / "provider" / "provider" / "releases"
     assert {program for program in programs if (folder / program).is_dir()} >= set(programs[1:])
 
