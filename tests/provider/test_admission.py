@@ -28,7 +28,7 @@ from openresource.market.vouchers import (
     VoucherTooOld,
 )
 from openresource.primitives.errors import InvalidInput, Refusal
-from openresource.provider import admission
+from openresource.provider import admission, journal
 from openresource.provider.admission import (
     CallUndone,
     ChannelExpiresSoon,
@@ -101,7 +101,12 @@ def test_a_covered_call_begins_and_counts_when_it_is_answered(tmp_path: Path) ->
     at_a_desk(tmp_path, work)
 
 
-def test_a_voucher_and_the_receipt_go_down_with_one_sync_before_the_answer_may_leave(tmp_path: Path) -> None:
+def test_a_voucher_and_the_receipt_go_down_with_one_sync_before_the_answer_may_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A slow machine may take longer from the one to the other than the first one waits.
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 60.0)
+
     async def work(desk: Desk, purse: Purse) -> None:
         records, syncs = desk.journal.records, desk.journal.syncs
         await begin(desk, purse, 1, purse.header(PRICE))
