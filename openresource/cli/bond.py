@@ -39,6 +39,8 @@ def show_bond(provider: str | None, home: str | None, node_url: str | None, as_j
             return {
                 "provider": address,
                 "bond_uain": found.counted_uain,
+                "free_uain": found.free_uain,
+                "running_jobs": sorted(found.locks),
                 "leaving": [
                     {"amount_uain": one.amount_uain, "at_ms": one.at_ms}
                     for one in (found.leaving or {}).values()
@@ -114,12 +116,16 @@ Exit codes: 0 on its way · 1 refused · 2 wrong usage · 3 node away"""
 @dry_run_option
 @json_option
 def withdraw(amount: str, home: str | None, node_url: str | None, dry_run: bool, as_json: bool) -> None:
-    """Ask for AMOUNT of AIN of the bond; it counts no more at once and comes back after the network's delay."""
+    """Ask for AMOUNT of AIN of the bond; it counts no more at once and comes back after the network's delay.
+
+    What is locked for running jobs stays until their verdicts. What comes back waits until nothing can be shown any more
+    against a run that was settled before it was asked for.
+    """
     amount_uain = uain_from_text(amount)
     place = Home(home)
 
     async def asking() -> dict[str, Any]:
-        from openresource.client.bonds import bond_of, withdraw_bond
+        from openresource.client.bonds import bond_of, planned_withdrawal, withdraw_bond
 
         async with chain_of(place, node_url) as chain:
             before = await bond_of(chain, place.address())
@@ -130,7 +136,7 @@ def withdraw(amount: str, home: str | None, node_url: str | None, dry_run: bool,
                 "dry_run": dry_run,
             }
             if dry_run:
-                return plan
+                return plan | {"returns_at_ms": (await planned_withdrawal(chain, before, amount_uain)).at_ms}
             tx_hash, at_ms = await withdraw_bond(chain, key_of(place), amount_uain)
             return {**plan, "tx_hash": tx_hash, "returns_at_ms": at_ms}
 
@@ -142,6 +148,13 @@ def _text(outcome: dict[str, Any]) -> str:
     from openresource.cli.times import moment_text
 
     lines = [f"{outcome['provider']}: a bond of {text_from_uain(outcome['bond_uain'])} AIN"]
+    running = len(outcome["running_jobs"])
+    if running:
+        free = text_from_uain(outcome["free_uain"])
+        until = (
+            "1 running job has its verdict" if running == 1 else f"{running} running jobs have their verdicts"
+        )
+        lines.append(f"  {free} AIN of it are free; the rest is locked until {until}")
     lines += leaving_lines(outcome["leaving"])
     if outcome["since_ms"]:
         count = outcome["claims"]

@@ -23,7 +23,12 @@ def withdrawn_text(outcome: Mapping[str, Any], left_uain: int) -> str:
 
     amount = text_from_uain(outcome["withdrawn_uain"])
     if outcome["dry_run"]:
-        return f"Would ask for {amount} AIN; {text_from_uain(max(0, left_uain))} AIN would stay."
+        back = (
+            f", which would come back {until_text(outcome['returns_at_ms'])}"
+            if outcome.get("returns_at_ms")
+            else ""
+        )
+        return f"Would ask for {amount} AIN{back}; {text_from_uain(max(0, left_uain))} AIN would stay."
     return f"{amount} AIN come back {until_text(outcome['returns_at_ms'])}."
 
 

@@ -1,13 +1,15 @@
 """Bonds: money that a provider leaves with the chain as a pledge, and gets back some time after it asked.
 
 The bond is the balance of the provider's account `deposits|market|bond:<address>`. A withdrawal stops counting at once
-and is paid after a delay, so that a deed of the last hours can still be answered for.
+and is paid after a delay that is never shorter than what was settled before can be doubted and judged. What is locked for
+running jobs cannot be withdrawn at all. So a bond is there for as long as anything can be shown against a run, and since
+the delay is a number, nobody else can make it longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from openresource.market.codes import ResultCode
@@ -30,7 +32,7 @@ class BondOutOfRange(Refusal):
 
 class BondNotFree(Refusal):
     result_code = ResultCode.BOND_NOT_FREE
-    template = "Of the bond of {provider} {free} AIN are free; {amount} AIN cannot be withdrawn."
+    template = "Of the bond of {provider} {free} AIN are free; {amount} AIN cannot be withdrawn{reason}."
     way_out = (
         "Withdraw at most what is free: not what is on its way already, nor what running jobs have locked."
     )
@@ -44,10 +46,11 @@ class TooManyWithdrawals(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """Some of a bond on its way back."""
+    """Some of a bond on its way back; it answers for runs that were settled before it was asked for."""
 
     amount_uain: int
     at_ms: int
+    asked_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,13 @@ def check_addition(bond: Bond, amount_uain: int) -> None:
         raise BondOutOfRange(bond_uain=bond.held_uain + amount_uain, maximum_uain=UAIN_MAX)
 
 
-def withdraw(bond: Bond, amount_uain: int, at_ms: int, delay_ms: int) -> Withdrawal:
-    """A withdrawal of what is free, to be paid after the delay."""
+def delay_ms(own_ms: int, answers_ms: int) -> int:
+    """How long a withdrawal takes: what the network says, and never less than a run is answered for."""
+    return max(own_ms, answers_ms)
+
+
+def withdraw(bond: Bond, amount_uain: int, at_ms: int, wait_ms: int) -> Withdrawal:
+    """A withdrawal of what is free, to be paid after a while."""
     count = len(bond.leaving or {})
     if count >= WITHDRAWALS_MAX:
         raise TooManyWithdrawals(provider=bond.provider, count=count)
@@ -112,8 +120,27 @@ def withdraw(bond: Bond, amount_uain: int, at_ms: int, delay_ms: int) -> Withdra
             provider=bond.provider,
             free=text_from_uain(bond.free_uain),
             amount=text_from_uain(amount_uain),
+            reason=_why_not_free(bond),
         )
-    return Withdrawal(amount_uain, at_ms + delay_ms)
+    return Withdrawal(amount_uain, at_ms + wait_ms, at_ms)
+
+
+def free_at_ms(withdrawal: Withdrawal, answers_ms: int) -> int:
+    """When a withdrawal is paid: later than was said only if runs are answered for longer now than when it was asked for."""
+    return max(withdrawal.at_ms, withdrawal.asked_at_ms + answers_ms)
+
+
+def left_of_leaving(bond: Bond, taken_uain: int) -> dict[str, Withdrawal]:
+    """What is on its way out after something was taken from a bond: that pays first, the soonest before all.
+
+    Else what stays, which answers for what its provider runs since, would pay for what was before.
+    """
+    left = dict(bond.leaving or {})
+    for name, one in sorted(left.items(), key=lambda item: (item[1].at_ms, item[0])):
+        part_uain = min(taken_uain, one.amount_uain)
+        taken_uain -= part_uain
+        left[name] = replace(one, amount_uain=one.amount_uain - part_uain)
+    return {name: one for name, one in left.items() if one.amount_uain}
 
 
 def paid_back(bond: Bond, record: str) -> int:
@@ -131,7 +158,9 @@ def read_bond(provider: str, record: Any, held_uain: int) -> Bond:
     leaving = {}
     for name, entry in entries.items():
         one = Fields(entry, "withdrawal")
-        leaving[str(name)] = Withdrawal(one.amount("amount_uain"), one.integer("at_ms"))
+        at_ms = one.integer("at_ms")
+        asked_at_ms = one.optional_integer("asked_at_ms", at_ms)
+        leaving[str(name)] = Withdrawal(one.amount("amount_uain"), at_ms, asked_at_ms)
     locks = fields.take("locks") or {}
     recent = fields.take("recent") or {}
     return Bond(
@@ -145,4 +174,23 @@ def read_bond(provider: str, record: Any, held_uain: int) -> Bond:
 
 def withdrawal_record(withdrawal: Withdrawal) -> dict[str, Any]:
     """What the chain writes at `/bonds/<provider>/state/leaving/<record>`."""
-    return {"amount_uain": withdrawal.amount_uain, "at_ms": withdrawal.at_ms}
+    return {
+        "amount_uain": withdrawal.amount_uain,
+        "at_ms": withdrawal.at_ms,
+        "asked_at_ms": withdrawal.asked_at_ms,
+    }
+
+
+def _why_not_free(bond: Bond) -> str:
+    """What the rest of a bond waits for, in words that end a sentence."""
+    reasons = []
+    if bond.locks:
+        count = len(bond.locks)
+        jobs = (
+            "1 running job until its verdict" if count == 1 else f"{count} running jobs until their verdicts"
+        )
+        reasons.append(f"{text_from_uain(sum(bond.locks.values()))} AIN are locked for {jobs}")
+    if bond.leaving:
+        last_ms = max(one.at_ms for one in bond.leaving.values())
+        reasons.append(f"{text_from_uain(bond.leaving_uain)} AIN are on their way, the last until {last_ms}")
+    return f": {' and '.join(reasons)}" if reasons else ""

@@ -70,6 +70,20 @@ def test_a_withdrawal_counts_no_more_at_once_and_is_paid_after_the_delay() -> No
     assert counted(chain) == 6_000 and chain.get(f"/bonds/{PROVIDER.address}/state/leaving") is None
 
 
+def test_a_withdrawal_waits_on_when_the_windows_of_jobs_were_made_longer_since() -> None:
+    chain = bonded_chain()
+    chain.write(PROVIDER, f"{WITHDRAW}/{RECORD}", {"amount_uain": 4_000})
+    asked_at_ms = chain.at
+    chain.state.write_value(("blockchain_params", "market", "job_keep_ms"), 2 * BOND_DELAY_MS_DEFAULT)
+    chain.wait(BOND_DELAY_MS_DEFAULT)
+    later_ms = chain.get(f"/bonds/{PROVIDER.address}/state/leaving/{RECORD}/at_ms")
+    assert later_ms == asked_at_ms + 2 * BOND_DELAY_MS_DEFAULT + 66 * 60_000
+    chain.wait(later_ms - chain.at - 1)
+    assert chain.balance(ACCOUNT) == 10_000
+    chain.wait(1)
+    assert chain.balance(PROVIDER.address) == 14_000 and chain.balance(ACCOUNT) == 6_000
+
+
 def test_a_bond_that_shrank_meanwhile_pays_what_is_there() -> None:
     chain = bonded_chain()
     chain.write(PROVIDER, f"{WITHDRAW}/{RECORD}", {"amount_uain": 10_000})

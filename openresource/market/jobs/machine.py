@@ -222,9 +222,13 @@ def dispute_bond_uain(job: Job, settings: Settings, at_ms: int) -> int:
 
 
 def disputable_until_ms(job: Job, settings: Settings) -> int:
-    """Until when an accepted result may be doubted; after a doubt that proved nothing everybody has as long again."""
+    """Until when an accepted result may be doubted; after a doubt that proved nothing everybody has as long again.
+
+    That has an end, so that nobody can keep its run in doubt, and the bonds that answer for it, by doubting for ever.
+    """
     judged_at_ms = 0 if job.dispute is None else job.dispute.judged_at_ms
-    return max(job.settled_at_ms, judged_at_ms) + settings.dispute_ms
+    window_ms = max(job.settled_at_ms, judged_at_ms) + settings.dispute_ms
+    return min(window_ms, job.settled_at_ms + settings.doubts_ms)
 
 
 def dispute(job: Job, disputer: str, bond_uain: int, settings: Settings, facts: Facts, at_ms: int) -> Outcome:

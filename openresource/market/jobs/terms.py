@@ -21,6 +21,11 @@ TREASURY: Final = "treasury"
 BOND_PREFIX: Final = "bond:"
 
 
+# Doubts that prove nothing open a new window, but not for ever: a result could else hold bonds, and its records, as long as
+# somebody likes.
+DISPUTE_WINDOWS_MAX: Final = 6
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The market's parameters that jobs go by; the values here hold where the chain says nothing."""
@@ -46,6 +51,21 @@ class Settings:
     dispute_bond_uain: int = UAIN_PER_AIN // 10
     # Of what a slash leaves after those who are owed something, to whom the fault was shown by.
     reporter_ppm: int = 200_000
+
+    @property
+    def doubts_ms(self) -> int:
+        """For how long after a job is settled a doubt of its result may begin at all."""
+        return DISPUTE_WINDOWS_MAX * self.dispute_ms
+
+    @property
+    def judging_ms(self) -> int:
+        """How long a dispute lasts at most."""
+        return self.referee_ms + self.reveal_ms
+
+    @property
+    def answers_ms(self) -> int:
+        """For how long after a job is settled something may be shown against a run of it: then it is folded."""
+        return self.doubts_ms + self.judging_ms + self.keep_ms
 
 
 # Where each of these stands below /blockchain_params/market; the fee has its own place.

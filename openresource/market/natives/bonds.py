@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openresource.ledger.draft import Draft, DueAction, Native, NativeCall
 from openresource.market.accounts import BOND_BALANCES, bond_account
 from openresource.market.bonds import (
     Bond,
     check_addition,
+    delay_ms,
+    free_at_ms,
+    left_of_leaving,
     paid_back,
     read_bond,
     with_addition,
@@ -14,7 +19,7 @@ from openresource.market.bonds import (
     withdrawal_record,
 )
 from openresource.market.fields import Fields, InvalidRecord, require_key
-from openresource.market.natives.parameters import BOND_DELAY_MS, parameter
+from openresource.market.natives.parameters import BOND_DELAY_MS, job_settings, parameter
 from openresource.market.records import (
     RECORDS,
     ProviderRecord,
@@ -69,20 +74,40 @@ def withdraw_bond(draft: Draft, call: NativeCall) -> None:
     record, bond = call.params["record"], bond_of(draft, provider)
     if record in (bond.leaving or {}):
         raise InvalidRecord(what="withdrawal", member="its key", reason="names one that is on its way")
-    withdrawal = withdraw(bond, amount, call.at, parameter(draft, BOND_DELAY_MS))
+    wait_ms = delay_ms(parameter(draft, BOND_DELAY_MS), job_settings(draft).answers_ms)
+    withdrawal = withdraw(bond, amount, call.at, wait_ms)
     draft.set((BONDS, provider, "state", "leaving", record), withdrawal_record(withdrawal))
     draft.after(withdrawal.at_ms, BOND_RETURNS, f"{provider}/{record}")
     draft.set(call.path, None)
 
 
 def return_bond(draft: Draft, key: str, at_ms: int) -> None:
-    """A withdrawal's time has come."""
+    """A withdrawal's time has come, unless the network has made its jobs' windows longer since."""
     provider, _, record = key.partition("/")
     bond = bond_of(draft, provider)
-    if record not in (bond.leaving or {}):
+    found = (bond.leaving or {}).get(record)
+    if found is None:
+        return
+    later_ms = free_at_ms(found, job_settings(draft).answers_ms)
+    if later_ms > at_ms:
+        waits = withdrawal_record(replace(found, at_ms=later_ms))
+        draft.set((BONDS, provider, "state", "leaving", record), waits)
+        draft.after(later_ms, BOND_RETURNS, key)
         return
     draft.move(bond_account(provider), provider, paid_back(bond, record))
     draft.set((BONDS, provider, "state", "leaving", record), None)
+
+
+def take_from_leaving(draft: Draft, provider: str, amount_uain: int) -> None:
+    """Lets what is on its way out pay what is taken from a bond, as far as it goes; called before the money is moved."""
+    bond = bond_of(draft, provider)
+    left = left_of_leaving(bond, amount_uain)
+    for record, one in (bond.leaving or {}).items():
+        if record not in left:
+            draft.no_longer(one.at_ms, BOND_RETURNS, f"{provider}/{record}")
+            draft.set((BONDS, provider, "state", "leaving", record), None)
+        elif left[record] != one:
+            draft.set((BONDS, provider, "state", "leaving", record), withdrawal_record(left[record]))
 
 
 def _provider(call: NativeCall) -> str:

@@ -20,7 +20,7 @@ from openresource.market.jobs.terms import BOND_PREFIX, Facts, Job, Outcome, Set
 from openresource.market.jobs.turns import CANDIDATES_MAX, checkers, order_known_ms
 from openresource.market.jobs.verdicts import WORKER, verdict_record
 from openresource.market.jobs.waits import overtaken
-from openresource.market.natives.bonds import BONDS, bond_of, record_of
+from openresource.market.natives.bonds import BONDS, bond_of, record_of, take_from_leaving
 from openresource.market.natives.reputation import record_job
 from openresource.market.placements import PLACED
 from openresource.market.records import RECORDS, count_result, provider_record
@@ -61,6 +61,8 @@ def store(draft: Draft, found: Found, outcome: Outcome, at_ms: int, *, is_writte
     before, after = found.job, outcome.job
     _store_executions(draft, before, after, is_written)
     for move in outcome.moves:
+        if move.source.startswith(BOND_PREFIX):
+            take_from_leaving(draft, move.source.removeprefix(BOND_PREFIX), move.amount_uain)
         draft.move(
             _account(draft, found, move.source, at_ms),
             _account(draft, found, move.target, at_ms),
