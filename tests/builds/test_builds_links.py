@@ -13,7 +13,7 @@ from openresource.builds.workshop import BuildFailed, BuildLimits
 from tests.builds.support import made, workshop
 from tests.builds.test_builds_abuse import attack
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 # Beside the work folder lies what the result is called later: there the way up is long, after the move it is short.
 TRICK = """

@@ -26,7 +26,7 @@ from openresource.sandbox.releases import load_manifest
 from tests.builds.support import program
 from tests.sandbox.workers import IS_ROOT, PLAIN_UID, ROOT, STAGE
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
 PROGRAM: dict[str, str | bytes] = {
     "openresource.toml": 'name = "double"\n[run]\nkind = "cli"\ncommand = ["./double"]\n'
     '[[methods]]\nname = "double"\nargs = ["{number}"]\nresult = "json"\n',
@@ -75,7 +75,7 @@ def test_a_plain_user_builds_and_runs(open_folder: Path) -> None:
         words = [sys.executable, "-I", "-S", str(LAUNCHER), str(descriptor)]
         descriptors = (descriptor,)
     done = subprocess.run(
-        words, capture_output=True, text=True, check=False, timeout=100, env=environment, cwd=ROOT, pass_fds=descriptors
+        words, capture_output=True, text=True, check=False, timeout=240, env=environment, cwd=ROOT, pass_fds=descriptors
     )  # fmt: skip
     for descriptor in descriptors:
         os.close(descriptor)
