@@ -136,7 +136,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(job: Coroutine[Any, Any, None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             await job
 
     asyncio.run(bounded())
@@ -248,6 +248,27 @@ def test_a_killed_node_goes_on_fetching_where_it_was(network: LittleNetwork) -> 
         assert not draft.exists()
         await post.syncs[late.key.address].fetch_old_blocks()
         assert same_chain(network.members[0], late) and late.storage.oldest_number() == 1
+
+    run(journey())
+
+
+def test_who_is_stopped_in_the_moment_of_an_answer_stops(network: LittleNetwork) -> None:
+    async def journey() -> None:
+        post = Post(network)
+        late = await begin(post, network)
+        sync = post.syncs[late.key.address]
+        take = sync.take
+
+        def take_and_stop(kind: str, data: Any, sender: str) -> None:
+            take(kind, data, sender)
+            if kind == OLD_RESPONSE:
+                job.cancel()
+
+        sync.take = take_and_stop  # type: ignore[method-assign]
+        job = asyncio.ensure_future(sync.fetch_old_blocks())
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert late.storage.oldest_number() > 1
 
     run(journey())
 

@@ -24,7 +24,7 @@ UNKNOWN_HASH = "0x" + "00" * 32
 
 def node_test(folder: Path, story: Any, **options: Any) -> None:
     async def run() -> None:
-        async with asyncio.timeout(60), running_door(folder, **options) as (engine, chain):
+        async with asyncio.timeout(150), running_door(folder, **options) as (engine, chain):
             await story(engine, chain)
 
     asyncio.run(run())

@@ -23,7 +23,7 @@ def over_a_network(story: Story) -> None:
     """Run a story with an app that alice made."""
 
     async def run() -> None:
-        async with asyncio.timeout(90), local_node() as node:
+        async with asyncio.timeout(150), local_node() as node:
             chain = node.chain()
             alice = await node.funded_key(100 * AIN)
             await chain.submit_final(

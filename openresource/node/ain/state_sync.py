@@ -285,8 +285,10 @@ class StateSync:
         try:
             if not self._peers.tell(peer, kind, data):
                 return None
+            # Not `wait_for`: Python 3.11's forgets a cancellation that comes in the moment of the answer.
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self._answer, ANSWER_SECONDS)
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await self._answer
             return None
         finally:
             self._answer = None
