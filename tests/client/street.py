@@ -200,6 +200,17 @@ class Shop:
     def spent_uain(self) -> int:
         return sum(tab.spent_uain for tab in self.tabs)
 
+    async def has_earned(self, amount_uain: int) -> None:
+        """Returns when calls for so much are counted, and all that were counted are written down.
+
+        What is counted and not written yet is still under way for who asks what became of it.
+        """
+
+        def is_written() -> bool:
+            return self.spent_uain == amount_uain and not any(one.waiting for one in self.admission.accounts)
+
+        await until(is_written)
+
     async def announce(self, status: str = "PLACED", **changes: Any) -> None:
         """Writes the placement's next step."""
         placement = Placement(

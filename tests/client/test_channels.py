@@ -186,7 +186,7 @@ def test_unacknowledged_receipts_that_nobody_has_are_settled_away(
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             slowly.go.set()
-            await until(lambda: shop.spent_uain == PRICE_UAIN)
+            await shop.has_earned(PRICE_UAIN)
             for number in range(9):
                 assert (await buyer.call(service.name, text=f"n{number}")).value == f"N{number}"
             assert len(await channel_names(buyer)) > 1

@@ -39,7 +39,7 @@ async def killed_with_calls_open(street: Street, service: Service, home: Home) -
         await asyncio.gather(*waiting, return_exceptions=True)
         assert len((await purse_of(buyer)).in_flight) == OPEN
     slowly.go.set()
-    await until(lambda: shop.spent_uain == (ANSWERED + OPEN) * PRICE_UAIN)
+    await shop.has_earned((ANSWERED + OPEN) * PRICE_UAIN)
     return shop
 
 

@@ -143,7 +143,7 @@ def test_a_deadline_ends_a_call_and_its_late_answer_is_counted_before_the_next(o
             await until(lambda: len(shop.runner.calls) == 2)
             slowly.go.set()
             assert (await calling).value == "B"
-            await until(lambda: shop.spent_uain == 2 * PRICE_UAIN)
+            await shop.has_earned(2 * PRICE_UAIN)
             assert (await buyer.call(service.name, text="c")).value == "C"
             purse = await purse_of(buyer)
             assert (purse.acknowledged, purse.earned_uain, purse.at_risk_uain) == (3, 300, 0)
@@ -165,7 +165,7 @@ def test_a_client_that_is_cut_off_counts_what_was_answered_when_it_comes_back(on
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
         slowly.go.set()
-        await until(lambda: shop.spent_uain == 5 * PRICE_UAIN)
+        await shop.has_earned(5 * PRICE_UAIN)
         async with AsyncClient(home, street.node.url) as again:
             assert (await again.call(service.name, text="b")).value == "B"
             purse = await purse_of(again)

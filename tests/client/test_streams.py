@@ -88,7 +88,7 @@ def test_a_stream_that_is_cancelled_costs_its_price_after_the_first_byte_and_not
             chunks.put(b"1\n")
             assert await anext(values) == 1
             await values.aclose()
-            await until(lambda: shop.spent_uain == 2 * PRICE_UAIN)
+            await shop.has_earned(2 * PRICE_UAIN)
             # The receipt was on its way when we left; it is counted before the next call.
             assert (await buyer.call(service.name, text="b")).value == "B"
             purse = await purse_of(buyer)
