@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openresource.cli.output import note
+from openresource.cli.program_words import hint_of_words
 from openresource.cli.session import chain_of, key_of
 from openresource.client.chain import Chain
 from openresource.client.homes import Home
@@ -66,7 +67,10 @@ async def prepare_folder(
     except Refusal as refusal:
         quote_program(refusal, quiet=quiet)
         if detected is not None and "stderr" in refusal.facts:
-            refusal._remedy = "Its own words are above. To start it otherwise, `openresource init` writes the page that was detected."
+            hint = hint_of_words(str(refusal.facts["stderr"])) or "Its own words are above."
+            refusal._remedy = (
+                f"{hint} To start it otherwise, `openresource init` writes the page that was detected."
+            )
         raise
 
 
@@ -265,4 +269,6 @@ def quote_program(refusal: Refusal, *, quiet: bool) -> None:
     words = cause.facts.get("stderr") if isinstance(cause, Refusal) else None
     if words and not quiet:
         note("\n".join(f"    | {line}" for line in str(words).splitlines()[-WORDS_LINES_MAX:]))
-        refusal._remedy = "Its own words are above; mend it and publish it again."
+        refusal._remedy = (
+            hint_of_words(str(words)) or "Its own words are above; mend it and publish it again."
+        )
