@@ -6,6 +6,7 @@ import copy
 import http.server
 import json
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from tests.vectors_support import load_vectors
 
 pytestmark = pytest.mark.journey
 
-EPOCH_MS = 300
-SECONDS_MAX = 40.0
+# Messages of three processes fit into it on a machine that has other things to do.
+EPOCH_MS = 1_000
+SECONDS_MAX = 60.0
 
 
 def quick_configuration(folder: Path, name: str) -> str:
@@ -172,9 +174,14 @@ def test_a_node_begins_at_a_peers_state_refuses_a_false_one_and_fetches_old_bloc
         other.write(["values", "accounts", key_of(6).address, "balance"], 10**12)
         with ChainStorage(tmp_path / "unused", false) as storage:
             storage.write_snapshot(call(first, "ain_getLastBlockNumber"), other.freeze().root, 1)
-        third.start_again()
+        # The one whose state is true says nothing until the false one was refused.
+        second.process.send_signal(signal.SIGSTOP)
+        try:
+            third.start_again()
+            until(lambda: "a state is refused" in third.log.read_text(), "no state is refused", nodes)
+        finally:
+            second.process.send_signal(signal.SIGCONT)
         until(lambda: _serves(third), "the third does not serve", nodes)
-        assert "a state is refused" in third.log.read_text()
         begun = int(next(true.glob("*.gz")).name.partition(".")[0])
         assert begun > 11 and balance(third) == 1_000_007
 
@@ -194,7 +201,7 @@ def test_a_node_begins_at_a_peers_state_refuses_a_false_one_and_fetches_old_bloc
 
 def test_the_event_handler_tells_of_blocks_and_of_a_write_twice(tmp_path: Path) -> None:
     configuration = quick_configuration(tmp_path, "1-node")
-    with ain_nodes(tmp_path, configuration, 1, {"EVENT_HANDLER_HEARTBEAT_INTERVAL_MS": "400"}) as nodes:
+    with ain_nodes(tmp_path, configuration, 1, {"EVENT_HANDLER_HEARTBEAT_INTERVAL_MS": "3000"}) as nodes:
         (node,) = nodes
         socket = Socket(node.event_url)
         path = f"/accounts/{key_of(6).address}/balance"
@@ -204,14 +211,17 @@ def test_the_event_handler_tells_of_blocks_and_of_a_write_twice(tmp_path: Path) 
         ]
         for one in filters:
             socket.send_json({"type": "REGISTER_FILTER", "data": one})
-        until(lambda: len(call(node, "ain_getEventHandlerFilterInfo")) == 2, "filters are not taken", nodes)
-        call(node, "ain_sendSignedTransaction", **transfer(7, "a"))
+        is_sent = False
         numbers: list[int] = []
         sources: list[tuple[str, Any]] = []
         pings = 0
         deadline = time.monotonic() + SECONDS_MAX
         while len(numbers) < 4 or len(sources) < 2 or pings < 2:
             assert time.monotonic() < deadline, (numbers, sources, pings, node.log_end())
+            # Beside it pings are answered: who does not is let go.
+            if not is_sent and len(call(node, "ain_getEventHandlerFilterInfo")) == 2:
+                call(node, "ain_sendSignedTransaction", **transfer(7, "a"))
+                is_sent = True
             text = socket.receive(1.0)
             if text is None:
                 continue
@@ -291,8 +301,10 @@ def test_a_rest_function_is_called_for_the_write_and_for_its_block(tmp_path: Pat
             result = _send(node, user, "/apps/rest_app/data/one", 5)
             assert result["func_results"]["tell"]["code"] == 0
             until(lambda: len(_Called.told) >= 2, "the function is not called", nodes)
-            first, second = _Called.told[:2]
-            assert [first["eventSource"], second["eventSource"]] == ["USER", "BLOCK"]
+            # Two calls of their own, of which either may arrive first.
+            told = {one["eventSource"]: one for one in _Called.told[:2]}
+            assert set(told) == {"USER", "BLOCK"}
+            first = told["USER"]
             assert (first["fid"], first["value"], first["prevValue"]) == ("tell", 5, None)
             assert first["valuePath"] == ["apps", "rest_app", "data", "one"]
             assert first["functionPath"] == ["apps", "rest_app", "data", "$key"]

@@ -33,7 +33,7 @@ Step = dict[str, Any]
 
 WAIT_SECONDS_MAX = 60.0
 SILENCE_SECONDS_MAX = 1.5
-MESSAGE_SECONDS_MAX = 20.0
+MESSAGE_SECONDS_MAX = 60.0
 
 # Steps in which the recorded node shows a defect that ours does not have: they answer as the named step does.
 DEFECTS = {"zz.genesis.hashes2": "zz.genesis.hashes1", "zz.genesis.hashes3": "zz.genesis.hashes1"}
@@ -78,7 +78,7 @@ class Http:
     """Requests to one node."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def request(self, verb: str, path: str, body: str | None = None, content_type: str = "") -> Answer:
         """One exchange."""
