@@ -20,7 +20,7 @@ from openresource.builds.recipes import CannotBuild, Source
 from openresource.builds.recipes.python import report_lock
 from openresource.builds.registries import find_registry
 from openresource.builds.sbom import Component, bill_of_materials, find_components
-from openresource.builds.toolchains import ToolchainMissing
+from openresource.builds.toolchains import Toolchain, ToolchainMissing
 from openresource.sandbox.releases import load_manifest
 from tests.builds.support import program
 
@@ -84,6 +84,25 @@ def test_a_project_whose_version_is_its_history_is_told_the_releases(tmp_path: P
     told = dict(installs.environment)
     assert "--no-deps" in installs.words
     assert told["SETUPTOOLS_SCM_PRETEND_VERSION"] == told["PDM_BUILD_SCM_VERSION"] == found.manifest.version
+
+
+@pytest.mark.parametrize("has_headers", [True, False])
+def test_a_package_that_compiles_itself_finds_the_headers_of_this_machines_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_headers: bool
+) -> None:
+    prefix = tmp_path / "node"
+    for name in ("bin/node", *(["include/node/node.h"] if has_headers else [])):
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).touch()
+    tools = {name: Toolchain(name, "20.1.0", prefix / "bin/node") for name in ("node", "npm")}
+    monkeypatch.setattr("openresource.builds.recipes.node.find_toolchain", tools.__getitem__)
+    package = {"dependencies": {"fast": "1"}, "trustedDependencies": ["fast"]}
+    files: dict[str, str | bytes] = {"package.json": json.dumps(package), "x.js": ""}
+    found = source(tmp_path / "program", 'command = ["node", "x.js"]', files)
+    layer = find_languages().named("node").recipe.plan(found).dependencies
+    assert layer is not None
+    rebuild = next(step for step in layer.steps if "rebuild" in step.words)
+    assert dict(rebuild.environment).get("npm_config_nodedir") == (str(prefix) if has_headers else None)
 
 
 def test_system_packages_are_asked_for_and_never_installed() -> None:

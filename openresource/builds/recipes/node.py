@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from openresource.builds.recipes import (
@@ -89,7 +90,7 @@ class NodeRecipe:
         trusted = _trusted(package)
         if trusted:
             rebuild = ("npm", "rebuild", *[word for word in common if word != "--ignore-scripts"], *trusted)
-            steps.append(Step(rebuild, environment=variables))
+            steps.append(Step(rebuild, environment=(*variables, *_headers(find_toolchain("node")))))
         script = f"mkdir -p node_modules && mv node_modules {OUT}/node_modules && cp package-lock.json {OUT}/ || cp npm-shrinkwrap.json {OUT}/package-lock.json"
         steps.append(Step(("/bin/sh", "-ec", script)))
         return Layer(files, tuple(steps), remarks=tuple(trusted))
@@ -111,6 +112,14 @@ def _trusted(package: dict[str, Any]) -> list[str]:
     named = package.get("trustedDependencies")
     names = named[:TRUSTED_MAX] if isinstance(named, list) else []
     return [name for name in names if isinstance(name, str) and _PACKAGE.fullmatch(name)]
+
+
+def _headers(node: Toolchain) -> tuple[tuple[str, str], ...]:
+    """Where Node's own headers lie, which its compiler would otherwise fetch from where builds may not go."""
+    prefix = Path(node.shown).parent.parent
+    real = node.executable.resolve().parent.parent
+    has_headers = (real / "include/node/node.h").exists()
+    return (("npm_config_nodedir", str(prefix)),) if has_headers else ()
 
 
 def _path(toolchains: tuple[Toolchain, ...]) -> str:
