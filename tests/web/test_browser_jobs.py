@@ -64,7 +64,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield Demo(link[1], folder / "buyer", f"http://127.0.0.1:{port}", job[1])
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=STOP_SECONDS_MAX)
+        try:
+            process.communicate(timeout=STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
