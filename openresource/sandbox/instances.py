@@ -183,7 +183,8 @@ class RunningInstance:
     async def explanation(self, reason: str) -> ProgramError:
         """Why the program has ended, from its exit code and its last words."""
         try:
-            await asyncio.wait_for(self._process.has_ended.wait(), LAST_WORDS_SECONDS)
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._process.has_ended.wait()
         except TimeoutError:
             self._process.kill()
         words = self._process.last_words()

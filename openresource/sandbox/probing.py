@@ -87,7 +87,8 @@ def _try(trying: Callable[[], Coroutine[Any, Any, str]]) -> str:
 
 
 async def _start(sandbox: Sandbox, release: Release, method: str, body: bytes, answer: bytes) -> str:
-    instance: Instance = await asyncio.wait_for(sandbox.start(release, _LIMITS), PROBE_SECONDS_MAX)
+    async with asyncio.timeout(PROBE_SECONDS_MAX):
+        instance: Instance = await sandbox.start(release, _LIMITS)
     try:
         reply = await instance.call(ProgramCall(method, f"/{method}", body, deadline_seconds=10.0))
         return (

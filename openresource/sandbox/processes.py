@@ -138,7 +138,8 @@ class GuestProcess:
 
     async def reap(self) -> None:
         """Wait until every process has gone, and take what the kernel still holds of them."""
-        await asyncio.wait_for(self.has_ended.wait(), END_SECONDS_MAX)
+        async with asyncio.timeout(END_SECONDS_MAX):
+            await self.has_ended.wait()
         self.popen.wait()
 
     async def end(self) -> None:
@@ -196,7 +197,8 @@ async def wait_until_gone(pidfd: int, seconds: float) -> None:
     gone = asyncio.Event()
     loop.add_reader(pidfd, gone.set)
     try:
-        await asyncio.wait_for(gone.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await gone.wait()
     finally:
         loop.remove_reader(pidfd)
 

@@ -92,7 +92,8 @@ async def _main_pid(ready: int) -> int:
     told = asyncio.Event()
     loop.add_reader(ready, told.set)
     try:
-        await asyncio.wait_for(told.wait(), STARTED_SECONDS_MAX)
+        async with asyncio.timeout(STARTED_SECONDS_MAX):
+            await told.wait()
     except TimeoutError:
         return 0
     finally:

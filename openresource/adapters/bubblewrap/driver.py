@@ -302,7 +302,8 @@ async def _init_pid(information: int) -> int:
         readable = asyncio.Event()
         loop.add_reader(information, readable.set)
         try:
-            await asyncio.wait_for(readable.wait(), STARTED_SECONDS_MAX)
+            async with asyncio.timeout(STARTED_SECONDS_MAX):
+                await readable.wait()
         except TimeoutError:
             return 0
         finally:

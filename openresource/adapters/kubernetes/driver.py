@@ -250,7 +250,8 @@ class Kubernetes:
             process = await start_supervised(plan, ends, None, make=JobProcess)
             process.driver, process.job_name, process.helpers = self, workload.name, []
             try:
-                port = await asyncio.wait_for(_forwarded_port(told), FORWARD_SECONDS_MAX)
+                async with asyncio.timeout(FORWARD_SECONDS_MAX):
+                    port = await _forwarded_port(told)
                 logs = self._argv("logs", "--follow", "--container", CONTAINER, pod)
                 door = [sys.executable, "-I", "-S", str(DOOR), "0", str(port)]
                 process.helpers.append(_helper(logs, subprocess.DEVNULL, errors, _client_environment()))
