@@ -13,13 +13,18 @@ import argparse
 import json
 import random
 import statistics
+import sys
+from pathlib import Path
 from typing import Any
 
-from openresource.market.jobs import draws
-from openresource.market.jobs.terms import Settings
-from openresource.primitives.amounts import PPM, UAIN_PER_AIN
-from openresource.primitives.hashing import keccak
-from tests.market.job_crowd import HONEST, World
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from openresource.market.jobs import draws  # noqa: E402
+from openresource.market.jobs.terms import Settings  # noqa: E402
+from openresource.primitives.amounts import PPM, UAIN_PER_AIN  # noqa: E402
+from openresource.primitives.hashing import keccak  # noqa: E402
+from tests.market.job_crowd import HONEST, World  # noqa: E402
 
 TRIALS = 2_000
 CALLS_MAX = 100_000
