@@ -212,6 +212,21 @@ def wait_for_a_provider(scene: Stage, work: Repository, seconds: str) -> None:
     assert told.code == 0, told.err
 
 
+def begin_push(work: Repository) -> subprocess.Popen[bytes]:
+    """A push that goes on by itself, in a group of its own as in a terminal."""
+    nothing = subprocess.DEVNULL
+    command = ["git", "push", "openresource", "main"]
+    return subprocess.Popen(
+        command,
+        cwd=work.folder,
+        env=environment(),
+        stdin=nothing,
+        stdout=nothing,
+        stderr=nothing,
+        start_new_session=True,
+    )
+
+
 def test_a_push_that_is_broken_off_leaves_the_version_before_chosen(scene: Stage) -> None:
     made = scene.repository("broken")
     made.commit("one")
@@ -220,15 +235,7 @@ def test_a_push_that_is_broken_off_leaves_the_version_before_chosen(scene: Stage
     scene.provider.send(signal.SIGSTOP)
     try:
         made.commit("two")
-        pushing = subprocess.Popen(
-            ["git", "push", "openresource", "main"],
-            cwd=made.folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        pushing = begin_push(made)
         wait_until(lambda: scene.latest("broken") != live, 60, "the new version to be chosen")
         # As Ctrl-C does: everybody in the terminal's group hears it.
         os.killpg(pushing.pid, signal.SIGINT)
@@ -250,14 +257,7 @@ def test_two_pushes_at_once_do_not_both_go_live(scene: Stage) -> None:
     scene.provider.send(signal.SIGSTOP)
     try:
         made.commit("two")
-        pushing = subprocess.Popen(
-            ["git", "push", "openresource", "main"],
-            cwd=made.folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        pushing = begin_push(made)
         wait_until(lambda: scene.latest("crowded") != live, 60, "the first push to be published")
         made.commit("three")
         second = made.push()
