@@ -235,7 +235,7 @@ def test_a_build_that_does_not_end_is_ended(tmp_path: Path, name: str) -> None:
     with pytest.raises(BuildFailed) as failure:
         made(attack(tmp_path, script), workshop(tmp_path, limits=limits))
     assert reason in failure.value.message
-    assert time.monotonic() - began < limits.seconds + 60
+    assert time.monotonic() - began < 60
     assert not left_processes() - before
     assert not list((tmp_path / "cache" / "releases").iterdir()), "nothing half-made stays"
 

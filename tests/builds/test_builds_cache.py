@@ -100,7 +100,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_a_whole_one(tmp_path: P
     assert cache.find("releases", KEYS[0]) is None
     began = time.monotonic()
     asyncio.run(_put(cache, KEYS[0], 10))
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 10
     entry = cache.find("releases", KEYS[0])
     assert entry is not None and not (entry.folder / "half").exists()
     assert [path.name for path in (tmp_path / "releases").iterdir()] == [KEYS[0]]

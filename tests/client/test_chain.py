@@ -58,7 +58,7 @@ def test_a_node_that_is_away_is_waited_for_until_the_deadline_and_named() -> Non
             began = time.monotonic()
             with pytest.raises(NodeAway) as away:
                 await chain.read("/x")
-            assert time.monotonic() - began > 0.2
+            assert 0.2 < time.monotonic() - began < 5
             assert url in away.value.message and "openresource node start" in away.value.remedy
             with pytest.raises(NodeAway):
                 async for _ in chain.events("/x", away_seconds_max=0.2):

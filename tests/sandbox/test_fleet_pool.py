@@ -255,7 +255,7 @@ def test_whatever_comes_the_machine_holds_and_every_call_ends(seed: int) -> None
         began = time.monotonic()
         await asyncio.gather(*tasks, return_exceptions=True)
         await budget.tend()
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 15
         assert most_bytes <= budget.memory_bytes
         for made in pools:
             await made.close()

@@ -137,7 +137,7 @@ def test_a_call_leaves_no_process_behind(run: Run) -> None:
         {"tool.sh": SHELL}, [_call("run", args=["leave"]), _call("run", args=["fail"])], manifest=GENERIC
     )
     assert [_json(reply)["exit_code"] for reply in outcome["replies"]] == [0, 7]
-    assert outcome["seconds"][0] < 50
+    assert outcome["seconds"][0] < 5.0
 
 
 def test_declared_methods_become_command_lines(run: Run) -> None:
@@ -183,7 +183,7 @@ def test_a_late_call_is_killed_with_all_that_it_started_and_the_instance_lives(r
     late = {**_call("upper", text="hang"), "deadline": 0.8}
     outcome = run({"tool.py": TOOL}, [late, _call("upper", text="next")], manifest=DECLARED)
     assert outcome["replies"][0]["error"] == "ProgramTimedOut"
-    assert outcome["seconds"][0] < 50
+    assert outcome["seconds"][0] < 3.0
     assert _json(outcome["replies"][1]) == "NEXT"
     assert outcome["alive"]
 

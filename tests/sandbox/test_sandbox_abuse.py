@@ -87,7 +87,7 @@ def test_sandbox_processes_are_counted(run: Run) -> None:
 def test_sandbox_a_fork_bomb_ends_with_its_deadline(run: Run) -> None:
     outcome = run(attacks.program(attacks.FORK_BOMB), [{**ATTACK, "deadline": 1.0}])
     assert outcome["replies"][0]["error"] in ("ProgramTimedOut", "ProgramCrashed", "OutOfMemory")
-    assert outcome["seconds"][0] + outcome["stop_seconds"] < 60
+    assert outcome["seconds"][0] + outcome["stop_seconds"] < 8
 
 
 def test_sandbox_threads_are_counted(run: Run) -> None:
@@ -106,7 +106,7 @@ def test_sandbox_one_process_cannot_allocate_for_ever(run: Run, mode: Mode) -> N
 def test_sandbox_many_processes_cannot_allocate_together(run: Run) -> None:
     outcome = run(attacks.program(attacks.ALLOCATE_TOGETHER), [ATTACK])
     assert outcome["replies"][0]["error"] == "OutOfMemory"
-    assert outcome["seconds"][0] < 60
+    assert outcome["seconds"][0] < 10
 
 
 def test_sandbox_memory_that_nobody_counts_is_refused(run: Run, mode: Mode) -> None:
@@ -128,7 +128,7 @@ def test_sandbox_memory_that_nobody_counts_is_refused(run: Run, mode: Mode) -> N
 def test_sandbox_buffers_of_sockets_are_bounded(run: Run) -> None:
     outcome = run(attacks.program(attacks.SOCKET_BUFFERS), [ATTACK])
     assert outcome["replies"][0]["error"] in ("ProgramCrashed", "OutOfMemory")
-    assert outcome["seconds"][0] < 60
+    assert outcome["seconds"][0] < 10
 
 
 @pytest.mark.parametrize("attack", ["FILL_DISK", "NAMELESS_FILES"])
@@ -321,7 +321,7 @@ def test_sandbox_time_is_bounded(run: Run, body: str) -> None:
     # So much that no list grows to it before somebody looks at the clock.
     outcome = run(attacks.program(body), [{**ATTACK, "deadline": 0.5}], memory_bytes=1 << 30)
     assert outcome["replies"][0]["error"] == "ProgramTimedOut"
-    assert outcome["seconds"][0] < 60
+    assert outcome["seconds"][0] < 3
 
 
 def test_sandbox_a_program_that_hangs_at_its_start_is_stopped(run: Run, mode: Mode) -> None:
@@ -350,7 +350,7 @@ def test_sandbox_output_is_bounded(run: Run, mode: Mode, body: str) -> None:
         ("OutputTooLarge", "ProgramCrashed", "ProgramFailed") if has_own_kernel(mode) else ("OutputTooLarge",)
     )
     assert outcome["replies"][0]["error"] in ends
-    assert outcome["seconds"][0] < 60
+    assert outcome["seconds"][0] < 15
 
 
 @pytest.mark.parametrize("command", [["yes"], ["cat", "/dev/zero"], ["sh", "-c", "yes x | tr -d '\\n'"]])
@@ -442,7 +442,7 @@ def test_sandbox_a_hostile_http_server_is_bounded(workers: Callable[[str], Worke
     call = {"call": "call", "path": "/", "deadline": 2.0, "take": 1_000_000}
     outcome = workers("plain").run("bubblewrap", files, [call], manifest=manifest, output_bytes=1 << 20)
     assert outcome["replies"][0]["error"] in ("OutputTooLarge", "ProgramFailed", "ProgramTimedOut")
-    assert outcome["seconds"][0] < 60
+    assert outcome["seconds"][0] < 8
     assert outcome["left"] == []
 
 

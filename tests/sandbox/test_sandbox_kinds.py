@@ -189,7 +189,7 @@ def test_sandbox_a_program_that_ends_slowly_is_waited_for_to_say_how(run: Run) -
 def test_sandbox_a_deadline_ends_the_program(run: Run) -> None:
     outcome = run(*python({"call": "slow", "input": {"seconds": 60}, "deadline": 0.4}))
     assert outcome["replies"][0]["error"] == "ProgramTimedOut"
-    assert outcome["seconds"][0] < 50
+    assert outcome["seconds"][0] < 2
     assert not outcome["alive"]
 
 
